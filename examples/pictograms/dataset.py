@@ -1,0 +1,126 @@
+"""The prepared pictures as batches for `CLIPModel.fit`, and as lists for evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from augment import augment
+from captions import caption_variants
+
+from tf_clip.preprocessing.tokenizer import CLIPTokenizer
+
+CAPTIONS_PER_PICTURE = 8
+EMOJI_REPEATS = 2  # drawings of emoji come twice an epoch, icons once
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictograms:
+    """What `prepare.py` wrote.
+
+    Args:
+        pictures: uint8 `[n, 64, 64, 4]`, memory-mapped, with transparency.
+        rows: one dictionary per picture: concept, name, tags, style, family, split.
+        concepts: every base emoji: hexcode, name, split.
+    """
+
+    pictures: np.ndarray
+    rows: list[dict[str, Any]]
+    concepts: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Pictograms:
+        """Reads a folder that `prepare.py` has written."""
+        if not (folder / "pictures.jsonl").is_file():
+            raise FileNotFoundError(
+                f"`data` must be a folder written by prepare.py. Received: data={str(folder)!r}. "
+                f"Run: python prepare.py --out {folder}"
+            )
+        lines = (folder / "pictures.jsonl").read_text(encoding="utf-8").splitlines()
+        concepts = json.loads((folder / "concepts.json").read_text(encoding="utf-8"))
+        return cls(np.load(folder / "pictures.npy", mmap_mode="r"), [json.loads(line) for line in lines], concepts)
+
+    def training_rows(self) -> list[dict[str, Any]]:
+        """Returns the rows of the training split, without tags that are a held-out concept's name."""
+        held_out = {concept["name"] for concept in self.concepts if concept["split"] != "train"}
+        return [
+            {**row, "tags": [tag for tag in row["tags"] if tag not in held_out]}
+            for row in self.rows
+            if row["split"] == "train"
+        ]
+
+    def on_white(self, rows: list[dict[str, Any]]) -> list[np.ndarray]:
+        """Returns the rows' pictures as they are shown to a user: uint8 RGB on white."""
+        rgba = self.pictures[[row["index"] for row in rows]].astype(np.uint16)
+        rgb = (rgba[..., :3] * rgba[..., 3:] + 255 * (255 - rgba[..., 3:]) + 127) // 255
+        return list(rgb.astype(np.uint8))
+
+
+class TrainingBatches:
+    """Draws the batches of each epoch: shuffled, captioned, augmented, and no concept twice in a batch.
+
+    Two drawings of one concept in a batch would each be marked wrong for the other's caption.
+
+    Args:
+        data: the pictures.
+        tokenizer: turns captions into ids.
+        batch_size: pairs a batch.
+        max_length: tokens a caption, padded to this so that every batch has one shape.
+        image_size: height and width of a picture, in pixels.
+        seed: makes every epoch repeatable.
+    """
+
+    def __init__(
+        self,
+        data: Pictograms,
+        tokenizer: CLIPTokenizer,
+        batch_size: int,
+        max_length: int,
+        image_size: int,
+        seed: int = 0,
+    ) -> None:
+        rows = data.training_rows()
+        generator = random.Random(seed)
+        self._tokenizer, self._batch_size, self._seed = tokenizer, batch_size, seed
+        self._max_length, self._image_size = max_length, image_size
+        self._pictures = tf.constant(data.pictures[[row["index"] for row in rows]])
+        self._captions = tf.constant([caption_variants(row, CAPTIONS_PER_PICTURE, generator) for row in rows])
+        concepts: dict[str, list[int]] = {}
+        for index, row in enumerate(rows):
+            repeats = 1 if row["family"] == "icon" else EMOJI_REPEATS
+            concepts.setdefault(row["concept"], []).extend([index] * repeats)
+        self._concepts = list(concepts.values())
+        self.steps = sum(map(len, self._concepts)) // batch_size
+
+    def epoch(self, number: int) -> tf.data.Dataset:
+        """Returns epoch `number`'s batches: dictionaries of `input_ids`, `attention_mask`, `pixel_values`."""
+        generator = np.random.default_rng((self._seed, number))
+        order = self._spread(generator)[: self.steps * self._batch_size].reshape(self.steps, -1)
+        choices = generator.integers(0, CAPTIONS_PER_PICTURE, order.shape)
+        batches = tf.data.Dataset.from_tensor_slices((order, choices.astype(np.int64)))
+        return batches.map(self._batch, num_parallel_calls=1).prefetch(2)
+
+    def _spread(self, generator: np.random.Generator) -> np.ndarray:
+        """Orders the pictures at random, each concept's evenly over the epoch and so far apart."""
+        places, indices = [], []
+        for pictures in self._concepts:
+            count = len(pictures)
+            places.append((np.arange(count) + generator.random()) / count)
+            indices.append(generator.permutation(pictures))
+        return np.concatenate(indices)[np.argsort(np.concatenate(places))]
+
+    def _batch(self, indices: tf.Tensor, choices: tf.Tensor) -> dict[str, tf.Tensor]:
+        captions = tf.gather_nd(self._captions, tf.stack([indices, choices], axis=1))
+        tokens = self._tokenizer(captions, padding="max_length", max_length=self._max_length)
+        pixel_values = augment(tf.gather(self._pictures, indices), self._image_size)
+        size = self._image_size
+        return {
+            "input_ids": tf.ensure_shape(tokens["input_ids"], [self._batch_size, self._max_length]),
+            "attention_mask": tf.ensure_shape(tokens["attention_mask"], [self._batch_size, self._max_length]),
+            "pixel_values": tf.ensure_shape(pixel_values, [self._batch_size, size, size, 3]),
+        }

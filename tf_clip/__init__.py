@@ -1,0 +1,60 @@
+"""CLIP for TensorFlow and Keras 3: images and sentences in one vector space.
+
+Importing this package is cheap: TensorFlow and Keras load when a name that needs them is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "CLIPConfig": "tf_clip.configuration",
+    "CLIPTextConfig": "tf_clip.configuration",
+    "CLIPVisionConfig": "tf_clip.configuration",
+    "CLIPModel": "tf_clip.models.clip",
+    "CLIPTextEncoder": "tf_clip.models.text_encoder",
+    "CLIPImageEncoder": "tf_clip.models.image_encoder",
+    "CLIPOutput": "tf_clip.models.outputs",
+    "CLIPTokenizer": "tf_clip.preprocessing.tokenizer",
+    "CLIPFeatureExtractorTF": "tf_clip.preprocessing.image",
+    "CLIPProcessor": "tf_clip.preprocessing.processor",
+    "CheckpointError": "tf_clip.checkpoints.errors",
+    "contrastive_loss": "tf_clip.losses",
+    "embed_images": "tf_clip.tasks.embedding",
+    "embed_texts": "tf_clip.tasks.embedding",
+    "retrieval_metrics": "tf_clip.tasks.retrieval",
+}
+
+__all__ = sorted(_MODULE_OF)
+
+if TYPE_CHECKING:
+    from tf_clip.checkpoints.errors import CheckpointError as CheckpointError
+    from tf_clip.configuration import CLIPConfig as CLIPConfig
+    from tf_clip.configuration import CLIPTextConfig as CLIPTextConfig
+    from tf_clip.configuration import CLIPVisionConfig as CLIPVisionConfig
+    from tf_clip.losses import contrastive_loss as contrastive_loss
+    from tf_clip.models.clip import CLIPModel as CLIPModel
+    from tf_clip.models.image_encoder import CLIPImageEncoder as CLIPImageEncoder
+    from tf_clip.models.outputs import CLIPOutput as CLIPOutput
+    from tf_clip.models.text_encoder import CLIPTextEncoder as CLIPTextEncoder
+    from tf_clip.preprocessing.image import CLIPFeatureExtractorTF as CLIPFeatureExtractorTF
+    from tf_clip.preprocessing.processor import CLIPProcessor as CLIPProcessor
+    from tf_clip.preprocessing.tokenizer import CLIPTokenizer as CLIPTokenizer
+    from tf_clip.tasks.embedding import embed_images as embed_images
+    from tf_clip.tasks.embedding import embed_texts as embed_texts
+    from tf_clip.tasks.retrieval import retrieval_metrics as retrieval_metrics
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'tf_clip' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value  # looked up once
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,350 @@
+"""The three CLIP configurations, with the fields and defaults of Hugging Face's `config.json`.
+
+A configuration is immutable and valid once it exists: every rule that the layers rely on is
+checked here, so that the layers themselves can trust what they are given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+HIDDEN_ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+"""Names that `hidden_act` may take; `tf_clip.layers.activations` holds the functions."""
+
+
+def _require(condition: bool, argument: str, rule: str, received: object, advice: str) -> None:
+    if not condition:
+        raise ValueError(f"`{argument}` must be {rule}. Received: {argument}={received!r}. {advice}")
+
+
+def _require_positive_int(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(
+            isinstance(value, int) and not isinstance(value, bool) and value > 0,
+            name,
+            "a positive integer",
+            value,
+            "Check the checkpoint's config.json.",
+        )
+
+
+def _require_tower(config: CLIPTextConfig | CLIPVisionConfig) -> None:
+    """Checks the rules that both towers share."""
+    _require_positive_int(
+        config,
+        "hidden_size",
+        "intermediate_size",
+        "projection_dim",
+        "num_hidden_layers",
+        "num_attention_heads",
+    )
+    _require(
+        config.hidden_size % config.num_attention_heads == 0,
+        "hidden_size",
+        f"a multiple of `num_attention_heads` ({config.num_attention_heads})",
+        config.hidden_size,
+        "Change one of the two.",
+    )
+    _require(
+        config.hidden_act in HIDDEN_ACTIVATIONS,
+        "hidden_act",
+        f"one of {', '.join(HIDDEN_ACTIVATIONS)}",
+        config.hidden_act,
+        "A checkpoint trained with another activation would give wrong features here.",
+    )
+    _require(
+        0.0 <= config.attention_dropout < 1.0,
+        "attention_dropout",
+        "in [0, 1)",
+        config.attention_dropout,
+        "Use 0.0 for no dropout.",
+    )
+    _require(
+        config.layer_norm_eps > 0.0,
+        "layer_norm_eps",
+        "above zero",
+        config.layer_norm_eps,
+        "CLIP checkpoints use 1e-5.",
+    )
+
+
+class _JSONConfig:
+    """Reading and writing shared by the three configurations."""
+
+    model_type: ClassVar[str]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds a configuration from a parsed `config.json`.
+
+        Keys that do not describe CLIP's architecture (`transformers_version`, `torch_dtype` and the
+        dozens of text-generation fields that old files carry) are left out, as transformers does.
+
+        Args:
+            values: the parsed JSON object.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ValueError: a value breaks a rule, for example an unknown `hidden_act`.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as a JSON-ready dictionary, with `model_type`."""
+        fields = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {"model_type": self.model_type, **fields}
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Reads `config.json` from a local folder.
+
+        A full CLIP configuration is accepted where a tower's is asked for: its part is taken.
+
+        Raises:
+            FileNotFoundError: the folder has no `config.json`.
+            ValueError: the file is not JSON, or describes another kind of model.
+        """
+        path = Path(folder) / "config.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"`folder` must hold a config.json. Received: folder={str(folder)!r}. "
+                "Pass the folder of a checkpoint in Hugging Face layout."
+            )
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} must be valid JSON. Received: {error}. Download the file again.") from error
+        return cls.from_dict(cls._select_part(values, path))
+
+    @classmethod
+    def _select_part(cls, values: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+        model_type = values.get("model_type", cls.model_type)
+        _require(
+            model_type == cls.model_type,
+            "model_type",
+            f"{cls.model_type!r} for {cls.__name__}",
+            model_type,
+            f"{path} describes another kind of model.",
+        )
+        return values
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `config.json` into a folder, which is made when missing."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+class _TowerJSONConfig(_JSONConfig):
+    """A configuration that may also be found inside a full CLIP `config.json`."""
+
+    part: ClassVar[str]
+
+    @classmethod
+    def _select_part(cls, values: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+        if values.get("model_type") == CLIPConfig.model_type:
+            return merged_tower_dict(values, cls.part)
+        return super()._select_part(values, path)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CLIPTextConfig(_TowerJSONConfig):
+    """Describes CLIP's text tower.
+
+    Args:
+        vocab_size: number of token ids.
+        hidden_size: width of the residual stream.
+        intermediate_size: width of the MLP's hidden layer.
+        projection_dim: width of the joint space, used where the tower stands alone; inside a
+            `CLIPConfig` the top-level value counts, as in transformers.
+        num_hidden_layers: number of transformer blocks.
+        num_attention_heads: number of heads; must divide `hidden_size`.
+        max_position_embeddings: longest accepted text, in tokens.
+        hidden_act: one of `HIDDEN_ACTIVATIONS`.
+        layer_norm_eps: epsilon of every layer norm.
+        attention_dropout: share of attention weights dropped in training.
+        initializer_range: standard deviation of the vision embeddings' initial values.
+        initializer_factor: factor on every initial standard deviation.
+        pad_token_id, bos_token_id, eos_token_id: special ids. The text is pooled at the first
+            `eos_token_id`, or at the highest id when `eos_token_id` is 2 (old checkpoints).
+
+    Raises:
+        ValueError: a value breaks a rule; the message names the field.
+
+    Source: the defaults of transformers 5.
+    """
+
+    model_type: ClassVar[str] = "clip_text_model"
+    part: ClassVar[str] = "text_config"
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    projection_dim: int = 512
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    attention_dropout: float = 0.0
+    initializer_range: float = 0.02
+    initializer_factor: float = 1.0
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 49406
+    eos_token_id: int = 49407
+
+    def __post_init__(self) -> None:
+        _require_tower(self)
+        _require_positive_int(self, "vocab_size", "max_position_embeddings")
+        _require(
+            isinstance(self.eos_token_id, int),
+            "eos_token_id",
+            "one integer",
+            self.eos_token_id,
+            "Pooling needs to know the one token that ends a text.",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CLIPVisionConfig(_TowerJSONConfig):
+    """Describes CLIP's image tower, a vision transformer.
+
+    Args:
+        hidden_size: width of the residual stream.
+        intermediate_size: width of the MLP's hidden layer.
+        projection_dim: width of the joint space, used where the tower stands alone.
+        num_hidden_layers: number of transformer blocks.
+        num_attention_heads: number of heads; must divide `hidden_size`.
+        num_channels: channels of a picture.
+        image_size: height and width of a picture, in pixels.
+        patch_size: height and width of a patch, in pixels.
+        hidden_act: one of `HIDDEN_ACTIVATIONS`.
+        layer_norm_eps: epsilon of every layer norm.
+        attention_dropout: share of attention weights dropped in training.
+        initializer_range: standard deviation of the patch and position embeddings' initial values.
+        initializer_factor: factor on every initial standard deviation.
+
+    Raises:
+        ValueError: a value breaks a rule; the message names the field.
+
+    Source: the defaults of transformers 5.
+    """
+
+    model_type: ClassVar[str] = "clip_vision_model"
+    part: ClassVar[str] = "vision_config"
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    projection_dim: int = 512
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    num_channels: int = 3
+    image_size: int = 224
+    patch_size: int = 32
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    attention_dropout: float = 0.0
+    initializer_range: float = 0.02
+    initializer_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_tower(self)
+        _require_positive_int(self, "num_channels", "image_size", "patch_size")
+        _require(
+            self.patch_size <= self.image_size,
+            "patch_size",
+            f"at most `image_size` ({self.image_size})",
+            self.patch_size,
+            "A picture must hold at least one patch.",
+        )
+
+    @property
+    def num_patches(self) -> int:
+        """Number of patches a picture is cut into."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+def merged_tower_dict(values: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Returns one tower's fields from a full `config.json`, old spellings included.
+
+    Old Hub files carry `text_config_dict` beside `text_config`. transformers fills the former with
+    defaults and lets all of it win; the same is done here.
+    """
+    tower = CLIPTextConfig if part == CLIPTextConfig.part else CLIPVisionConfig
+    merged = dict(values.get(part) or {})
+    override = values.get(f"{part}_dict")
+    if override is not None:
+        merged.update(tower.from_dict(override).to_dict())
+    return merged
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CLIPConfig(_JSONConfig):
+    """Describes a whole CLIP model: two towers and the space they share.
+
+    Args:
+        text_config: a `CLIPTextConfig`, a dictionary of its fields, or None for the defaults.
+        vision_config: a `CLIPVisionConfig`, a dictionary of its fields, or None for the defaults.
+        projection_dim: width of the joint space. It alone counts in `CLIPModel`; the towers' own
+            `projection_dim` may differ in old files.
+        logit_scale_init_value: initial logarithm of the factor on the cosine similarities.
+        initializer_factor: factor on the projections' initial standard deviation.
+
+    Raises:
+        ValueError: a value breaks a rule; the message names the field.
+
+    Example:
+        >>> CLIPConfig(text_config={"num_hidden_layers": 2}).text_config.num_hidden_layers
+        2
+
+    Source: the defaults of transformers 5.
+    """
+
+    model_type: ClassVar[str] = "clip"
+
+    text_config: CLIPTextConfig = dataclasses.field(default_factory=CLIPTextConfig)
+    vision_config: CLIPVisionConfig = dataclasses.field(default_factory=CLIPVisionConfig)
+    projection_dim: int = 512
+    logit_scale_init_value: float = 2.6592
+    initializer_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        # Frozen dataclasses are set through object.__setattr__, here only to normalise the towers.
+        object.__setattr__(self, "text_config", _as_tower(self.text_config, CLIPTextConfig))
+        object.__setattr__(self, "vision_config", _as_tower(self.vision_config, CLIPVisionConfig))
+        _require_positive_int(self, "projection_dim")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds a configuration from a parsed `config.json`; see `_JSONConfig.from_dict`."""
+        towers = {part: merged_tower_dict(values, part) for part in ("text_config", "vision_config")}
+        return super().from_dict({**values, **towers})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as a JSON-ready dictionary, with `model_type` in each part."""
+        towers = {"text_config": self.text_config.to_dict(), "vision_config": self.vision_config.to_dict()}
+        return {**super().to_dict(), **towers}
+
+
+def _as_tower(value: Any, tower: type[Any]) -> Any:
+    if value is None:
+        return tower()
+    if isinstance(value, Mapping):
+        return tower.from_dict(value)
+    if not isinstance(value, tower):
+        raise TypeError(
+            f"`{tower.part}` must be a {tower.__name__} or a dictionary of its fields. "
+            f"Received: {tower.part}={value!r}. Build one with {tower.__name__}(...)."
+        )
+    return value

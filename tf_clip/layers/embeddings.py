@@ -1,0 +1,194 @@
+"""What the two towers read first: token ids and patches, turned into vectors with positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class TextEmbeddings(keras.layers.Layer):
+    """Sums the embedding of each token id and of its position.
+
+    Args:
+        vocab_size: number of token ids.
+        max_position_embeddings: longest accepted text, in tokens.
+        hidden_size: width of the residual stream.
+        initializer_factor: factor on the initial standard deviation, 0.02.
+
+    Call arguments:
+        input_ids: int32 `[batch, length]`.
+
+    Returns:
+        float `[batch, length, hidden_size]`.
+
+    Raises:
+        ValueError: `input_ids` is not of rank 2, or known to be longer than the positions go.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        max_position_embeddings: int,
+        hidden_size: int,
+        initializer_factor: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.max_position_embeddings = max_position_embeddings
+        self.hidden_size = hidden_size
+        self.initializer_factor = initializer_factor
+        self.token_embedding, self.position_embedding = (
+            keras.layers.Embedding(
+                size,
+                hidden_size,
+                embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02 * initializer_factor),
+                dtype=self.dtype_policy,
+                name=name,
+            )
+            for size, name in ((vocab_size, "token_embedding"), (max_position_embeddings, "position_embedding"))
+        )
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the two tables."""
+        self.token_embedding.build()
+        self.position_embedding.build()
+        self.built = True
+
+    def call(self, input_ids: Any) -> Any:
+        """Embeds; see the class."""
+        shape = tuple(input_ids.shape)
+        if len(shape) != 2:
+            raise ValueError(
+                f"`input_ids` must have shape [batch, length]. Received: input_ids.shape={shape}. "
+                "For one text, add a batch axis: input_ids[None]."
+            )
+        if shape[1] is not None and shape[1] > self.max_position_embeddings:
+            raise ValueError(
+                f"`input_ids` must hold at most {self.max_position_embeddings} tokens a text. "
+                f"Received: input_ids.shape={shape}. Tokenize with truncation=True."
+            )
+        positions = ops.arange(ops.shape(input_ids)[1], dtype="int32")
+        return self.token_embedding(input_ids) + self.position_embedding(positions)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns `[batch, length, hidden_size]`."""
+        return (*input_shape, self.hidden_size)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of `__init__`."""
+        return {
+            **super().get_config(),
+            "vocab_size": self.vocab_size,
+            "max_position_embeddings": self.max_position_embeddings,
+            "hidden_size": self.hidden_size,
+            "initializer_factor": self.initializer_factor,
+        }
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class VisionEmbeddings(keras.layers.Layer):
+    """Cuts pictures into patches, embeds each, and puts a class token in front.
+
+    Args:
+        image_size: height and width of a picture, in pixels.
+        patch_size: height and width of a patch, in pixels.
+        hidden_size: width of the residual stream.
+        num_channels: channels of a picture.
+        initializer_range: initial standard deviation of patch kernel and positions.
+        initializer_factor: factor on the initial standard deviations.
+
+    Call arguments:
+        pixel_values: float `[batch, height, width, channels]`, channels last.
+
+    Returns:
+        float `[batch, 1 + patches, hidden_size]`; the class token is at index 0, the patches follow
+        row by row.
+
+    Raises:
+        ValueError: the pictures are not of `image_size`.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        hidden_size: int,
+        num_channels: int = 3,
+        initializer_range: float = 0.02,
+        initializer_factor: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.hidden_size = hidden_size
+        self.num_channels = num_channels
+        self.initializer_range = initializer_range
+        self.initializer_factor = initializer_factor
+        self.num_patches = (image_size // patch_size) ** 2
+        initializer = keras.initializers.RandomNormal(stddev=initializer_range * initializer_factor)
+        self.patch_embedding = keras.layers.Conv2D(
+            hidden_size,
+            patch_size,
+            strides=patch_size,
+            use_bias=False,
+            data_format="channels_last",
+            kernel_initializer=initializer,
+            dtype=self.dtype_policy,
+            name="patch_embedding",
+        )
+        self.position_embedding = keras.layers.Embedding(
+            self.num_patches + 1,
+            hidden_size,
+            embeddings_initializer=initializer.clone(),
+            dtype=self.dtype_policy,
+            name="position_embedding",
+        )
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the class token, the patch kernel and the position table."""
+        stddev = self.initializer_factor * self.hidden_size**-0.5
+        self.class_embedding = self.add_weight(
+            shape=(self.hidden_size,),
+            initializer=keras.initializers.RandomNormal(stddev=stddev),
+            name="class_embedding",
+        )
+        self.patch_embedding.build((None, self.image_size, self.image_size, self.num_channels))
+        self.position_embedding.build()
+        self.built = True
+
+    def call(self, pixel_values: Any) -> Any:
+        """Embeds; see the class."""
+        expected = (self.image_size, self.image_size, self.num_channels)
+        shape = tuple(pixel_values.shape)
+        if len(shape) != 4 or any(got not in (None, want) for got, want in zip(shape[1:], expected, strict=True)):
+            raise ValueError(
+                f"`pixel_values` must have shape [batch, {expected[0]}, {expected[1]}, {expected[2]}], channels "
+                f"last. Received: pixel_values.shape={shape}. Let CLIPProcessor or CLIPFeatureExtractorTF make them."
+            )
+        patches = self.patch_embedding(pixel_values)
+        patches = ops.reshape(patches, (-1, self.num_patches, self.hidden_size))
+        class_token = ops.cast(ops.reshape(self.class_embedding, (1, 1, self.hidden_size)), patches.dtype)
+        class_tokens = ops.repeat(class_token, ops.shape(patches)[0], axis=0)
+        tokens = ops.concatenate([class_tokens, patches], axis=1)
+        return tokens + self.position_embedding(ops.arange(self.num_patches + 1, dtype="int32"))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns `[batch, 1 + patches, hidden_size]`."""
+        return (input_shape[0], self.num_patches + 1, self.hidden_size)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of `__init__`."""
+        return {
+            **super().get_config(),
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "hidden_size": self.hidden_size,
+            "num_channels": self.num_channels,
+            "initializer_range": self.initializer_range,
+            "initializer_factor": self.initializer_factor,
+        }

@@ -1,0 +1,279 @@
+"""The transformer block both CLIP towers are stacks of: attention, MLP, and the two around a residual.
+
+Widths and heads are arguments, never constants: H/14 has heads of 80, g/14 an MLP that is not 4x.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tf_clip.layers.activations import ACTIVATIONS
+
+# Added to the scores of hidden keys before a float32 softmax, where exp(-1e9) is exactly zero.
+HIDDEN_KEY_SCORE = -1e9
+
+
+def _normal(stddev: float) -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=stddev)
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class Attention(keras.layers.Layer):
+    """Lets every token read from every other through scaled dot-product attention.
+
+    Args:
+        hidden_size: width of the residual stream.
+        num_heads: number of heads; must divide `hidden_size`.
+        dropout: share of attention weights dropped in training.
+        in_proj_stddev: standard deviation of the initial q, k and v kernels.
+        out_proj_stddev: standard deviation of the initial output kernel.
+
+    Call arguments:
+        x: float `[batch, length, hidden_size]`.
+        score_bias: float32, broadcastable to `[batch, heads, length, length]`, added to the scores;
+            0 keeps a key, `HIDDEN_KEY_SCORE` hides it. None keeps all.
+
+    Returns:
+        float `[batch, length, hidden_size]`.
+
+    Source: transformers' CLIPAttention, eager form: q is scaled, the softmax is in float32.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        in_proj_stddev: float = 0.02,
+        out_proj_stddev: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.hidden_size = hidden_size
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.in_proj_stddev = in_proj_stddev
+        self.out_proj_stddev = out_proj_stddev
+        self.head_width = hidden_size // num_heads
+        self.q_proj, self.k_proj, self.v_proj = (
+            keras.layers.Dense(
+                hidden_size, kernel_initializer=_normal(in_proj_stddev), dtype=self.dtype_policy, name=name
+            )
+            for name in ("q_proj", "k_proj", "v_proj")
+        )
+        self.out_proj = keras.layers.Dense(
+            hidden_size, kernel_initializer=_normal(out_proj_stddev), dtype=self.dtype_policy, name="out_proj"
+        )
+        self.weight_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="weight_dropout")
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the four projections' variables."""
+        for projection in (self.q_proj, self.k_proj, self.v_proj, self.out_proj):
+            projection.build((None, None, self.hidden_size))
+        self.built = True
+
+    def _split_heads(self, x: Any, length: Any) -> Any:
+        x = ops.reshape(x, (-1, length, self.num_heads, self.head_width))
+        return ops.transpose(x, (0, 2, 1, 3))  # [batch, heads, length, head_width]
+
+    def call(self, x: Any, score_bias: Any = None, training: bool | None = None) -> Any:
+        """Attends; see the class."""
+        length = ops.shape(x)[1]
+        q = self._split_heads(self.q_proj(x) * self.head_width**-0.5, length)
+        k = self._split_heads(self.k_proj(x), length)
+        v = self._split_heads(self.v_proj(x), length)
+
+        scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2)))  # [batch, heads, length, length]
+        scores = ops.cast(scores, "float32")
+        if score_bias is not None:
+            scores = scores + score_bias
+        weights = ops.cast(ops.softmax(scores, axis=-1), v.dtype)
+        weights = self.weight_dropout(weights, training=training)
+
+        attended = ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3))
+        return self.out_proj(ops.reshape(attended, (-1, length, self.hidden_size)))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the input's shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of `__init__`."""
+        return {
+            **super().get_config(),
+            "hidden_size": self.hidden_size,
+            "num_heads": self.num_heads,
+            "dropout": self.dropout,
+            "in_proj_stddev": self.in_proj_stddev,
+            "out_proj_stddev": self.out_proj_stddev,
+        }
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class MLP(keras.layers.Layer):
+    """Transforms each token on its own: widen, activate, narrow.
+
+    Args:
+        hidden_size: width of the residual stream.
+        intermediate_size: width in between.
+        hidden_act: a name in `configuration.HIDDEN_ACTIVATIONS`.
+        fc1_stddev, fc2_stddev: standard deviations of the initial kernels.
+
+    Call arguments:
+        x: float `[batch, length, hidden_size]`.
+
+    Returns:
+        float `[batch, length, hidden_size]`.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        intermediate_size: int,
+        hidden_act: str = "quick_gelu",
+        fc1_stddev: float = 0.02,
+        fc2_stddev: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.hidden_size = hidden_size
+        self.intermediate_size = intermediate_size
+        self.hidden_act = hidden_act
+        self.fc1_stddev = fc1_stddev
+        self.fc2_stddev = fc2_stddev
+        self.activation = ACTIVATIONS[hidden_act]
+        self.fc1 = keras.layers.Dense(
+            intermediate_size, kernel_initializer=_normal(fc1_stddev), dtype=self.dtype_policy, name="fc1"
+        )
+        self.fc2 = keras.layers.Dense(
+            hidden_size, kernel_initializer=_normal(fc2_stddev), dtype=self.dtype_policy, name="fc2"
+        )
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the two kernels."""
+        self.fc1.build((None, None, self.hidden_size))
+        self.fc2.build((None, None, self.intermediate_size))
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        """Transforms; see the class."""
+        return self.fc2(self.activation(self.fc1(x)))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the input's shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of `__init__`."""
+        return {
+            **super().get_config(),
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "hidden_act": self.hidden_act,
+            "fc1_stddev": self.fc1_stddev,
+            "fc2_stddev": self.fc2_stddev,
+        }
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class EncoderLayer(keras.layers.Layer):
+    """One pre-norm transformer block: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+
+    Args:
+        hidden_size: width of the residual stream.
+        intermediate_size: width of the MLP's hidden layer.
+        num_heads: number of attention heads.
+        num_layers: how many blocks the stack has; deeper stacks start with smaller weights.
+        hidden_act: a name in `configuration.HIDDEN_ACTIVATIONS`.
+        layer_norm_eps: epsilon of the two layer norms.
+        attention_dropout: share of attention weights dropped in training.
+        initializer_factor: factor on the initial standard deviations.
+
+    Call arguments:
+        x: float `[batch, length, hidden_size]`.
+        score_bias: see `Attention`.
+
+    Returns:
+        float `[batch, length, hidden_size]`.
+
+    Source: transformers' CLIPEncoderLayer and its initialisation.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        intermediate_size: int,
+        num_heads: int,
+        num_layers: int,
+        hidden_act: str = "quick_gelu",
+        layer_norm_eps: float = 1e-5,
+        attention_dropout: float = 0.0,
+        initializer_factor: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.hidden_size = hidden_size
+        self.intermediate_size = intermediate_size
+        self.num_heads = num_heads
+        self.num_layers = num_layers
+        self.hidden_act = hidden_act
+        self.layer_norm_eps = layer_norm_eps
+        self.attention_dropout = attention_dropout
+        self.initializer_factor = initializer_factor
+
+        width_stddev = initializer_factor * hidden_size**-0.5
+        depth_stddev = width_stddev * (2 * num_layers) ** -0.5
+        self.layer_norm1, self.layer_norm2 = (
+            keras.layers.LayerNormalization(epsilon=layer_norm_eps, dtype=self.dtype_policy, name=name)
+            for name in ("layer_norm1", "layer_norm2")
+        )
+        self.self_attn = Attention(
+            hidden_size,
+            num_heads,
+            dropout=attention_dropout,
+            in_proj_stddev=depth_stddev,
+            out_proj_stddev=width_stddev,
+            dtype=self.dtype_policy,
+            name="self_attn",
+        )
+        self.mlp = MLP(
+            hidden_size,
+            intermediate_size,
+            hidden_act=hidden_act,
+            fc1_stddev=initializer_factor * (2 * hidden_size) ** -0.5,
+            fc2_stddev=depth_stddev,
+            dtype=self.dtype_policy,
+            name="mlp",
+        )
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the variables of the norms, the attention and the MLP."""
+        for layer in (self.layer_norm1, self.self_attn, self.layer_norm2, self.mlp):
+            layer.build((None, None, self.hidden_size))
+        self.built = True
+
+    def call(self, x: Any, score_bias: Any = None, training: bool | None = None) -> Any:
+        """Runs the block; see the class."""
+        x = x + self.self_attn(self.layer_norm1(x), score_bias=score_bias, training=training)
+        return x + self.mlp(self.layer_norm2(x))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the input's shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of `__init__`."""
+        return {
+            **super().get_config(),
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_heads": self.num_heads,
+            "num_layers": self.num_layers,
+            "hidden_act": self.hidden_act,
+            "layer_norm_eps": self.layer_norm_eps,
+            "attention_dropout": self.attention_dropout,
+            "initializer_factor": self.initializer_factor,
+        }

@@ -1,0 +1,140 @@
+"""`CLIPTextEncoder`: token ids to text embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tf_clip.configuration import CLIPTextConfig
+from tf_clip.layers.embeddings import TextEmbeddings
+from tf_clip.layers.transformer import HIDDEN_KEY_SCORE, EncoderLayer
+from tf_clip.models.outputs import CLIPOutput
+from tf_clip.models.pretrained import PretrainedModel
+
+# Checkpoints converted before 2023 say eos_token_id = 2 although their texts end in 49407.
+LEGACY_EOS_TOKEN_ID = 2
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class CLIPTextEncoder(PretrainedModel, keras.Model):
+    """Reads token ids from left to right and pools each text where it ends.
+
+    Fed by `CLIPTokenizer`; read by `CLIPModel`, a retrieval index or a Keras model of your own.
+
+    Args:
+        config: a `CLIPTextConfig`, a dictionary of its fields, or None for the defaults.
+        projection_dim: width of the joint space; None takes `config.projection_dim`.
+
+    Call arguments:
+        input_ids: int32 `[batch, length]`.
+        attention_mask: `[batch, length]`, 1 keeps a token and 0 hides padding; None keeps all.
+            Needed only for padding on the left: what follows the end of a text is never read.
+        training: whether attention dropout is on.
+
+    Returns:
+        A `CLIPOutput` with `text_embeds` `[batch, projection_dim]`, **not** of unit length,
+        `last_hidden_state` `[batch, length, hidden_size]` after the final norm, and
+        `pooler_output` `[batch, hidden_size]`.
+
+    Raises:
+        ValueError: `input_ids` is not of rank 2, or longer than `config.max_position_embeddings`.
+
+    Source: transformers' CLIPTextModelWithProjection.
+    """
+
+    config_class = CLIPTextConfig
+    weights_root = "text_encoder"
+
+    def __init__(
+        self,
+        config: CLIPTextConfig | dict[str, Any] | None = None,
+        projection_dim: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(config, CLIPTextConfig):
+            config = CLIPTextConfig.from_dict(config or {})
+        self.config = config
+        self.projection_dim = projection_dim or config.projection_dim
+        self.embeddings = TextEmbeddings(
+            config.vocab_size,
+            config.max_position_embeddings,
+            config.hidden_size,
+            initializer_factor=config.initializer_factor,
+            dtype=self.dtype_policy,
+            name="embeddings",
+        )
+        self.encoder_layers = [
+            EncoderLayer(
+                config.hidden_size,
+                config.intermediate_size,
+                config.num_attention_heads,
+                config.num_hidden_layers,
+                hidden_act=config.hidden_act,
+                layer_norm_eps=config.layer_norm_eps,
+                attention_dropout=config.attention_dropout,
+                initializer_factor=config.initializer_factor,
+                dtype=self.dtype_policy,
+                name=f"layers_{index}",
+            )
+            for index in range(config.num_hidden_layers)
+        ]
+        self.final_layer_norm = keras.layers.LayerNormalization(
+            epsilon=config.layer_norm_eps, dtype=self.dtype_policy, name="final_layer_norm"
+        )
+        self.text_projection = keras.layers.Dense(
+            self.projection_dim,
+            use_bias=False,
+            kernel_initializer=keras.initializers.RandomNormal(
+                stddev=config.initializer_factor * config.hidden_size**-0.5
+            ),
+            dtype=self.dtype_policy,
+            name="text_projection",
+        )
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        """Makes every variable; the configuration knows all shapes."""
+        if self.built:
+            return
+        self.embeddings.build((None, None))
+        for layer in (*self.encoder_layers, self.final_layer_norm, self.text_projection):
+            layer.build((None, None, self.config.hidden_size))
+        self.built = True
+
+    def call(self, input_ids: Any, attention_mask: Any = None, training: bool | None = None) -> CLIPOutput:
+        """Encodes; see the class."""
+        x = self.embeddings(input_ids)
+        score_bias = _causal_score_bias(ops.shape(input_ids)[1], attention_mask)
+        for layer in self.encoder_layers:
+            x = layer(x, score_bias=score_bias, training=training)
+        x = self.final_layer_norm(x)
+        pooled = _pool_at_end(x, input_ids, self.config.eos_token_id)
+        return CLIPOutput(text_embeds=self.text_projection(pooled), last_hidden_state=x, pooler_output=pooled)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of `__init__`."""
+        return {**super().get_config(), "config": self.config.to_dict(), "projection_dim": self.projection_dim}
+
+
+def _causal_score_bias(length: Any, attention_mask: Any) -> Any:
+    """Returns what hides later tokens and padding, float32 `[1 or batch, 1, length, length]`."""
+    positions = ops.arange(length, dtype="int32")
+    visible = ops.expand_dims(positions, 1) >= ops.expand_dims(positions, 0)
+    visible = ops.reshape(visible, (1, 1, length, length))
+    if attention_mask is not None:
+        kept_keys = ops.reshape(ops.cast(attention_mask, "bool"), (-1, 1, 1, length))
+        visible = ops.logical_and(visible, kept_keys)
+    return ops.where(visible, 0.0, HIDDEN_KEY_SCORE)
+
+
+def _pool_at_end(x: Any, input_ids: Any, eos_token_id: int) -> Any:
+    """Picks each text's state at its end, `[batch, hidden_size]`; position 0 where there is no end."""
+    batch, length = ops.shape(input_ids)[0], ops.shape(input_ids)[1]
+    ends = input_ids if eos_token_id == LEGACY_EOS_TOKEN_ID else ops.cast(input_ids == eos_token_id, "int32")
+    positions = ops.cast(ops.argmax(ends, axis=-1), "int32")  # the first of equals
+    # A gather of rows exports to mobile runtimes as one exact operation; a one-hot product does not quantise.
+    rows = ops.arange(batch, dtype="int32") * length + positions
+    return ops.take(ops.reshape(x, (-1, x.shape[-1])), rows, axis=0)

@@ -1,0 +1,271 @@
+"""`CLIPFeatureExtractorTF`: pictures to `pixel_values`, in eager code, `tf.function` and `tf.data`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from tf_clip.checkpoints import hub
+from tf_clip.preprocessing.decode import composite_on_white, decode_rgb
+from tf_clip.preprocessing.resample import FILTERS, resample_window
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+BICUBIC = 3
+
+_CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
+_OPTIONS = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
+
+
+class CLIPFeatureExtractorTF(tf.Module):
+    """Resizes, crops and normalises pictures as CLIP was trained to see them.
+
+    Resizing and cropping give the very bytes that Pillow gives. It feeds `CLIPImageEncoder`.
+
+    Args:
+        do_resize: whether to resize.
+        size: `{"shortest_edge": n}` keeps the aspect ratio, `{"height": h, "width": w}` does not; an
+            integer is a shortest edge. Pixels.
+        resample: Pillow's number of the filter: 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
+        do_center_crop: whether to cut out the centre; smaller pictures are padded with black.
+        crop_size: `{"height": h, "width": w}`, or an integer for a square. Pixels.
+        do_rescale: whether to multiply by `rescale_factor`.
+        rescale_factor: 1/255 brings bytes to [0, 1].
+        do_normalize: whether to subtract `image_mean` and divide by `image_std`.
+        image_mean, image_std: one value per channel, on the rescaled scale.
+
+    Call arguments:
+        images: encoded pictures (bytes, a list of bytes, a string tensor of rank 0 or 1; JPEG, PNG,
+            WebP or GIF), or uint8 pixels: one `[height, width, channels]`, a batch of them, or a
+            list of pictures of any sizes. 1 channel is repeated, 4 are composited on white.
+
+    Returns:
+        A dictionary with `pixel_values`, float32 `[batch, height, width, 3]`, channels last.
+
+    Raises:
+        TypeError: the pixels are not uint8.
+        ValueError: a picture cannot be decoded (its index is named), or has another number of
+            channels. Inside a graph: `tf.errors.InvalidArgumentError`.
+
+    Source: transformers 5's CLIPImageProcessor, PIL backend, but channels last. Encoded pictures are
+    taken as they lie: orientation tags are not applied here.
+    """
+
+    def __init__(
+        self,
+        *,
+        do_resize: bool = True,
+        size: Mapping[str, int] | int = 224,
+        resample: int = BICUBIC,
+        do_center_crop: bool = True,
+        crop_size: Mapping[str, int] | int = 224,
+        do_rescale: bool = True,
+        rescale_factor: float = 1 / 255,
+        do_normalize: bool = True,
+        image_mean: Sequence[float] = CLIP_MEAN,
+        image_std: Sequence[float] = CLIP_STD,
+    ) -> None:
+        super().__init__(name="clip_feature_extractor")
+        if resample not in FILTERS:
+            raise ValueError(
+                f"`resample` must be one of Pillow's {sorted(FILTERS)}. Received: resample={resample!r}. "
+                f"CLIP uses {BICUBIC}, bicubic."
+            )
+        self.do_resize, self.do_center_crop = do_resize, do_center_crop
+        self.do_rescale, self.do_normalize = do_rescale, do_normalize
+        self.shortest_edge, self.resized_to = _size(size)
+        self.crop_to = _square_or_pair("crop_size", crop_size)
+        self.resample, self.rescale_factor = int(resample), float(rescale_factor)
+        self.image_mean, self.image_std = tuple(map(float, image_mean)), tuple(map(float, image_std))
+        self._traced_bytes = tf.function(self._from_bytes, input_signature=[tf.TensorSpec([], tf.string)])
+        self._traced_pixels = tf.function(
+            self._from_pixels, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
+        )
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, *, revision: str | None = None) -> Self:
+        """Reads `preprocessor_config.json`, or the `image_processor` part of `processor_config.json`.
+
+        Args:
+            name_or_path: a shipped name, a local folder or a Hub id.
+            revision: branch, tag or commit on the Hub.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint, or it has neither file.
+            ValueError: the file is broken or has a value that cannot be honoured.
+        """
+        return cls(**_read_options(hub.resolve(name_or_path, revision)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the options, as `preprocessor_config.json` holds them."""
+        height, width = self.resized_to or (0, 0)
+        size = {"height": height, "width": width} if self.resized_to else {"shortest_edge": self.shortest_edge}
+        return {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_convert_rgb": True,
+            "do_resize": self.do_resize,
+            "size": size,
+            "resample": self.resample,
+            "do_center_crop": self.do_center_crop,
+            "crop_size": {"height": self.crop_to[0], "width": self.crop_to[1]},
+            "do_rescale": self.do_rescale,
+            "rescale_factor": self.rescale_factor,
+            "do_normalize": self.do_normalize,
+            "image_mean": list(self.image_mean),
+            "image_std": list(self.image_std),
+        }
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `preprocessor_config.json` into a folder."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / _CONFIG_FILES[0]).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    def __call__(self, images: Any) -> dict[str, tf.Tensor]:
+        """Prepares pictures; see the class."""
+        if isinstance(images, (list, tuple)):
+            rows = [self._prepare_one(image, index) for index, image in enumerate(images)]
+            return {"pixel_values": _stack(rows)}
+        if isinstance(images, bytes):
+            return {"pixel_values": self._prepare_one(images, 0)[tf.newaxis]}
+        images = tf.convert_to_tensor(images)
+        if images.dtype == tf.string:
+            return {"pixel_values": self._map(self._from_bytes, tf.reshape(images, [-1]))}
+        images = _as_rgb(images)
+        images = images[tf.newaxis] if images.shape.rank == 3 else images
+        return {"pixel_values": self._map(self._from_pixels, images)}
+
+    def _map(self, function: Any, images: tf.Tensor) -> tf.Tensor:
+        crop = self.crop_to if self.do_center_crop else (None, None)
+        return tf.map_fn(function, images, fn_output_signature=tf.TensorSpec([*crop, 3], tf.float32))
+
+    def _prepare_one(self, image: Any, index: int) -> tf.Tensor:
+        is_encoded = isinstance(image, bytes) or (tf.is_tensor(image) and image.dtype == tf.string)
+        if not is_encoded:
+            return self._traced_pixels(_as_rgb(tf.convert_to_tensor(image)))
+        try:
+            return self._traced_bytes(image)
+        except tf.errors.InvalidArgumentError as error:
+            reason = error.message.strip().partition("\n")[0]
+            raise ValueError(
+                "`images` must hold whole JPEG, PNG, WebP or GIF files. "
+                f"Received: at index {index}, {len(image)} bytes that cannot be decoded ({reason}). Leave it out."
+            ) from error
+
+    def _from_bytes(self, data: tf.Tensor) -> tf.Tensor:
+        return self._from_pixels(decode_rgb(data))
+
+    def _from_pixels(self, image: tf.Tensor) -> tf.Tensor:
+        """Returns one picture's values, float32 `[height, width, 3]`."""
+        shape = tf.shape(image)[:2]
+        resized = self._resized_shape(shape) if self.do_resize else shape
+        window = tf.constant(self.crop_to) if self.do_center_crop else resized
+        # Rounds down for padding too: the odd row of black goes to the top.
+        offset = (resized - window) // 2
+        pixels = resample_window(image, tf.unstack(resized), tf.unstack(offset), tf.unstack(window), self.resample)
+        if self.do_center_crop:
+            pixels = tf.ensure_shape(pixels, [*self.crop_to, 3])
+        values = tf.cast(pixels, tf.float32)
+        if self.do_rescale:
+            values = values * self.rescale_factor
+        if self.do_normalize:
+            values = (values - tf.constant(self.image_mean)) / tf.constant(self.image_std)
+        return values
+
+    def _resized_shape(self, shape: tf.Tensor) -> tf.Tensor:
+        if self.resized_to:
+            return tf.constant(self.resized_to)
+        # In 64 bits, since a long edge times `shortest_edge` may pass 2^31.
+        shape = tf.cast(shape, tf.int64)
+        return tf.cast(shape * self.shortest_edge // tf.reduce_min(shape), tf.int32)
+
+
+def _as_rgb(pixels: tf.Tensor) -> tf.Tensor:
+    """Brings uint8 pixels of 1, 3 or 4 channels to 3."""
+    if pixels.dtype != tf.uint8:
+        raise TypeError(
+            f"`images` must be uint8 pixels or encoded bytes. Received: dtype {pixels.dtype.name}. "
+            "For floats in [0, 1], pass tf.cast(images * 255 + 0.5, tf.uint8)."
+        )
+    if pixels.shape.rank == 2:
+        pixels = pixels[..., tf.newaxis]
+    channels = pixels.shape[-1] if pixels.shape.rank in (3, 4) else None
+    if channels == 1:
+        return tf.repeat(pixels, 3, axis=-1)
+    if channels == 4:
+        return composite_on_white(pixels)
+    if channels != 3 or 0 in pixels.shape:
+        raise ValueError(
+            "`images` must have shape [height, width, channels] or [batch, height, width, channels] with 1, 3 or 4 "
+            f"channels, none of it empty. Received: shape {tuple(pixels.shape)}. Put the channels last."
+        )
+    return pixels
+
+
+def _stack(rows: list[tf.Tensor]) -> tf.Tensor:
+    if not rows:
+        raise ValueError("`images` must hold at least one picture. Received: an empty list. Pass one.")
+    shapes = {tuple(row.shape) for row in rows}
+    if len(shapes) > 1:
+        raise ValueError(
+            "`images` must come out in one size to form a batch. "
+            f"Received: do_center_crop=False and sizes {sorted(shapes)}. Set do_center_crop=True."
+        )
+    return tf.stack(rows)
+
+
+def _size(size: Mapping[str, int] | int) -> tuple[int, tuple[int, int] | None]:
+    """Returns the shortest edge and None, or 0 and (height, width)."""
+    if isinstance(size, int) and size > 0:
+        return size, None
+    if isinstance(size, Mapping) and set(size) == {"shortest_edge"} and size["shortest_edge"] > 0:
+        return int(size["shortest_edge"]), None
+    return 0, _square_or_pair("size", size)
+
+
+def _square_or_pair(name: str, size: Mapping[str, int] | int) -> tuple[int, int]:
+    if isinstance(size, int) and size > 0:
+        return size, size
+    if isinstance(size, Mapping) and set(size) == {"height", "width"} and min(size.values()) > 0:
+        return int(size["height"]), int(size["width"])
+    raise ValueError(
+        f"`{name}` must be a positive integer, or {{'height': h, 'width': w}}"
+        + (", or {'shortest_edge': n}" if name == "size" else "")
+        + f". Received: {name}={size!r}. Check the checkpoint's preprocessor_config.json."
+    )
+
+
+def _read_options(folder: Path) -> dict[str, Any]:
+    for file_name in _CONFIG_FILES:
+        path = folder / file_name
+        if not path.is_file():
+            continue
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} must be valid JSON. Received: {error}. Download it again.") from error
+        values = values.get("image_processor", values)
+        return {name: values[name] for name in _OPTIONS if values.get(name) is not None}
+    raise FileNotFoundError(
+        f"`folder` must hold {' or '.join(_CONFIG_FILES)}. Received: folder={str(folder)!r}. "
+        "Copy it from the checkpoint the model was trained with."
+    )
+

@@ -1,0 +1,1 @@
+"""What people do with a CLIP model: embed, classify without training, retrieve."""

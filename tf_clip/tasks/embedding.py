@@ -1,0 +1,113 @@
+"""Pictures and texts of any number to unit-length embeddings, batch by batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_clip.models.clip import CLIPModel
+from tf_clip.preprocessing.processor import CLIPProcessor, open_image
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageEmbeddings:
+    """What `embed_images` made of a list of pictures.
+
+    Args:
+        embeds: float32 `[num_embedded, projection_dim]`, of unit length.
+        indices: int `[num_embedded]`, which picture of the list each row is.
+        failures: from a picture's index to the reason it could not be read.
+    """
+
+    embeds: np.ndarray
+    indices: np.ndarray
+    failures: dict[int, str]
+
+
+def embed_images(
+    model: CLIPModel,
+    processor: CLIPProcessor,
+    images: Sequence[Any],
+    *,
+    batch_size: int = 32,
+    skip_bad: bool = False,
+    on_progress: Callable[[int], None] | None = None,
+) -> ImageEmbeddings:
+    """Embeds pictures.
+
+    Args:
+        model: the model.
+        processor: its processor.
+        images: paths, PIL images, files' bytes or uint8 pixels.
+        batch_size: pictures a forward pass; bounds the memory.
+        skip_bad: report pictures that cannot be read in `failures` and go on, instead of raising.
+        on_progress: called with the number of pictures just done.
+
+    Raises:
+        FileNotFoundError, ValueError: a picture cannot be read, unless `skip_bad`.
+    """
+    rows: list[np.ndarray] = []
+    indices: list[int] = []
+    failures: dict[int, str] = {}
+    for start in range(0, len(images), batch_size):
+        opened = []
+        for index, image in enumerate(images[start : start + batch_size], start):
+            try:
+                is_file = isinstance(image, (str, Path, bytes))
+                opened.append(processor(images=open_image(image) if is_file else image)["pixel_values"][0])
+                indices.append(index)
+            except (OSError, TypeError, ValueError) as error:
+                if not skip_bad:
+                    raise
+                failures[index] = str(error)
+        if opened:
+            rows.append(_unit_rows(model.get_image_features(keras.ops.stack(opened))))
+        if on_progress:
+            on_progress(min(batch_size, len(images) - start))
+    return ImageEmbeddings(_concatenate(rows, model), np.array(indices, np.int64), failures)
+
+
+def embed_texts(
+    model: CLIPModel,
+    processor: CLIPProcessor,
+    texts: Iterable[str],
+    *,
+    batch_size: int = 256,
+    on_progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Embeds texts.
+
+    Args:
+        model: the model.
+        processor: its processor.
+        texts: the texts; longer ones than the model takes are cut.
+        batch_size: texts a forward pass; bounds the memory.
+        on_progress: called with the number of texts just done.
+
+    Returns:
+        float32 `[num_texts, projection_dim]`, of unit length.
+    """
+    texts = list(texts)
+    longest = model.config.text_config.max_position_embeddings
+    rows = []
+    for start in range(0, len(texts), batch_size):
+        batch = texts[start : start + batch_size]
+        inputs = processor(text=batch, max_length=min(longest, processor.tokenizer.model_max_length))
+        rows.append(_unit_rows(model.get_text_features(**inputs)))
+        if on_progress:
+            on_progress(len(batch))
+    return _concatenate(rows, model)
+
+
+def _unit_rows(features: Any) -> np.ndarray:
+    rows = keras.ops.convert_to_numpy(features).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _concatenate(rows: list[np.ndarray], model: CLIPModel) -> np.ndarray:
+    return np.concatenate([np.empty((0, model.config.projection_dim), np.float32), *rows])
