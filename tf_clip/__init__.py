@@ -23,8 +23,11 @@ _MODULE_OF = {
     "CLIPProcessor": "tf_clip.preprocessing.processor",
     "CheckpointError": "tf_clip.checkpoints.errors",
     "contrastive_loss": "tf_clip.losses",
+    "class_embeddings": "tf_clip.tasks.zero_shot",
+    "class_probabilities": "tf_clip.tasks.zero_shot",
     "embed_images": "tf_clip.tasks.embedding",
     "embed_texts": "tf_clip.tasks.embedding",
+    "pairs_dataset": "tf_clip.training.data",
     "retrieval_metrics": "tf_clip.tasks.retrieval",
 }
 
@@ -46,6 +49,9 @@ if TYPE_CHECKING:
     from tf_clip.tasks.embedding import embed_images as embed_images
     from tf_clip.tasks.embedding import embed_texts as embed_texts
     from tf_clip.tasks.retrieval import retrieval_metrics as retrieval_metrics
+    from tf_clip.tasks.zero_shot import class_embeddings as class_embeddings
+    from tf_clip.tasks.zero_shot import class_probabilities as class_probabilities
+    from tf_clip.training.data import pairs_dataset as pairs_dataset
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """Score a pictogram CLIP: does it name drawings in a style, or of things, that it never saw?
 
-    python evaluate.py --data DATA --model MODEL
+python evaluate.py --data DATA --model MODEL
 """
 
 from __future__ import annotations
@@ -33,16 +33,12 @@ def main() -> None:
     print(json.dumps(results, indent=2))
 
 
-def score_unseen_drawings(
-    model: CLIPModel, processor: CLIPProcessor, data: Pictograms, split: str
-) -> dict[str, float]:
+def score_unseen_drawings(model: CLIPModel, processor: CLIPProcessor, data: Pictograms, split: str) -> dict[str, float]:
     """Ranks all base emoji names for each picture of a split."""
     return _score(model, processor, data, [row for row in data.rows if row["split"] == split], data.concepts)
 
 
-def score_unseen_concepts(
-    model: CLIPModel, processor: CLIPProcessor, data: Pictograms, split: str
-) -> dict[str, float]:
+def score_unseen_concepts(model: CLIPModel, processor: CLIPProcessor, data: Pictograms, split: str) -> dict[str, float]:
     """Ranks the names of a split's concepts for each of their pictures."""
     concepts = [concept for concept in data.concepts if concept["split"] == split]
     return _score(model, processor, data, [row for row in data.rows if row["split"] == split], concepts)

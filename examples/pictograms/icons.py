@@ -129,9 +129,7 @@ def normalise(raw: str) -> str:
     return " ".join(words)
 
 
-def icon_pictures(
-    modules: Path, concepts: Mapping[str, Concept], counts: dict[str, int]
-) -> Iterator[Picture]:
+def icon_pictures(modules: Path, concepts: Mapping[str, Concept], counts: dict[str, int]) -> Iterator[Picture]:
     """List the icons of every set that show a thing.
 
     Args:
@@ -305,9 +303,7 @@ def _phosphor(modules: Path) -> Iterator[_Icon]:
     folder = modules / "@phosphor-icons/core"
     # The package lists its tags in JavaScript only.
     script = (folder / "dist/index.mjs").read_text(encoding="utf-8")
-    entry = re.compile(
-        r'name: "([^"]+)",.*?categories: \[([^\]]*)\].*?tags: \[([^\]]*)\]', re.S
-    )
+    entry = re.compile(r'name: "([^"]+)",.*?categories: \[([^\]]*)\].*?tags: \[([^\]]*)\]', re.S)
     for name, categories, tags in entry.findall(script):
         kinds = ("brand",) if re.search(r"\.(BRAND|ARROWS)", categories) else ()
         # "*new*" and the like are notes, not tags.

@@ -35,9 +35,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument(
-        "--packages", type=Path, help="folder with node_modules; else npm install"
-    )
+    parser.add_argument("--packages", type=Path, help="folder with node_modules; else npm install")
     parser.add_argument("--size", type=int, default=64, help="side of a picture")
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     args = parser.parse_args()
@@ -112,9 +110,7 @@ def install(folder: Path) -> Path:
     return folder
 
 
-def collect(
-    modules: Path, concepts: dict[str, Concept], concept_split: dict[str, str]
-) -> list[Picture]:
+def collect(modules: Path, concepts: dict[str, Concept], concept_split: dict[str, str]) -> list[Picture]:
     """List every picture of the dataset.
 
     Args:
@@ -148,9 +144,7 @@ def collect(
     return [*pictures, *capped]
 
 
-def _rows(
-    pictures: Sequence[Picture], concept_split: dict[str, str]
-) -> list[dict[str, Any]]:
+def _rows(pictures: Sequence[Picture], concept_split: dict[str, str]) -> list[dict[str, Any]]:
     styles_of: dict[str, set[str]] = {}
     for picture in pictures:
         if picture.family == "emoji" and picture.style != TEST_STYLE:
@@ -207,9 +201,7 @@ def _render_all(
             kept.append(row)
     array.flush()
     if failed:
-        final = np.lib.format.open_memmap(
-            out / "pictures.npy", "w+", np.uint8, (len(kept), *shape[1:])
-        )
+        final = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.uint8, (len(kept), *shape[1:]))
         for start in range(0, len(kept), 1024):
             stop = min(start + 1024, len(kept))
             final[start:stop] = array[start:stop]
@@ -264,9 +256,7 @@ def _report(concepts: dict[str, Concept], rows: Sequence[dict[str, Any]]) -> Non
         print(line)
 
 
-def _report_lines(
-    concepts: dict[str, Concept], rows: Sequence[dict[str, Any]]
-) -> Iterator[str]:
+def _report_lines(concepts: dict[str, Concept], rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     splits = (
         "train",
         "val_style",

@@ -122,9 +122,7 @@ class SlugSet:
 # The artwork of the two emoji-datasource packages keeps its own licence; the
 # packages' MIT covers their data only.
 FILE_SETS = (
-    FileSet(
-        "twitter", "emoji-datasource-twitter", "img/twitter/64", ".png", "CC-BY-4.0"
-    ),
+    FileSet("twitter", "emoji-datasource-twitter", "img/twitter/64", ".png", "CC-BY-4.0"),
     FileSet("noto", "emoji-datasource-google", "img/google/64", ".png", "Apache-2.0"),
     FileSet("openmoji", "openmoji", "color/svg", ".svg", "CC-BY-SA-4.0"),
     FileSet("openmoji-black", "openmoji", "black/svg", ".svg", "CC-BY-SA-4.0"),
@@ -175,9 +173,7 @@ class IconifySet:
         self._data = read_json(folder / f"json/{prefix}.json")
         licences = read_json(folder / "collections.json")
         self.licence: str = licences[prefix]["license"]["spdx"]
-        self.names = [
-            name for name, icon in self._data["icons"].items() if not icon.get("hidden")
-        ]
+        self.names = [name for name, icon in self._data["icons"].items() if not icon.get("hidden")]
         self.aliases: dict[str, list[str]] = {}
         for alias, entry in self._data.get("aliases", {}).items():
             # Anything besides the parent is a transform: another drawing.
@@ -219,9 +215,7 @@ class IconifySet:
         )
 
 
-def emoji_pictures(
-    modules: Path, concepts: Mapping[str, Concept], index: SlugIndex
-) -> Iterator[Picture]:
+def emoji_pictures(modules: Path, concepts: Mapping[str, Concept], index: SlugIndex) -> Iterator[Picture]:
     """List the emoji pictures of every style, one for a concept at most.
 
     Args:

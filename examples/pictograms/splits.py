@@ -23,9 +23,7 @@ LOOKALIKES: tuple[frozenset[str], ...] = (
     frozenset({"openmoji", "openmoji-black"}),
 )
 
-STOP_WORDS = frozenset(
-    "a an and button face for in of on or sign symbol the to with".split()
-)
+STOP_WORDS = frozenset("a an and button face for in of on or sign symbol the to with".split())
 
 
 def words_of(text: str) -> list[str]:
@@ -39,9 +37,7 @@ def words_of(text: str) -> list[str]:
         both sides of every comparison go through here.
     """
     words = re.findall(r"[^\W_]+", text.lower())
-    return [
-        word[:-1] if len(word) > 2 and word.endswith("s") else word for word in words
-    ]
+    return [word[:-1] if len(word) > 2 and word.endswith("s") else word for word in words]
 
 
 def telling_words(name: str) -> frozenset[str]:
@@ -84,9 +80,7 @@ def split_concepts(hexcodes: Sequence[str]) -> dict[str, str]:
     return split
 
 
-def hold_out_styles(
-    concept_split: Mapping[str, str], styles_of: Mapping[str, Iterable[str]]
-) -> dict[str, str]:
+def hold_out_styles(concept_split: Mapping[str, str], styles_of: Mapping[str, Iterable[str]]) -> dict[str, str]:
     """Choose, for some training concepts, the one style that is held out.
 
     Args:
@@ -108,9 +102,7 @@ def hold_out_styles(
             continue
         # A hash per concept, not the generator's next number: a picture set
         # that changes then moves only the concepts it changes.
-        ranked = {
-            zlib.crc32(f"{SEED}:{code}:{style}".encode()): style for style in styles
-        }
+        ranked = {zlib.crc32(f"{SEED}:{code}:{style}".encode()): style for style in styles}
         style = ranked[min(ranked)]
         if styles - lookalikes(style):
             chosen[code] = style

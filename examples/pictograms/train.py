@@ -31,7 +31,9 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder that prepare.py has written")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the finished checkpoint and of what resumes it")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the finished checkpoint and of what resumes it"
+    )
     parser.add_argument("--epochs", type=int, default=22)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="at the end of the warm-up")

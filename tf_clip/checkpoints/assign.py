@@ -53,13 +53,11 @@ def load_weights(variables: Mapping[str, Variable], folder: str | Path, *, parti
         )
     try:
         with safe_open(str(path), framework="np") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             sources = {name: source_tensor(name) for name in variables}
             failures = _misfits(variables, sources, shapes, partial)
             if failures:
-                raise CheckpointError(
-                    f"{path} does not fit the model; nothing was loaded.\n  " + "\n  ".join(failures)
-                )
+                raise CheckpointError(f"{path} does not fit the model; nothing was loaded.\n  " + "\n  ".join(failures))
             for name, variable in variables.items():
                 source = sources[name]
                 variable.assign(source.to_variable_layout(file.get_tensor(source.name)).reshape(variable.shape))
@@ -102,11 +100,13 @@ def save_weights(variables: Mapping[str, Variable], folder: str | Path, dtype: s
         ValueError: `dtype` is neither.
     """
     if dtype not in STORED_DTYPES:
-        raise ValueError(f"`dtype` must be one of {STORED_DTYPES}. Received: dtype={dtype!r}. Choose float32 if unsure.")
+        raise ValueError(
+            f"`dtype` must be one of {STORED_DTYPES}. Received: dtype={dtype!r}. Choose float32 if unsure."
+        )
     tensors = {}
     for name, variable in variables.items():
         source = source_tensor(name)
-        array = np.asarray(variable.numpy()).astype(dtype)
-        tensors[source.name] = np.ascontiguousarray(source.to_file_layout(array))
+        # Not ascontiguousarray, which would give the temperature a dimension.
+        tensors[source.name] = np.array(source.to_file_layout(variable.numpy()), dtype=dtype, order="C")
     # transformers refuses a file that does not say which framework its layout follows.
     save_file(tensors, str(Path(folder) / WEIGHTS_FILE), metadata={"format": "pt"})

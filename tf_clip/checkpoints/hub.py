@@ -38,7 +38,7 @@ def resolve(name_or_path: str | Path, revision: str | None = None) -> Path:
         FileNotFoundError: it is neither a folder nor a Hub id that can be had.
     """
     folder = Path(name_or_path)
-    if folder.is_dir():
+    if str(name_or_path) and folder.is_dir():
         return folder
     if str(name_or_path) in SHIPPED:
         return _shipped_folder(str(name_or_path))

@@ -12,7 +12,7 @@ from keras import ops
 
 from tf_clip.layers.activations import ACTIVATIONS
 
-# Added to the scores of hidden keys before a float32 softmax, where exp(-1e9) is exactly zero.
+# The score of hidden keys in the float32 softmax, where exp(-1e9) is exactly zero.
 HIDDEN_KEY_SCORE = -1e9
 
 
@@ -33,8 +33,8 @@ class Attention(keras.layers.Layer):
 
     Call arguments:
         x: float `[batch, length, hidden_size]`.
-        score_bias: float32, broadcastable to `[batch, heads, length, length]`, added to the scores;
-            0 keeps a key, `HIDDEN_KEY_SCORE` hides it. None keeps all.
+        visible: bool, broadcastable to `[batch, heads, length, length]`: which keys (last axis) each
+            token may read. None shows all.
 
     Returns:
         float `[batch, length, hidden_size]`.
@@ -79,7 +79,7 @@ class Attention(keras.layers.Layer):
         x = ops.reshape(x, (-1, length, self.num_heads, self.head_width))
         return ops.transpose(x, (0, 2, 1, 3))  # [batch, heads, length, head_width]
 
-    def call(self, x: Any, score_bias: Any = None, training: bool | None = None) -> Any:
+    def call(self, x: Any, visible: Any = None, training: bool | None = None) -> Any:
         """Attends; see the class."""
         length = ops.shape(x)[1]
         q = self._split_heads(self.q_proj(x) * self.head_width**-0.5, length)
@@ -88,8 +88,8 @@ class Attention(keras.layers.Layer):
 
         scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2)))  # [batch, heads, length, length]
         scores = ops.cast(scores, "float32")
-        if score_bias is not None:
-            scores = scores + score_bias
+        if visible is not None:
+            scores = ops.where(visible, scores, HIDDEN_KEY_SCORE)
         weights = ops.cast(ops.softmax(scores, axis=-1), v.dtype)
         weights = self.weight_dropout(weights, training=training)
 
@@ -194,7 +194,7 @@ class EncoderLayer(keras.layers.Layer):
 
     Call arguments:
         x: float `[batch, length, hidden_size]`.
-        score_bias: see `Attention`.
+        visible: see `Attention`.
 
     Returns:
         float `[batch, length, hidden_size]`.
@@ -255,9 +255,9 @@ class EncoderLayer(keras.layers.Layer):
             layer.build((None, None, self.hidden_size))
         self.built = True
 
-    def call(self, x: Any, score_bias: Any = None, training: bool | None = None) -> Any:
+    def call(self, x: Any, visible: Any = None, training: bool | None = None) -> Any:
         """Runs the block; see the class."""
-        x = x + self.self_attn(self.layer_norm1(x), score_bias=score_bias, training=training)
+        x = x + self.self_attn(self.layer_norm1(x), visible=visible, training=training)
         return x + self.mlp(self.layer_norm2(x))
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -106,14 +106,10 @@ class CLIPModel(PretrainedModel, keras.Model):
         inputs = {name: value for name, value in inputs.items() if value is not None}
         return super().__call__(inputs, return_loss=return_loss, training=training)
 
-    def call(
-        self, inputs: Mapping[str, Any], return_loss: bool = False, training: bool | None = None
-    ) -> CLIPOutput:
+    def call(self, inputs: Mapping[str, Any], return_loss: bool = False, training: bool | None = None) -> CLIPOutput:
         """Compares what a dictionary of inputs holds; see the class."""
         _require_inputs(inputs)
-        texts = self.text_encoder(
-            inputs["input_ids"], attention_mask=inputs.get("attention_mask"), training=training
-        )
+        texts = self.text_encoder(inputs["input_ids"], attention_mask=inputs.get("attention_mask"), training=training)
         images = self.image_encoder(inputs["pixel_values"], training=training)
         text_embeds = unit_length(texts.pop("text_embeds"))
         image_embeds = unit_length(images.pop("image_embeds"))

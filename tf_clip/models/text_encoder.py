@@ -9,7 +9,7 @@ from keras import ops
 
 from tf_clip.configuration import CLIPTextConfig
 from tf_clip.layers.embeddings import TextEmbeddings
-from tf_clip.layers.transformer import HIDDEN_KEY_SCORE, EncoderLayer
+from tf_clip.layers.transformer import EncoderLayer
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.pretrained import PretrainedModel
 
@@ -107,9 +107,9 @@ class CLIPTextEncoder(PretrainedModel, keras.Model):
     def call(self, input_ids: Any, attention_mask: Any = None, training: bool | None = None) -> CLIPOutput:
         """Encodes; see the class."""
         x = self.embeddings(input_ids)
-        score_bias = _causal_score_bias(ops.shape(input_ids)[1], attention_mask)
+        visible = _visible_keys(ops.shape(input_ids)[1], attention_mask)
         for layer in self.encoder_layers:
-            x = layer(x, score_bias=score_bias, training=training)
+            x = layer(x, visible=visible, training=training)
         x = self.final_layer_norm(x)
         pooled = _pool_at_end(x, input_ids, self.config.eos_token_id)
         return CLIPOutput(text_embeds=self.text_projection(pooled), last_hidden_state=x, pooler_output=pooled)
@@ -119,15 +119,15 @@ class CLIPTextEncoder(PretrainedModel, keras.Model):
         return {**super().get_config(), "config": self.config.to_dict(), "projection_dim": self.projection_dim}
 
 
-def _causal_score_bias(length: Any, attention_mask: Any) -> Any:
-    """Returns what hides later tokens and padding, float32 `[1 or batch, 1, length, length]`."""
+def _visible_keys(length: Any, attention_mask: Any) -> Any:
+    """Returns which tokens each may read, earlier ones and itself: bool `[1 or batch, 1, length, length]`."""
     positions = ops.arange(length, dtype="int32")
     visible = ops.expand_dims(positions, 1) >= ops.expand_dims(positions, 0)
     visible = ops.reshape(visible, (1, 1, length, length))
     if attention_mask is not None:
         kept_keys = ops.reshape(ops.cast(attention_mask, "bool"), (-1, 1, 1, length))
         visible = ops.logical_and(visible, kept_keys)
-    return ops.where(visible, 0.0, HIDDEN_KEY_SCORE)
+    return visible
 
 
 def _pool_at_end(x: Any, input_ids: Any, eos_token_id: int) -> Any:

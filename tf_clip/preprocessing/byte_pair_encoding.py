@@ -62,8 +62,10 @@ class BytePairEncoder(tf.Module):
         self._merged_ids = tf.constant([_id_of(vocab, a + b) for a, b in merges] or [0], tf.int64)
         # A pair listed twice keeps its better rank.
         keys, ranks = np.unique(pairs[:, 0] * self._vocab_size + pairs[:, 1], return_index=True)
+        # A table may not be empty: the key -1, which no pair has, keeps one without merges alive.
+        keys, ranks = np.append(keys, -1), np.append(ranks, _NO_MERGE)
         self._ranks = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(keys.astype(np.int64), ranks.astype(np.int64)), int(_NO_MERGE)
+            tf.lookup.KeyValueTensorInitializer(keys, ranks), int(_NO_MERGE)
         )
 
     def encode(self, words: tf.Tensor) -> tf.RaggedTensor:

@@ -71,9 +71,9 @@ class CLIPTokenizer(tf.Module):
         merges: Iterable[tuple[str, str]],
         *,
         model_max_length: int = DEFAULT_MAX_LENGTH,
-        bos_token: str = "<|startoftext|>",  # noqa: S107
-        eos_token: str = "<|endoftext|>",  # noqa: S107
-        pad_token: str = "<|endoftext|>",  # noqa: S107
+        bos_token: str = "<|startoftext|>",
+        eos_token: str = "<|endoftext|>",
+        pad_token: str = "<|endoftext|>",
     ) -> None:
         super().__init__(name="clip_tokenizer")
         self._vocabulary = Vocabulary(vocab, tuple(merges), bos_token, eos_token, pad_token, model_max_length)

@@ -29,9 +29,9 @@ class Vocabulary:
 
     symbols: Mapping[str, int]
     merges: tuple[tuple[str, str], ...]
-    bos_token: str = "<|startoftext|>"  # noqa: S105
-    eos_token: str = "<|endoftext|>"  # noqa: S105
-    pad_token: str = "<|endoftext|>"  # noqa: S105
+    bos_token: str = "<|startoftext|>"
+    eos_token: str = "<|endoftext|>"
+    pad_token: str = "<|endoftext|>"
     model_max_length: int = DEFAULT_MAX_LENGTH
 
     def __post_init__(self) -> None:

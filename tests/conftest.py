@@ -1,0 +1,111 @@
+"""What all tests share: no network but loopback, seeds, a tiny model and its processor."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+from tf_clip import CLIPConfig
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """Fails any test that would leave this machine."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+            raise OSError(f"tests must not use the network, but one connects to {address}")
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded)
+        patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+        yield
+
+
+def _is_loopback(host):
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    import keras
+
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """No width equals another, so that a mixed-up axis cannot pass."""
+    text = {
+        "vocab_size": 514,
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "max_position_embeddings": 16,
+        "bos_token_id": 512,
+        "eos_token_id": 513,
+    }
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "image_size": 20,
+        "patch_size": 5,
+    }
+    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=28)
+
+
+@pytest.fixture
+def tiny_model(tiny_config):
+    from tf_clip import CLIPModel
+
+    return CLIPModel(tiny_config)
+
+
+@pytest.fixture(scope="session")
+def tiny_processor():
+    """Its vocabulary has the bytes and no merges."""
+    from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor, CLIPTokenizer
+    from tf_clip.preprocessing.byte_pair_encoding import byte_symbols
+
+    symbols = byte_symbols()
+    names = [*symbols, *(symbol + "</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer({name: index for index, name in enumerate(names)}, [], model_max_length=16)
+    return CLIPProcessor(CLIPFeatureExtractorTF(size=20, crop_size=20), tokenizer)
+
+
+@pytest.fixture
+def tiny_checkpoint(tmp_path, tiny_model, tiny_processor):
+    """A folder in Hugging Face layout."""
+    folder = tmp_path / "tiny"
+    tiny_model.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_inputs(tiny_config):
+    """3 texts and 2 pictures: counts that differ, so that the two sides cannot be mixed up."""
+    generator = np.random.default_rng(0)
+    input_ids = generator.integers(0, 512, (3, 7))
+    input_ids[:, 0] = 512
+    input_ids[[0, 1, 2], [6, 4, 2]] = 513
+    attention_mask = (np.arange(7) <= np.array([[6], [4], [2]])).astype("int32")
+    return {
+        "input_ids": input_ids.astype("int32"),
+        "pixel_values": generator.normal(size=(2, 20, 20, 3)).astype("float32"),
+        "attention_mask": attention_mask,
+    }

@@ -1,0 +1,197 @@
+"""The command line: what it prints, what it writes, and how it fails."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_clip.cli.main import main
+
+pytestmark = pytest.mark.usefixtures("wide_terminal")
+
+
+@pytest.fixture
+def wide_terminal(monkeypatch):
+    monkeypatch.setattr("tf_clip.cli.tables._output.width", 200, raising=False)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg"):
+        Image.fromarray(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
+
+
+@pytest.fixture
+def run(tiny_checkpoint, capsys):
+    """Runs a command on the tiny checkpoint; returns exit status, output, errors."""
+
+    def call(command, *arguments, model=tiny_checkpoint):
+        status = main([command, *map(str, arguments), "--model", str(model)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_classify_as_json(run, pictures):
+    status, out, err = run("classify", pictures, "--labels", "a cat, a dog,a tree", "--top", 2, "--json")
+    result = json.loads(out)
+    assert status == 0
+    assert [row["image"] for row in result["images"]] == [str(pictures / "a.png"), str(pictures / "b.jpg")]
+    assert result["skipped"] == []
+    for row in result["images"]:
+        (first, high), (second, low) = row["scores"]
+        assert {first, second} < {"a cat", "a dog", "a tree"}
+        assert 1.0 > high >= low > 0.0
+
+
+def test_classify_agrees_with_the_model(run, pictures, tiny_checkpoint):
+    import tensorflow as tf
+
+    from tf_clip import CLIPModel, CLIPProcessor
+
+    labels = ["a cat", "a dog"]
+    _, out, _ = run(
+        "classify", pictures / "a.png", "--labels", ",".join(labels), "--template", "a photo of {}", "--json"
+    )
+    model, processor = CLIPModel.from_pretrained(tiny_checkpoint), CLIPProcessor.from_pretrained(tiny_checkpoint)
+    inputs = processor(text=[f"a photo of {label}" for label in labels], images=pictures / "a.png")
+    expected = tf.nn.softmax(model(**inputs).logits_per_image, axis=1)[0]
+    scores = dict(json.loads(out)["images"][0]["scores"])
+    np.testing.assert_allclose([scores[label] for label in labels], expected, atol=1e-5)
+
+
+def test_classify_as_a_table_and_a_page(run, pictures, tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\n\n<script>alert(1)</script>\n[red]dog[/red]\n")
+    page = tmp_path / "page.html"
+    status, out, _ = run("classify", pictures, "--labels-file", labels, "--html", page)
+    assert status == 0
+    assert "a.png" in out
+    assert "[red]dog[/red]" in out
+    assert re.search(r"0\.\d{3}  [█▏▎▍▌▋▊▉]+", out)
+    assert str(page) in out.replace("\n", "")
+    html = page.read_text()
+    assert html.count("<img ") == 2
+    assert html.count("data:image/png;base64,") == 2
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_similarity_ranks_pictures(run, pictures):
+    status, out, _ = run("similarity", pictures, "--text", "a cat", "--text", "a dog", "--json")
+    rows = json.loads(out)["texts"]
+    assert status == 0
+    assert [row["text"] for row in rows] == ["a cat", "a dog"]
+    for row in rows:
+        scores = [score for _, score in row["scores"]]
+        assert scores == sorted(scores, reverse=True)
+        assert all(-1.0 <= score <= 1.0 for score in scores)
+
+
+def test_embed_writes_both_kinds(run, pictures, tmp_path):
+    out_file = tmp_path / "embeds.npz"
+    status, out, _ = run("embed", pictures, "--text", "a cat", "--out", out_file)
+    arrays = np.load(out_file)
+    assert status == 0
+    assert str(out_file) in out.replace("\n", "")
+    assert arrays["image_embeds"].shape == (2, 28)
+    assert arrays["text_embeds"].shape == (1, 28)
+    assert arrays["texts"].tolist() == ["a cat"]
+    np.testing.assert_allclose(np.linalg.norm(arrays["image_embeds"], axis=1), 1.0, atol=1e-5)
+
+
+def test_info_says_what_it_is(run):
+    _, out, _ = run("info", "--json")
+    facts = json.loads(out)
+    assert facts["embedding width"] == 28
+    assert "3 layers of 32, 20 px in patches of 5" in facts["image encoder"]
+
+
+def test_bad_pictures_are_reported_and_the_rest_is_done(run, pictures):
+    (pictures / "empty.png").write_bytes(b"")
+    (pictures / "text.jpg").write_text("not a picture")
+    (pictures / "cut.jpg").write_bytes((pictures / "b.jpg").read_bytes()[:300])
+    status, out, err = run("classify", pictures, pictures / "missing.png", "--labels", "a,b", "--json")
+    result = json.loads(out)
+    assert status == 1
+    assert [row["image"] for row in result["images"]] == [str(pictures / "a.png"), str(pictures / "b.jpg")]
+    skipped = {row["image"].rpartition("/")[2]: row["reason"] for row in result["skipped"]}
+    assert set(skipped) == {"empty.png", "text.jpg", "cut.jpg", "missing.png"}
+    assert "an empty file" in skipped["empty.png"]
+    assert "not a picture" in skipped["text.jpg"]
+    assert "cut short" in skipped["cut.jpg"]
+    assert "existing files" in skipped["missing.png"]
+    assert err.count("skipped ") == 4
+
+
+def test_nothing_readable_is_still_a_result(run, pictures):
+    (pictures / "empty.png").write_bytes(b"")
+    status, out, _ = run("classify", pictures / "empty.png", "--labels", "a,b", "--json")
+    assert (status, json.loads(out)["images"]) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--labels", "cat,cat"], "`labels` must all differ. Received twice: cat"),
+        (["--labels", "cat,,dog"], "`labels` must not be empty"),
+        (["--labels", " "], "`labels` must name at least one class"),
+        (["--labels-file", "no/such/file"], "`--labels-file` must be an existing file"),
+        (["--labels", "cat", "--template", "a photo"], "`templates` must be sentences with {}"),
+    ],
+)
+def test_bad_arguments_are_named(run, pictures, arguments, message):
+    status, out, err = run("classify", pictures, *arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_without_pictures_is_named(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, _, err = run("classify", tmp_path / "empty", "--labels", "a")
+    assert status == 2
+    assert "a folder without any" in err
+
+
+@pytest.mark.parametrize("model", ["/no/such/model", "bad//id"])
+def test_a_missing_model_is_named(run, pictures, model):
+    status, _, err = run("classify", pictures, "--labels", "a", model=model)
+    assert status == 2
+    assert "`name_or_path` must be a shipped name (pictogram-clip), an existing folder or a Hub id" in err
+
+
+def test_a_broken_model_lists_what_is_wrong(run, pictures, tiny_checkpoint):
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    config["vision_config"]["hidden_size"] = 64
+    (tiny_checkpoint / "config.json").write_text(json.dumps(config))
+    status, _, err = run("classify", pictures, "--labels", "a")
+    assert status == 2
+    assert "shape: vision_model.embeddings.class_embedding is [32], the model needs [64]" in err
+
+
+def test_nothing_to_embed_is_an_error(run, tmp_path):
+    status, _, err = run("embed", "--out", tmp_path / "x.npz")
+    assert status == 2
+    assert "`IMAGE`, `--text` or `--texts-file` must be given" in err
+
+
+def test_as_a_module_its_output_is_only_the_answer(tiny_checkpoint, pictures):
+    command = [sys.executable, "-m", "tf_clip", "classify", str(pictures / "a.png"), "--labels", "a,b", "--json"]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    result = subprocess.run(
+        [*command, "--model", str(tiny_checkpoint)], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert json.loads(result.stdout)["images"]
+    assert result.stderr == ""

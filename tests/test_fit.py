@@ -1,0 +1,69 @@
+"""Training with `fit`: it learns, the temperature stays in range, and wrong calls are refused."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_clip import CLIPModel
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """200 random pictures, each with its own random caption."""
+    generator = np.random.default_rng(1)
+    input_ids = generator.integers(0, 512, (200, 6)).astype("int32")
+    input_ids[:, 0], input_ids[:, -1] = 512, 513
+    return {"input_ids": input_ids, "pixel_values": generator.normal(size=(200, 20, 20, 3)).astype("float32")}
+
+
+def test_fit_learns_random_pairs_from_chance(tiny_model, pairs):
+    dataset = tf.data.Dataset.from_tensor_slices(pairs).shuffle(200, seed=0).batch(50)
+    tiny_model.compile(keras.optimizers.Adam(3e-3))
+    before = tiny_model.evaluate(dataset, verbose=0, return_dict=True)
+    history = tiny_model.fit(dataset, epochs=40, verbose=0).history
+    after = tiny_model.evaluate(dataset, verbose=0, return_dict=True)
+    assert before["accuracy"] < 0.1
+    assert after["accuracy"] > 0.9
+    assert history["loss"][-1] < 0.3 < np.log(50) - 0.5 < history["loss"][0]
+
+
+def test_temperature_is_clamped_in_training(tiny_model, pairs):
+    tiny_model.compile(keras.optimizers.SGD(0.01))
+    tiny_model.logit_scale.assign(6.0)
+    tiny_model.fit(pairs, batch_size=100, verbose=0)
+    assert 4.5 < float(tiny_model.logit_scale.numpy()) <= np.log(100.0) + 1e-6
+
+
+def test_labels_are_refused(tiny_model, pairs):
+    tiny_model.compile("sgd")
+    with pytest.raises(ValueError, match="`y` and `sample_weight` must be None"):
+        tiny_model.fit(pairs, np.zeros(200), verbose=0)
+
+
+def test_another_loss_is_refused_rather_than_ignored(tiny_model, pairs):
+    tiny_model.compile("sgd", loss="mse")
+    with pytest.raises(ValueError, match="`loss` must be None"):
+        tiny_model.fit(pairs, verbose=0)
+
+
+def test_training_goes_on_after_saving(tiny_config, tiny_model, pairs, tmp_path):
+    tiny_model.compile(keras.optimizers.Adam(1e-3))
+    tiny_model.fit(pairs, batch_size=50, shuffle=False, verbose=0)
+    tiny_model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras")
+    losses = [
+        model.fit(pairs, batch_size=50, shuffle=False, verbose=0).history["loss"][0] for model in (tiny_model, restored)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_frozen_tower_stays(tiny_config, pairs):
+    model = CLIPModel(tiny_config)
+    model.image_encoder.trainable = False
+    model.compile(keras.optimizers.Adam(1e-2))
+    frozen, trained = (tower.get_weights() for tower in (model.image_encoder, model.text_encoder))
+    model.fit(pairs, batch_size=100, verbose=0)
+    for before, after in zip(frozen, model.image_encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(trained, model.text_encoder.get_weights(), strict=True))

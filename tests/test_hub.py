@@ -1,0 +1,120 @@
+"""Finding checkpoints: the shipped one, folders, and a Hub served on this machine."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tf_clip.checkpoints import hub
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """Answers the few calls a download makes: the file list of `someone/tiny`, then each file."""
+
+    folder: Path
+    asked: list[str]
+
+    def do_HEAD(self):
+        self._answer(with_body=False)
+
+    def do_GET(self):
+        self._answer(with_body=True)
+
+    def _answer(self, with_body):
+        self.asked.append(self.path)
+        path = self.path.partition("?")[0]
+        if path.startswith("/api/models/someone/tiny"):
+            files = [*(file.name for file in self.folder.iterdir()), "pytorch_model.bin"]
+            names = [{"rfilename": name} for name in files]
+            tree = [{"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in files]
+            is_tree = "/tree/" in path
+            body = json.dumps(tree if is_tree else {"id": "someone/tiny", "sha": COMMIT, "siblings": names}).encode()
+            return self._send(200, body, with_body, {"Content-Type": "application/json"})
+        name = path.rpartition("/")[2]
+        if path.startswith("/someone/tiny/resolve/") and (self.folder / name).is_file():
+            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{name}"'}
+            return self._send(200, (self.folder / name).read_bytes(), with_body, headers)
+        return self._send(404, b"", with_body, {"X-Error-Code": "RepoNotFound"})
+
+    def _send(self, status, body, with_body, headers):
+        self.send_response(status)
+        for header, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(header, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def fake_hub(tiny_checkpoint):
+    handler = type("Handler", (FakeHub,), {"folder": tiny_checkpoint, "asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", handler.asked
+    server.shutdown()
+    server.server_close()
+
+
+def run_with_hub(endpoint, cache, code):
+    """Runs code in a process of its own, since the endpoint is read when huggingface_hub is imported."""
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(cache),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_hub_id_is_downloaded_once_and_loads(fake_hub, tmp_path):
+    endpoint, asked = fake_hub
+    code = """
+        from tf_clip import CLIPModel, CLIPProcessor
+        model = CLIPModel.from_pretrained("someone/tiny")
+        processor = CLIPProcessor.from_pretrained("someone/tiny")
+        print("width", model.get_text_features(**processor(text=["a"])).shape[1])
+    """
+    result = run_with_hub(endpoint, tmp_path / "cache", code)
+    assert result.stdout.strip() == "width 28", result.stderr
+    assert not any("pytorch_model.bin" in path for path in asked), "pickles must not even be downloaded"
+
+
+@pytest.mark.parametrize("endpoint", ["fake", "http://127.0.0.1:9"])
+def test_an_id_that_cannot_be_had_is_an_error(fake_hub, tmp_path, endpoint):
+    code = """
+        from tf_clip.checkpoints import hub
+        try:
+            hub.resolve("someone/else")
+        except FileNotFoundError as error:
+            print(error)
+    """
+    result = run_with_hub(fake_hub[0] if endpoint == "fake" else endpoint, tmp_path / "cache", code)
+    assert "`name_or_path` must be a shipped name" in result.stdout, result.stderr
+    assert "Received: name_or_path='someone/else'" in result.stdout
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path):
+    assert hub.resolve(tmp_path) == tmp_path
+
+
+def test_the_shipped_checkpoint_is_found():
+    assert (hub.resolve("pictogram-clip") / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "a b c", "", "../no/such"])
+def test_nonsense_is_an_error(name):
+    with pytest.raises(FileNotFoundError, match="`name_or_path` must be"):
+        hub.resolve(name)

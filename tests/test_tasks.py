@@ -1,0 +1,81 @@
+"""Embedding in batches, zero-shot classification, retrieval metrics."""
+
+import numpy as np
+import pytest
+
+from tf_clip import CLIPModel, class_embeddings, class_probabilities, embed_images, embed_texts, retrieval_metrics
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config):
+    return CLIPModel(tiny_config)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (10 + i, 12, 3), dtype=np.uint8) for i in range(5)]
+
+
+def test_batches_do_not_change_embeddings(model, tiny_processor, pictures):
+    done = []
+    in_twos = embed_images(model, tiny_processor, pictures, batch_size=2, on_progress=done.append)
+    at_once = embed_images(model, tiny_processor, pictures)
+    np.testing.assert_allclose(in_twos.embeds, at_once.embeds, atol=1e-5)
+    assert done == [2, 2, 1]
+    assert in_twos.indices.tolist() == [0, 1, 2, 3, 4]
+    texts = ["a cat", "a much longer dog", "x"]
+    np.testing.assert_allclose(
+        embed_texts(model, tiny_processor, texts, batch_size=1), embed_texts(model, tiny_processor, texts), atol=1e-5
+    )
+
+
+def test_bad_pictures_raise_or_are_skipped(model, tiny_processor, pictures):
+    mixed = [pictures[0], b"no picture", pictures[1]]
+    with pytest.raises(ValueError, match="not a picture"):
+        embed_images(model, tiny_processor, mixed)
+    embedded = embed_images(model, tiny_processor, mixed, skip_bad=True)
+    assert embedded.indices.tolist() == [0, 2]
+    assert list(embedded.failures) == [1]
+
+
+def test_nothing_gives_no_rows(model, tiny_processor):
+    assert embed_images(model, tiny_processor, []).embeds.shape == (0, 28)
+    assert embed_texts(model, tiny_processor, []).shape == (0, 28)
+
+
+def test_templates_are_averaged_on_the_sphere(model, tiny_processor):
+    embeds = class_embeddings(model, tiny_processor, ["cat", "dog"], ["a {}", "the {}"])
+    parts = embed_texts(model, tiny_processor, ["a cat", "the cat"])
+    expected = parts.mean(axis=0) / np.linalg.norm(parts.mean(axis=0))
+    np.testing.assert_allclose(embeds[0], expected, atol=1e-6)
+
+
+def test_probabilities_are_a_softmax():
+    images, classes = np.eye(2, 3, dtype="float32"), np.eye(3, dtype="float32")
+    probabilities = class_probabilities(images, classes, np.log(2.0))
+    np.testing.assert_allclose(probabilities[0], np.exp([2, 0, 0]) / np.exp([2, 0, 0]).sum(), rtol=1e-6)
+    assert np.isfinite(class_probabilities(images, classes, 20.0)).all()
+
+
+def test_ranks_are_counted():
+    similarities = np.array([[0.9, 0.1, 0.2], [0.5, 0.4, 0.3], [0.1, 0.2, 0.0]])
+    metrics = retrieval_metrics(similarities, np.array([0, 1, 2]))
+    assert metrics == {
+        "R@1": pytest.approx(1 / 3),
+        "R@5": 1.0,
+        "R@10": 1.0,
+        "MRR": pytest.approx((1 + 1 / 2 + 1 / 3) / 3),
+    }
+
+
+def test_ties_count_against():
+    assert retrieval_metrics(np.zeros((4, 20)), np.arange(4))["R@10"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("shape", "targets"), [((2, 3), [0]), ((2, 3), [0, 3]), ((2, 3), [-1, 0]), ((0, 3), []), ((3,), [0, 1, 2])]
+)
+def test_bad_targets_are_refused(shape, targets):
+    with pytest.raises(ValueError, match="`targets` must"):
+        retrieval_metrics(np.zeros(shape), np.array(targets, dtype=int))

@@ -1,0 +1,1 @@
+"""The command line `tf-clip`: parse, call one function, print."""

@@ -1,0 +1,188 @@
+"""What each command of `tf-clip` does: gather the input, call the library, hand the result to a view."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_clip.checkpoints import hub
+from tf_clip.cli import html, tables
+from tf_clip.cli.main import EXIT_DONE, EXIT_SOME_SKIPPED
+from tf_clip.models.clip import CLIPModel
+from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.tasks.embedding import ImageEmbeddings, embed_images, embed_texts
+from tf_clip.tasks.zero_shot import class_embeddings, class_probabilities
+
+PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def classify(options: argparse.Namespace) -> int:
+    """Chooses the best label for each picture."""
+    labels = _labels(options)
+    paths = _picture_paths(options.images)
+    model, processor = _load(options.model)
+    class_embeds = class_embeddings(model, processor, labels, options.template or ("{}",))
+    embedded = _embed(model, processor, paths, options)
+    scale = float(model.logit_scale.numpy())
+    probabilities = class_probabilities(embedded.embeds, class_embeds, scale)
+    scored = [
+        (paths[index], _ranked(labels, scores, options.top))
+        for index, scores in zip(embedded.indices, probabilities, strict=True)
+    ]
+    if options.html:
+        options.html.write_text(html.page(scored, options.model), encoding="utf-8")
+    if options.json:
+        rows = [{"image": str(path), "scores": scores} for path, scores in scored]
+        _print_json({"model": options.model, "images": rows, "skipped": _skipped(paths, embedded)})
+    else:
+        tables.show_scores([(path.name, scores) for path, scores in scored], ("image", "label"))
+        if options.html:
+            tables.say(f"The page with the pictures: {options.html.resolve()}")
+    return _report(paths, embedded)
+
+
+def similarity(options: argparse.Namespace) -> int:
+    """Ranks the pictures for each sentence, by cosine similarity."""
+    texts = _texts(options)
+    paths = _picture_paths(options.images)
+    model, processor = _load(options.model)
+    text_embeds = embed_texts(model, processor, texts)
+    embedded = _embed(model, processor, paths, options)
+    names = [str(paths[index]) for index in embedded.indices]
+    scored = [
+        (text, _ranked(names, scores, options.top))
+        for text, scores in zip(texts, text_embeds @ embedded.embeds.T, strict=True)
+    ]
+    if options.json:
+        rows = [{"text": text, "scores": scores} for text, scores in scored]
+        _print_json({"model": options.model, "texts": rows, "skipped": _skipped(paths, embedded)})
+    else:
+        groups = [(text, [(Path(name).name, score) for name, score in scores]) for text, scores in scored]
+        tables.show_scores(groups, ("text", "image"))
+    return _report(paths, embedded)
+
+
+def embed(options: argparse.Namespace) -> int:
+    """Writes embeddings of pictures, texts or both to an .npz file."""
+    texts = _texts(options)
+    if not options.images and not texts:
+        raise ValueError("`IMAGE`, `--text` or `--texts-file` must be given. Received none. Name what to embed.")
+    paths = _picture_paths(options.images)
+    model, processor = _load(options.model)
+    embedded = _embed(model, processor, paths, options)
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    if paths:
+        arrays["image_paths"] = np.array([str(paths[index]) for index in embedded.indices], dtype=np.str_)
+        arrays["image_embeds"] = embedded.embeds
+    if texts:
+        arrays["texts"] = np.array(texts, dtype=np.str_)
+        arrays["text_embeds"] = embed_texts(model, processor, texts)
+    with options.out.open("wb") as file:  # a path without .npz stays as it was written
+        np.savez(file, allow_pickle=False, **arrays)
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    if options.json:
+        _print_json(
+            {"model": options.model, "out": str(options.out), "arrays": shapes, "skipped": _skipped(paths, embedded)}
+        )
+    else:
+        tables.show_facts({str(options.out): ", ".join(f"{name} {shape}" for name, shape in shapes.items())})
+    return _report(paths, embedded)
+
+
+def info(options: argparse.Namespace) -> int:
+    """Says what a checkpoint is."""
+    folder = hub.resolve(options.model)
+    model, processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
+    vision, text = model.config.vision_config, model.config.text_config
+    size = "x".join(map(str, processor.image_processor.crop_to))
+    facts: dict[str, Any] = {
+        "folder": str(folder),
+        "parameters": model.count_params(),
+        "image encoder": f"{model.image_encoder.count_params():,} parameters, {vision.num_hidden_layers} layers of "
+        f"{vision.hidden_size}, {vision.image_size} px in patches of {vision.patch_size}, {vision.hidden_act}",
+        "text encoder": f"{model.text_encoder.count_params():,} parameters, {text.num_hidden_layers} layers of "
+        f"{text.hidden_size}, {text.max_position_embeddings} tokens of {text.vocab_size:,}, {text.hidden_act}",
+        "embedding width": model.config.projection_dim,
+        "temperature": f"logits are cosine similarities x {float(np.exp(model.logit_scale.numpy())):.2f}",
+        "preprocessing": f"to {size} px, filter {processor.image_processor.resample}, "
+        f"mean {processor.image_processor.image_mean}, std {processor.image_processor.image_std}",
+    }
+    if options.json:
+        _print_json(facts)
+    else:
+        tables.show_facts({name: f"{value:,}" if isinstance(value, int) else value for name, value in facts.items()})
+    return EXIT_DONE
+
+
+def _load(name: str) -> tuple[CLIPModel, CLIPProcessor]:
+    with tables.status(f"Loading {name}"):
+        folder = hub.resolve(name)
+        return CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
+
+
+def _embed(
+    model: CLIPModel, processor: CLIPProcessor, paths: Sequence[Path], options: argparse.Namespace
+) -> ImageEmbeddings:
+    with tables.progress("Reading pictures", len(paths)) as advance:
+        return embed_images(model, processor, paths, batch_size=options.batch_size, skip_bad=True, on_progress=advance)
+
+
+def _picture_paths(given: Sequence[Path]) -> list[Path]:
+    """Replaces each folder by the pictures in it; files stay, whatever their name."""
+    paths: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)
+            if not inside:
+                raise ValueError(
+                    f"`IMAGE` must be a picture or a folder of them. Received: {path}, a folder without any."
+                )
+            paths += inside
+        else:
+            paths.append(path)
+    return paths
+
+
+def _labels(options: argparse.Namespace) -> list[str]:
+    if options.labels_file:
+        return _lines(options.labels_file, "--labels-file")
+    return [label.strip() for label in options.labels.split(",")] if options.labels.strip() else []
+
+
+def _texts(options: argparse.Namespace) -> list[str]:
+    from_file = _lines(options.texts_file, "--texts-file") if options.texts_file else []
+    return [*(options.text or []), *from_file]
+
+
+def _lines(path: Path, option: str) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"`{option}` must be an existing file. Received: {path}. Check the path.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`{option}` must be a UTF-8 text file. Received: {path} ({error}). Convert it.") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _ranked(names: Sequence[str], scores: np.ndarray[Any, Any], top: int) -> list[tuple[str, float]]:
+    best = np.argsort(-scores, kind="stable")[:top]
+    return [(names[index], float(scores[index])) for index in best]
+
+
+def _skipped(paths: Sequence[Path], embedded: ImageEmbeddings) -> list[dict[str, str]]:
+    return [{"image": str(paths[index]), "reason": reason} for index, reason in embedded.failures.items()]
+
+
+def _report(paths: Sequence[Path], embedded: ImageEmbeddings) -> int:
+    for skipped in _skipped(paths, embedded):
+        tables.warn(f"skipped {skipped['image']}: {skipped['reason']}")
+    return EXIT_SOME_SKIPPED if embedded.failures else EXIT_DONE
+
+
+def _print_json(values: Any) -> None:
+    print(json.dumps(values, indent=2, ensure_ascii=False))

@@ -1,0 +1,127 @@
+"""The command line's arguments, and how its errors are shown."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tf_clip
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DEFAULT_MODEL = "pictogram-clip"
+EXIT_DONE, EXIT_SOME_SKIPPED, EXIT_USAGE = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `tf-clip`.
+
+    Args:
+        arguments: the words after the program's name; None takes the process's.
+
+    Returns:
+        The exit status: 0 done, 1 done but for files that were skipped and reported, 2 not done.
+    """
+    options = _parser().parse_args(arguments)
+    with _quiet_start():
+        from tf_clip.cli import commands
+    try:
+        return int(getattr(commands, options.command)(options))
+    except (FileNotFoundError, IsADirectoryError, PermissionError, TypeError, ValueError) as error:
+        print(f"tf-clip {options.command}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 130
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Holds back what TensorFlow's libraries write to standard error as they load, unless loading fails.
+
+    They write through the file descriptor and before any log level is read; nothing else silences them.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryFile() as held_back:
+        sys.stderr.flush()
+        shown = os.dup(2)
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held_back.seek(0)
+            os.write(shown, held_back.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tf-clip", description="Classify, search and rank pictures with plain sentences."
+    )
+    parser.add_argument("--version", action="version", version=f"tf_clip {tf_clip.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--model", default=DEFAULT_MODEL, help=f"a shipped name, a folder or a Hub id (default: {DEFAULT_MODEL})"
+    )
+    shared.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_classify(commands, shared)
+    _add_similarity(commands, shared)
+    _add_embed(commands, shared)
+    commands.add_parser("info", parents=[shared], help="say what a checkpoint is")
+    return parser
+
+
+def _add_images(parser: argparse.ArgumentParser, nargs: str) -> None:
+    parser.add_argument("images", nargs=nargs, type=Path, metavar="IMAGE", help="a picture file, or a folder of them")
+    parser.add_argument("--batch-size", type=_positive, default=32, help="pictures at a time (default: 32)")
+
+
+def _add_classify(commands: Commands, shared: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser("classify", parents=[shared], help="choose the best label for each picture")
+    _add_images(parser, "+")
+    labels = parser.add_mutually_exclusive_group(required=True)
+    labels.add_argument("--labels", help='labels, separated by commas: "a cat,a dog"')
+    labels.add_argument("--labels-file", type=Path, help="a file with one label a line")
+    parser.add_argument(
+        "--template",
+        action="append",
+        help='a sentence with {} for the label, such as "a photo of {}"; several are averaged (default: "{}")',
+    )
+    parser.add_argument("--top", type=_positive, default=5, help="labels shown a picture (default: 5)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the pictures and their scores")
+
+
+def _add_similarity(commands: Commands, shared: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser("similarity", parents=[shared], help="rank pictures for each sentence")
+    _add_images(parser, "+")
+    texts = parser.add_mutually_exclusive_group(required=True)
+    texts.add_argument("--text", action="append", help="a sentence; may be given several times")
+    texts.add_argument("--texts-file", type=Path, help="a file with one sentence a line")
+    parser.add_argument("--top", type=_positive, default=5, help="pictures shown a sentence (default: 5)")
+
+
+def _add_embed(commands: Commands, shared: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "embed", parents=[shared], help="write embeddings of pictures or texts to an .npz file"
+    )
+    _add_images(parser, "*")
+    parser.add_argument("--text", action="append", help="a text; may be given several times")
+    parser.add_argument("--texts-file", type=Path, help="a file with one text a line")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="the file to write")
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, received {text!r}")
+    return value

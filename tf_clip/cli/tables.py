@@ -1,0 +1,79 @@
+"""What the command line shows in a terminal: tables with bars, progress, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+_BAR_WIDTH = 24
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+_output = Console(highlight=False)
+_messages = Console(stderr=True, highlight=False)
+
+
+def show_scores(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]], headings: tuple[str, str]) -> None:
+    """Prints scored names under what they were scored for, best first, each with a bar.
+
+    Args:
+        groups: what was asked about, and the (name, score) pairs.
+        headings: what the two columns are called.
+    """
+    table = Table(box=None, pad_edge=False)
+    table.add_column(headings[0], style="bold", overflow="fold")
+    table.add_column(headings[1], overflow="fold")
+    table.add_column("score", justify="right")
+    table.add_column("")
+    for asked, scores in groups:
+        for place, (name, score) in enumerate(scores):
+            style = "green" if place == 0 else "dim"
+            # Text objects, since a path or label may hold what rich would read as markup.
+            first = Text(asked if place == 0 else "")
+            table.add_row(first, Text(name, style=style), f"{score:.3f}", Text(bar(score), style=style))
+    _output.print(table)
+
+
+def bar(score: float) -> str:
+    """Draws a score between 0 and 1 as a bar of block characters."""
+    eighths = round(min(max(score, 0.0), 1.0) * _BAR_WIDTH * 8)
+    whole, rest = divmod(eighths, 8)
+    return _EIGHTHS[8] * whole + (_EIGHTHS[rest] if rest else "")
+
+
+def show_facts(facts: Mapping[str, Any]) -> None:
+    """Prints names and values in two columns."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(Text(name), Text(str(value)))
+    _output.print(table)
+
+
+def say(message: str) -> None:
+    """Prints a line below a table."""
+    _output.print(Text(message), soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Prints a line on standard error."""
+    _messages.print(Text(message, style="yellow"), soft_wrap=True)
+
+
+def status(message: str) -> AbstractContextManager[Any]:
+    """Shows a spinner on standard error while the block runs, if that is a terminal."""
+    return _messages.status(message)
+
+
+@contextmanager
+def progress(message: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows a bar on standard error while the block runs; yields what moves it on."""
+    with Progress(console=_messages, transient=True, disable=not _messages.is_terminal) as bars:
+        task = bars.add_task(message, total=total)
+        yield lambda done: bars.advance(task, done)

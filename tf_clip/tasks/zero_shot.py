@@ -1,0 +1,72 @@
+"""Classification by sentences: the classes are texts, and nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tf_clip.models.clip import CLIPModel
+from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.tasks.embedding import embed_texts
+
+
+def class_embeddings(
+    model: CLIPModel, processor: CLIPProcessor, labels: Sequence[str], templates: Sequence[str] = ("{}",)
+) -> np.ndarray:
+    """Embeds classes by their names, as the mean over several wordings.
+
+    Args:
+        model: the model.
+        processor: its processor.
+        labels: the classes' names, all different and none empty.
+        templates: sentences with `{}` where the name goes.
+
+    Returns:
+        float32 `[num_labels, projection_dim]`, of unit length.
+
+    Raises:
+        ValueError: there are no labels, one is empty or repeated, or a template lacks `{}`.
+
+    Source: Radford et al. 2021, section 3.1.4; open_clip's zero-shot classifier: unit-length
+    embeddings are averaged over the templates and brought to unit length again.
+    """
+    _require_labels(labels)
+    _require_templates(templates)
+    texts = [template.replace("{}", label) for label in labels for template in templates]
+    embeds = embed_texts(model, processor, texts).reshape(len(labels), len(templates), -1).mean(axis=1)
+    return embeds / np.linalg.norm(embeds, axis=1, keepdims=True)
+
+
+def class_probabilities(image_embeds: np.ndarray, class_embeds: np.ndarray, logit_scale: float) -> np.ndarray:
+    """Says how likely each class is for each picture, if one of them is right.
+
+    Args:
+        image_embeds: float `[num_images, projection_dim]`, of unit length.
+        class_embeds: float `[num_labels, projection_dim]`, of unit length.
+        logit_scale: the model's, a logarithm.
+
+    Returns:
+        float32 `[num_images, num_labels]`; each row sums to 1.
+    """
+    logits = np.exp(logit_scale) * image_embeds @ class_embeds.T
+    likelihoods = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (likelihoods / likelihoods.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _require_labels(labels: Sequence[str]) -> None:
+    if not labels:
+        raise ValueError("`labels` must name at least one class. Received: no labels. Pass their names.")
+    if any(not label.strip() for label in labels):
+        raise ValueError(f"`labels` must not be empty texts. Received: labels={list(labels)!r}. Remove the empty one.")
+    repeated = sorted({label for label in labels if list(labels).count(label) > 1})
+    if repeated:
+        raise ValueError(f"`labels` must all differ. Received twice: {', '.join(repeated)}. Name each class once.")
+
+
+def _require_templates(templates: Sequence[str]) -> None:
+    if not templates or any("{}" not in template for template in templates):
+        raise ValueError(
+            "`templates` must be sentences with {} where the class's name goes. "
+            f"Received: templates={list(templates)!r}. For example: 'a photo of {{}}'."
+        )

@@ -1,0 +1,1 @@
+"""What `CLIPModel.fit` is fed with."""
