@@ -12,11 +12,16 @@ import numpy as np
 import tensorflow as tf
 from augment import augment
 from captions import caption_variants
+from word_vectors import WordVectors
 
 from tf_clip.preprocessing.tokenizer import CLIPTokenizer
 
 CAPTIONS_PER_PICTURE = 8
 EMOJI_REPEATS = 2  # drawings of emoji come twice an epoch, icons once
+
+# Texts a batch that come without a picture: names of emoji, names of icons, single words.
+LESSONS = (512, 256, 256)
+LESSON_LENGTH = 10  # tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +77,8 @@ class TrainingBatches:
         batch_size: pairs a batch.
         max_length: tokens a caption, padded to this so that every batch has one shape.
         image_size: height and width of a picture, in pixels.
-        seed: makes every epoch repeatable.
+        vectors: what words mean.
+        seed: makes every epoch's order repeatable.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class TrainingBatches:
         batch_size: int,
         max_length: int,
         image_size: int,
+        vectors: WordVectors,
         seed: int = 0,
     ) -> None:
         rows = data.training_rows()
@@ -96,9 +103,23 @@ class TrainingBatches:
             concepts.setdefault(row["concept"], []).extend([index] * repeats)
         self._concepts = list(concepts.values())
         self.steps = sum(map(len, self._concepts)) // batch_size
+        self._prepare_lessons(rows, vectors)
+
+    def _prepare_lessons(self, rows: list[dict[str, Any]], vectors: WordVectors) -> None:
+        """Tokenizes every lesson once: the names that training pictures have, emoji first, and then words."""
+        emoji = dict.fromkeys(row["name"] for row in rows if row["family"] != "icon")
+        icons = dict.fromkeys(row["name"] for row in rows if row["name"] not in emoji)
+        names = [*emoji, *icons]
+        lessons = [*names, *vectors.words[: len(names)]]
+        tokens = self._tokenizer(lessons, padding="max_length", max_length=LESSON_LENGTH)
+        self._lesson_ids = tokens["input_ids"]
+        self._lesson_vectors = tf.constant(vectors.of(lessons))
+        self._lesson_groups = ((0, len(emoji)), (len(emoji), len(names)), (len(names), len(lessons)))
+        index_of = {name: index for index, name in enumerate(names)}
+        self._own_names = tf.constant([index_of[row["name"]] for row in rows], tf.int32)
 
     def epoch(self, number: int) -> tf.data.Dataset:
-        """Returns epoch `number`'s batches: dictionaries of `input_ids`, `attention_mask`, `pixel_values`."""
+        """Returns epoch `number`'s batches, for `TaughtCLIP.fit`."""
         generator = np.random.default_rng((self._seed, number))
         order = self._spread(generator)[: self.steps * self._batch_size].reshape(self.steps, -1)
         choices = generator.integers(0, CAPTIONS_PER_PICTURE, order.shape)
@@ -123,4 +144,23 @@ class TrainingBatches:
             "input_ids": tf.ensure_shape(tokens["input_ids"], [self._batch_size, self._max_length]),
             "attention_mask": tf.ensure_shape(tokens["attention_mask"], [self._batch_size, self._max_length]),
             "pixel_values": tf.ensure_shape(pixel_values, [self._batch_size, size, size, 3]),
+            **self._lessons(tf.gather(self._own_names, indices)),
+        }
+
+    def _lessons(self, own_names: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Draws a batch's lessons; see `TaughtCLIP`."""
+        drawn = tf.concat(
+            [
+                tf.random.uniform([count], first, end, tf.int32)
+                for count, (first, end) in zip(LESSONS, self._lesson_groups, strict=True)
+            ],
+            axis=0,
+        )
+        is_name = drawn < self._lesson_groups[-1][0]
+        return {
+            "lesson_ids": tf.gather(self._lesson_ids, drawn),
+            "lesson_vectors": tf.gather(self._lesson_vectors, drawn),
+            "lesson_names": tf.where(is_name, drawn, -1),
+            "own_vectors": tf.gather(self._lesson_vectors, own_names),
+            "own_names": tf.ensure_shape(own_names, [self._batch_size]),
         }

@@ -16,8 +16,18 @@ import keras
 from captions import BOS, EOS, caption_variants, learn_vocabulary
 from dataset import Pictograms, TrainingBatches
 from evaluate import score_unseen_concepts, score_unseen_drawings
+from taught_clip import TaughtCLIP
+from word_vectors import WordVectors
 
-from tf_clip import CLIPConfig, CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor, CLIPTokenizer
+from tf_clip import (
+    CLIPConfig,
+    CLIPFeatureExtractorTF,
+    CLIPImageEncoder,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextEncoder,
+    CLIPTokenizer,
+)
 
 IMAGE_SIZE = 56
 MAX_TEXT_LENGTH = 32
@@ -37,18 +47,25 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=22)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="at the end of the warm-up")
+    parser.add_argument("--start-from", help="folder of a checkpoint to start from, made by this script")
     args = parser.parse_args()
-    train(args.data, args.out, args.epochs, args.batch_size, args.learning_rate)
+    train(args.data, args.out, args.epochs, args.batch_size, args.learning_rate, args.start_from)
 
 
-def train(data_folder: Path, out: Path, epochs: int, batch_size: int, learning_rate: float) -> None:
+def train(
+    data_folder: Path, out: Path, epochs: int, batch_size: int, learning_rate: float, start_from: str | None = None
+) -> None:
     """Trains, keeps the epoch that does best on the validation splits, and writes it to `out`."""
     keras.utils.set_random_seed(SEED)
     data = Pictograms.read(data_folder)
-    processor = make_processor(data, out)
-    batches = TrainingBatches(data, processor.tokenizer, batch_size, TRAINING_TEXT_LENGTH, IMAGE_SIZE, SEED)
+    processor = make_processor(data, out, start_from)
+    vectors = WordVectors.read(data_folder)
+    batches = TrainingBatches(data, processor.tokenizer, batch_size, TRAINING_TEXT_LENGTH, IMAGE_SIZE, vectors, SEED)
     history = read_history(out)
-    model = make_model(processor.tokenizer)
+    model = make_model(processor.tokenizer, vectors.width)
+    if start_from:
+        model.text_encoder.set_weights(CLIPTextEncoder.from_pretrained(start_from).get_weights())
+        model.image_encoder.set_weights(CLIPImageEncoder.from_pretrained(start_from).get_weights())
     model.compile(make_optimizer(learning_rate, epochs * batches.steps), jit_compile=True)
     if history:
         model.optimizer.build(model.trainable_variables)
@@ -75,10 +92,12 @@ def _merit(scores: dict[str, float]) -> float:
     return (scores["val_style"] + scores["val_concept"]) / 2
 
 
-def make_processor(data: Pictograms, out: Path) -> CLIPProcessor:
+def make_processor(data: Pictograms, out: Path, start_from: str | None) -> CLIPProcessor:
     """Learns the vocabulary from the training captions, or reads the one learned before."""
     images = CLIPFeatureExtractorTF(size=IMAGE_SIZE, crop_size=IMAGE_SIZE)
     folder = out / "resume"
+    if start_from:
+        return CLIPProcessor(images, CLIPTokenizer.from_pretrained(start_from))
     if (folder / "vocab.json").is_file():
         return CLIPProcessor(images, CLIPTokenizer.from_pretrained(folder))
     generator = random.Random(SEED)
@@ -89,7 +108,7 @@ def make_processor(data: Pictograms, out: Path) -> CLIPProcessor:
     return CLIPProcessor(images, tokenizer)
 
 
-def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
+def make_model(tokenizer: CLIPTokenizer, vector_width: int) -> TaughtCLIP:
     """Returns an untrained model of about 4 million parameters."""
     text = {
         "vocab_size": tokenizer.vocab_size,
@@ -110,7 +129,8 @@ def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
         "image_size": IMAGE_SIZE,
         "patch_size": 8,
     }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=128)
+    return TaughtCLIP(config, vector_width)
 
 
 def make_optimizer(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
@@ -133,6 +153,7 @@ def read_history(out: Path) -> list[dict[str, float]]:
 def save_progress(model: CLIPModel, history: list[dict[str, float]], out: Path) -> None:
     """Writes what the next start needs; a kill in between leaves the epoch before."""
     folder = out / "resume"
+    folder.mkdir(parents=True, exist_ok=True)
     model.save_weights(folder / f"next-{STATE_FILE}")
     (folder / f"next-{STATE_FILE}").replace(folder / STATE_FILE)
     (folder / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tf_clip.preprocessing.first_frame import checked, first_gif_frame, first_webp_frame, little_endian
+
+MAX_PIXELS = 89_478_485
+"""Pillow's limit: a file that says it has more is refused before any memory is taken for them."""
+
+_PNG_PALETTE = 3
+_ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+
 
 def decode_rgb(data: tf.Tensor) -> tf.Tensor:
     """Decodes one picture.
@@ -15,20 +23,24 @@ def decode_rgb(data: tf.Tensor) -> tf.Tensor:
         uint8 `[height, width, 3]`; transparent pixels are composited on white.
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not such a picture, or not all of it.
+        tf.errors.InvalidArgumentError: the bytes are not such a picture, or not all of it, or it has
+            more than `MAX_PIXELS` pixels.
 
-    Source: transformers 5 composites on white. JPEGs are decoded with the accurate DCT, which equals
-    Pillow bit for bit; TensorFlow's default does not.
+    Source: transformers 5 composites on white. All pixels equal Pillow's bit for bit: JPEGs are decoded
+    with the accurate DCT, which TensorFlow's default is not. Two kinds of file differ on purpose: a
+    PNG's transparent colour counts for 2, 4 and 16-bit samples too, where Pillow misses it; and a PNG or
+    GIF that lacks nothing but its end mark, which Pillow reads, is refused.
     """
-    # Padded, since substr refuses to start beyond the end of a short string.
-    head = tf.strings.join([tf.strings.substr(data, 0, 12), b"\0" * 12])
+    # Padded, so that a header can be read from any file.
+    head = tf.strings.substr(tf.strings.join([data, b"\0" * 32]), 0, 32)
+    values = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int64)
     is_webp = (tf.strings.substr(head, 0, 4) == b"RIFF") & (tf.strings.substr(head, 8, 4) == b"WEBP")
     rgb = tf.case(
         [
             (tf.strings.substr(head, 0, 3) == b"\xff\xd8\xff", lambda: _decode_jpeg(data)),
-            (tf.strings.substr(head, 0, 8) == b"\x89PNG\r\n\x1a\n", lambda: _decode_png(data)),
+            (tf.strings.substr(head, 0, 8) == b"\x89PNG\r\n\x1a\n", lambda: _decode_png(data, values)),
             (tf.strings.substr(head, 0, 4) == b"GIF8", lambda: _decode_gif(data)),
-            (is_webp, lambda: _decode_webp(data)),
+            (is_webp, lambda: _decode_webp(data, values)),
         ],
         default=lambda: _refuse(data),
     )
@@ -51,24 +63,70 @@ def composite_on_white(rgba: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
+    shape = tf.io.extract_jpeg_shape(data, output_type=tf.int64)  # [height, width, channels]
+    data = _within_limit(data, shape[0] * shape[1])
+    # Pillow takes every CMYK file for one of Adobe's, whose values are inverted. A file's own marker, which
+    # comes later, wins over this one.
+    is_cmyk = shape[2] == 4
+    marked = tf.strings.join([tf.strings.substr(data, 0, 2), _ADOBE_MARKER, tf.strings.substr(data, 2, -1)])
+    data = tf.where(is_cmyk, marked, data)
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True)
 
 
-def _decode_png(data: tf.Tensor) -> tf.Tensor:
-    return composite_on_white(tf.io.decode_png(data, channels=4))
+def _decode_png(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+    width, height = little_endian(head[19:15:-1]), little_endian(head[23:19:-1])
+    data = _within_limit(data, width * height)
+
+    def with_palette() -> tf.Tensor:
+        return _on_white_if_transparent(tf.io.decode_png(data))
+
+    def without_palette() -> tf.Tensor:
+        rgba = tf.io.decode_png(data, channels=4)
+        # TensorFlow calls opaque pixels of fewer than 8 bits 1, 3 or 15 instead of 255; greys have no
+        # partial transparency at that depth.
+        is_shallow = head[24] < 8
+        alpha = tf.where(is_shallow & (rgba[..., 3:] > 0), tf.constant(255, tf.uint8), rgba[..., 3:])
+        return composite_on_white(tf.concat([rgba[..., :3], alpha], axis=-1))
+
+    return tf.cond(head[25] == _PNG_PALETTE, with_palette, without_palette)
 
 
 def _decode_gif(data: tf.Tensor) -> tf.Tensor:
-    return tf.io.decode_gif(data)[0]
+    frame = first_gif_frame(data)
+    pixels = tf.io.decode_gif(_within_limit(frame.data, tf.reduce_prod(tf.cast(frame.canvas, tf.int64))))[0]
+    behind = frame.canvas - frame.offset - tf.shape(pixels)[:2]
+    padding = tf.stack([frame.offset, behind], axis=1)  # [row or column, before or after]
+    is_covered = tf.pad(tf.ones_like(pixels[..., 0], tf.bool), padding)
+    return tf.where(is_covered[..., tf.newaxis], tf.pad(pixels, tf.pad(padding, [[0, 1], [0, 0]])), frame.background)
 
 
-def _decode_webp(data: tf.Tensor) -> tf.Tensor:
-    frame = tf.io.decode_webp(data)[0]  # [height, width, 3 or 4], as the file has it
-    return tf.cond(tf.shape(frame)[-1] == 4, lambda: composite_on_white(frame), lambda: frame[..., :3])
+def _decode_webp(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+    kind = tf.strings.substr(data, 12, 4)  # of the first chunk: lossy, lossless or extended
+    bits = little_endian(head[21:25])
+    width, height = tf.case(
+        [
+            (kind == b"VP8 ", lambda: (little_endian(head[26:28]) & 0x3FFF, little_endian(head[28:30]) & 0x3FFF)),
+            (kind == b"VP8L", lambda: ((bits & 0x3FFF) + 1, (tf.bitwise.right_shift(bits, 14) & 0x3FFF) + 1)),
+        ],
+        default=lambda: (little_endian(head[24:27]) + 1, little_endian(head[27:30]) + 1),
+    )
+    data = _within_limit(data, width * height)
+    is_animated = (kind == b"VP8X") & (head[20] & 2 > 0)
+    data = tf.cond(is_animated, lambda: first_webp_frame(data), lambda: data)
+    return _on_white_if_transparent(tf.io.decode_webp(data)[0])
+
+
+def _on_white_if_transparent(pixels: tf.Tensor) -> tf.Tensor:
+    """Brings 3 or 4 channels, as the file has them, to 3."""
+    return tf.cond(tf.shape(pixels)[-1] == 4, lambda: composite_on_white(pixels), lambda: pixels[..., :3])
+
+
+def _within_limit(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    problem = f"more than {MAX_PIXELS} pixels, which may be an attack on this machine's memory:"
+    return checked(data, pixels <= MAX_PIXELS, problem, pixels)
 
 
 def _refuse(data: tf.Tensor) -> tf.Tensor:
-    message = "not a JPEG, PNG, WebP or GIF picture; its length in bytes is"
-    check = tf.debugging.Assert(False, [message, tf.strings.length(data)])
-    with tf.control_dependencies([] if check is None else [check]):  # None where it has raised already
-        return tf.zeros([0, 0, 3], tf.uint8)
+    problem = "not a JPEG, PNG, WebP or GIF picture; its length in bytes is"
+    data = checked(data, tf.constant(False), problem, tf.strings.length(data))
+    return tf.zeros([0 * tf.strings.length(data), 0, 3], tf.uint8)

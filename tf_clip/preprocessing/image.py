@@ -12,6 +12,7 @@ import tensorflow as tf
 from tf_clip.checkpoints import hub
 from tf_clip.preprocessing.decode import composite_on_white, decode_rgb
 from tf_clip.preprocessing.resample import FILTERS, resample_window
+from tf_clip.preprocessing.vocabulary import read_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -94,7 +95,8 @@ class CLIPFeatureExtractorTF(tf.Module):
         self.shortest_edge, self.resized_to = _size(size)
         self.crop_to = _square_or_pair("crop_size", crop_size)
         self.resample, self.rescale_factor = int(resample), float(rescale_factor)
-        self.image_mean, self.image_std = tuple(map(float, image_mean)), tuple(map(float, image_std))
+        self.image_mean = _three_numbers("image_mean", image_mean)
+        self.image_std = _three_numbers("image_std", image_std)
         self._traced_bytes = tf.function(self._from_bytes, input_signature=[tf.TensorSpec([], tf.string)])
         self._traced_pixels = tf.function(
             self._from_pixels, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
@@ -141,14 +143,16 @@ class CLIPFeatureExtractorTF(tf.Module):
 
     def __call__(self, images: Any) -> dict[str, tf.Tensor]:
         """Prepares pictures; see the class."""
+        if not isinstance(images, (list, tuple)):
+            images = tf.convert_to_tensor(images)
+            if images.dtype == tf.string:
+                images = tf.reshape(images, [-1])
+                if not tf.executing_eagerly():
+                    return {"pixel_values": self._map(self._from_bytes, images)}
+                images = list(images)  # one by one, so that an error can tell which
         if isinstance(images, (list, tuple)):
             rows = [self._prepare_one(image, index) for index, image in enumerate(images)]
             return {"pixel_values": _stack(rows)}
-        if isinstance(images, bytes):
-            return {"pixel_values": self._prepare_one(images, 0)[tf.newaxis]}
-        images = tf.convert_to_tensor(images)
-        if images.dtype == tf.string:
-            return {"pixel_values": self._map(self._from_bytes, tf.reshape(images, [-1]))}
         images = _as_rgb(images)
         images = images[tf.newaxis] if images.shape.rank == 3 else images
         return {"pixel_values": self._map(self._from_pixels, images)}
@@ -164,10 +168,12 @@ class CLIPFeatureExtractorTF(tf.Module):
         try:
             return self._traced_bytes(image)
         except tf.errors.InvalidArgumentError as error:
-            reason = error.message.strip().partition("\n")[0]
+            # TensorFlow puts the trace before the reason and the node behind it.
+            reason = error.message.partition("\n\t [[")[0].rpartition("\n")[2]
+            size = int(tf.strings.length(image))
             raise ValueError(
-                "`images` must hold whole JPEG, PNG, WebP or GIF files. "
-                f"Received: at index {index}, {len(image)} bytes that cannot be decoded ({reason}). Leave it out."
+                "`images` must hold whole JPEG, PNG, WebP or GIF files of a safe size. "
+                f"Received: at index {index}, {size} bytes that cannot be decoded ({reason}). Leave it out."
             ) from error
 
     def _from_bytes(self, data: tf.Tensor) -> tf.Tensor:
@@ -234,18 +240,17 @@ def _stack(rows: list[tf.Tensor]) -> tf.Tensor:
 
 def _size(size: Mapping[str, int] | int) -> tuple[int, tuple[int, int] | None]:
     """Returns the shortest edge and None, or 0 and (height, width)."""
-    if isinstance(size, int) and size > 0:
-        return size, None
-    if isinstance(size, Mapping) and set(size) == {"shortest_edge"} and size["shortest_edge"] > 0:
-        return int(size["shortest_edge"]), None
+    shortest_edge = size.get("shortest_edge") if isinstance(size, Mapping) and len(size) == 1 else size
+    if _is_length(shortest_edge):
+        return shortest_edge, None
     return 0, _square_or_pair("size", size)
 
 
 def _square_or_pair(name: str, size: Mapping[str, int] | int) -> tuple[int, int]:
-    if isinstance(size, int) and size > 0:
+    if _is_length(size):
         return size, size
-    if isinstance(size, Mapping) and set(size) == {"height", "width"} and min(size.values()) > 0:
-        return int(size["height"]), int(size["width"])
+    if isinstance(size, Mapping) and set(size) == {"height", "width"} and all(map(_is_length, size.values())):
+        return size["height"], size["width"]
     raise ValueError(
         f"`{name}` must be a positive integer, or {{'height': h, 'width': w}}"
         + (", or {'shortest_edge': n}" if name == "size" else "")
@@ -253,19 +258,28 @@ def _square_or_pair(name: str, size: Mapping[str, int] | int) -> tuple[int, int]
     )
 
 
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _three_numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    if len(values) != 3 or (name == "image_std" and 0 in values):
+        raise ValueError(
+            f"`{name}` must be three numbers, one per channel, and a divisor not 0. Received: {name}={values!r}. "
+            "Check the checkpoint's preprocessor_config.json."
+        )
+    return tuple(map(float, values))
+
+
 def _read_options(folder: Path) -> dict[str, Any]:
     for file_name in _CONFIG_FILES:
         path = folder / file_name
-        if not path.is_file():
-            continue
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} must be valid JSON. Received: {error}. Download it again.") from error
-        values = values.get("image_processor", values)
-        return {name: values[name] for name in _OPTIONS if values.get(name) is not None}
+        values = read_json(path) if path.is_file() else None
+        # processor_config.json once held nothing about images, which were in the other file.
+        values = values.get("image_processor") if values and file_name == _CONFIG_FILES[1] else values
+        if values is not None:
+            return {name: values[name] for name in _OPTIONS if values.get(name) is not None}
     raise FileNotFoundError(
         f"`folder` must hold {' or '.join(_CONFIG_FILES)}. Received: folder={str(folder)!r}. "
         "Copy it from the checkpoint the model was trained with."
     )
-

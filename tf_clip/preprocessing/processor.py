@@ -146,7 +146,8 @@ def _decode(data: bytes, *, upright: bool) -> np.ndarray:
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode == "I":
         # Pillow would clip 16-bit values to 255, which turns most of a picture white.
-        grey = (np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8).astype(np.uint8)
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        grey = np.where(values == image.info.get("transparency"), 255, values >> 8).astype(np.uint8)
         return np.repeat(grey[..., np.newaxis], 3, axis=-1)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

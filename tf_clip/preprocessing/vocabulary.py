@@ -53,7 +53,7 @@ class Vocabulary:
         """
         folder = Path(folder)
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            symbols = _read_json(folder / "vocab.json")
+            symbols = read_json(folder / "vocab.json")
             merges = _read_merges(folder / "merges.txt")
         elif (folder / "tokenizer.json").is_file():
             symbols, merges = _read_tokenizer_json(folder / "tokenizer.json")
@@ -64,7 +64,7 @@ class Vocabulary:
             )
         options = {}
         if (folder / "tokenizer_config.json").is_file():
-            options = _options(_read_json(folder / "tokenizer_config.json"))
+            options = _options(read_json(folder / "tokenizer_config.json"))
         return cls(symbols, merges, **options)
 
     def write(self, folder: str | Path) -> None:
@@ -85,7 +85,12 @@ class Vocabulary:
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a file that holds one JSON object.
+
+    Raises:
+        ValueError: it holds something else.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -102,7 +107,7 @@ def _read_merges(path: Path) -> tuple[tuple[str, str], ...]:
 
 
 def _read_tokenizer_json(path: Path) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
-    values = _read_json(path)
+    values = read_json(path)
     model = values.get("model", {})
     if model.get("type", "BPE") != "BPE" or model.get("end_of_word_suffix") != "</w>":
         raise ValueError(

@@ -1,0 +1,78 @@
+"""What README, docs and examples show is run: Python blocks, shell commands, scripts, links, demo output."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = [
+    ["examples/zero_shot.py", "examples/pictures/owl.png", "examples/pictures/bus.png"],
+    ["examples/in_graph.py", "examples/pictures/owl.png", "owl", "bicycle"],
+]
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def run(command, folder=ROOT):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A folder that has the repository's examples, and that blocks may write into."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_blocks_run_in_order(page, workplace):
+    (workplace / "page.py").write_text("\n".join(blocks(page, "python")), encoding="utf-8")
+    run([sys.executable, "page.py"], workplace)
+
+
+def test_commands_of_the_command_line_page_run(workplace):
+    commands = "".join(blocks(ROOT / "docs" / "command_line.md", "sh")).splitlines()
+    assert commands
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "tf-clip"
+        assert run([sys.executable, "-m", "tf_clip", *arguments], workplace)
+
+
+@pytest.mark.parametrize("command", EXAMPLES, ids=lambda command: command[0])
+def test_examples_run(command):
+    output = run([sys.executable, *command])
+    assert output.startswith(("examples/pictures/owl.png: owl", "owl: "))
+
+
+def names(output):
+    """The words of a table, without scores and bars, which differ in the last digit between machines."""
+    return [re.sub(r"-?\d\.\d{3}.*|[ ]+", " ", line).strip() for line in output.splitlines() if line.strip()]
+
+
+def test_the_readme_shows_what_the_demo_prints():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    commands = re.findall(r"^\t@\$\(BIN\)/tf-clip (.*)$", makefile, re.MULTILINE)
+    shown = re.findall(r"<!-- demo:.*?-->\n```text\n(.*?)^```", PAGES[0].read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(commands) == len(shown) == 2
+    for command, expected in zip(commands, shown, strict=True):
+        arguments = shlex.split(command.replace("--html demo.html", ""))
+        assert names(run([sys.executable, "-m", "tf_clip", *arguments])) == names(expected)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("examples/**/README.md"))], ids=lambda page: str(page.name))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
