@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 from captions import BOS, EOS, caption_variants, learn_vocabulary
 from dataset import Pictograms, TrainingBatches
-from evaluate import score_unseen_concepts, score_unseen_drawings
+from evaluate import Question
 from taught_clip import TaughtCLIP
 from word_vectors import WordVectors
 
@@ -76,8 +76,7 @@ def train(
         result = model.fit(batches.epoch(epoch), initial_epoch=epoch, epochs=epoch + 1)
         scores = {
             "loss": result.history["loss"][0],
-            "val_style": score_unseen_drawings(model, processor, data, "val_style")["R@1"],
-            "val_concept": score_unseen_concepts(model, processor, data, "val_concept")["R@1"],
+            **{split: Question(model, processor, data, split).score()["R@1"] for split in ("val_style", "val_concept")},
         }
         print(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()), flush=True)
         best = max((_merit(past) for past in history), default=-1.0)

@@ -8,13 +8,12 @@ import keras
 
 from tf_clip.configuration import CLIPVisionConfig
 from tf_clip.layers.embeddings import VisionEmbeddings
-from tf_clip.layers.transformer import EncoderLayer
 from tf_clip.models.outputs import CLIPOutput
-from tf_clip.models.pretrained import PretrainedModel
+from tf_clip.models.tower import Tower
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
-class CLIPImageEncoder(PretrainedModel, keras.Model):
+class CLIPImageEncoder(Tower):
     """Reads a picture as a row of patches and pools it at the class token.
 
     Fed by `CLIPFeatureExtractorTF`; read by `CLIPModel`, a retrieval index or a Keras model of your own.
@@ -47,49 +46,19 @@ class CLIPImageEncoder(PretrainedModel, keras.Model):
         projection_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if not isinstance(config, CLIPVisionConfig):
-            config = CLIPVisionConfig.from_dict(config or {})
-        self.config = config
-        self.projection_dim = projection_dim or config.projection_dim
+        super().__init__(config, projection_dim, "visual_projection", **kwargs)
         self.embeddings = VisionEmbeddings(
-            config.image_size,
-            config.patch_size,
-            config.hidden_size,
-            num_channels=config.num_channels,
-            initializer_range=config.initializer_range,
-            initializer_factor=config.initializer_factor,
+            self.config.image_size,
+            self.config.patch_size,
+            self.config.hidden_size,
+            num_channels=self.config.num_channels,
+            initializer_range=self.config.initializer_range,
+            initializer_factor=self.config.initializer_factor,
             dtype=self.dtype_policy,
             name="embeddings",
         )
-        self.pre_layernorm, self.post_layernorm = (
-            keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, dtype=self.dtype_policy, name=name)
-            for name in ("pre_layernorm", "post_layernorm")
-        )
-        self.encoder_layers = [
-            EncoderLayer(
-                config.hidden_size,
-                config.intermediate_size,
-                config.num_attention_heads,
-                config.num_hidden_layers,
-                hidden_act=config.hidden_act,
-                layer_norm_eps=config.layer_norm_eps,
-                attention_dropout=config.attention_dropout,
-                initializer_factor=config.initializer_factor,
-                dtype=self.dtype_policy,
-                name=f"layers_{index}",
-            )
-            for index in range(config.num_hidden_layers)
-        ]
-        self.visual_projection = keras.layers.Dense(
-            self.projection_dim,
-            use_bias=False,
-            kernel_initializer=keras.initializers.RandomNormal(
-                stddev=config.initializer_factor * config.hidden_size**-0.5
-            ),
-            dtype=self.dtype_policy,
-            name="visual_projection",
-        )
+        self.pre_layernorm = self.layer_norm("pre_layernorm")
+        self.post_layernorm = self.layer_norm("post_layernorm")
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
@@ -98,9 +67,7 @@ class CLIPImageEncoder(PretrainedModel, keras.Model):
             return
         size = self.config.image_size
         self.embeddings.build((None, size, size, self.config.num_channels))
-        for layer in (self.pre_layernorm, *self.encoder_layers, self.post_layernorm, self.visual_projection):
-            layer.build((None, None, self.config.hidden_size))
-        self.built = True
+        self.build_on_width(self.pre_layernorm, self.post_layernorm)
 
     def call(self, pixel_values: Any, training: bool | None = None) -> CLIPOutput:
         """Encodes; see the class."""
@@ -108,8 +75,4 @@ class CLIPImageEncoder(PretrainedModel, keras.Model):
         for layer in self.encoder_layers:
             x = layer(x, training=training)
         pooled = self.post_layernorm(x[:, 0])
-        return CLIPOutput(image_embeds=self.visual_projection(pooled), last_hidden_state=x, pooler_output=pooled)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of `__init__`."""
-        return {**super().get_config(), "config": self.config.to_dict(), "projection_dim": self.projection_dim}
+        return CLIPOutput(image_embeds=self.projection(pooled), last_hidden_state=x, pooler_output=pooled)

@@ -9,16 +9,15 @@ from keras import ops
 
 from tf_clip.configuration import CLIPTextConfig
 from tf_clip.layers.embeddings import TextEmbeddings
-from tf_clip.layers.transformer import EncoderLayer
 from tf_clip.models.outputs import CLIPOutput
-from tf_clip.models.pretrained import PretrainedModel
+from tf_clip.models.tower import Tower
 
 # Checkpoints converted before 2023 say eos_token_id = 2 although their texts end in 49407.
 LEGACY_EOS_TOKEN_ID = 2
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
-class CLIPTextEncoder(PretrainedModel, keras.Model):
+class CLIPTextEncoder(Tower):
     """Reads token ids from left to right and pools each text where it ends.
 
     Fed by `CLIPTokenizer`; read by `CLIPModel`, a retrieval index or a Keras model of your own.
@@ -53,46 +52,16 @@ class CLIPTextEncoder(PretrainedModel, keras.Model):
         projection_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if not isinstance(config, CLIPTextConfig):
-            config = CLIPTextConfig.from_dict(config or {})
-        self.config = config
-        self.projection_dim = projection_dim or config.projection_dim
+        super().__init__(config, projection_dim, "text_projection", **kwargs)
         self.embeddings = TextEmbeddings(
-            config.vocab_size,
-            config.max_position_embeddings,
-            config.hidden_size,
-            initializer_factor=config.initializer_factor,
+            self.config.vocab_size,
+            self.config.max_position_embeddings,
+            self.config.hidden_size,
+            initializer_factor=self.config.initializer_factor,
             dtype=self.dtype_policy,
             name="embeddings",
         )
-        self.encoder_layers = [
-            EncoderLayer(
-                config.hidden_size,
-                config.intermediate_size,
-                config.num_attention_heads,
-                config.num_hidden_layers,
-                hidden_act=config.hidden_act,
-                layer_norm_eps=config.layer_norm_eps,
-                attention_dropout=config.attention_dropout,
-                initializer_factor=config.initializer_factor,
-                dtype=self.dtype_policy,
-                name=f"layers_{index}",
-            )
-            for index in range(config.num_hidden_layers)
-        ]
-        self.final_layer_norm = keras.layers.LayerNormalization(
-            epsilon=config.layer_norm_eps, dtype=self.dtype_policy, name="final_layer_norm"
-        )
-        self.text_projection = keras.layers.Dense(
-            self.projection_dim,
-            use_bias=False,
-            kernel_initializer=keras.initializers.RandomNormal(
-                stddev=config.initializer_factor * config.hidden_size**-0.5
-            ),
-            dtype=self.dtype_policy,
-            name="text_projection",
-        )
+        self.final_layer_norm = self.layer_norm("final_layer_norm")
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
@@ -100,9 +69,7 @@ class CLIPTextEncoder(PretrainedModel, keras.Model):
         if self.built:
             return
         self.embeddings.build((None, None))
-        for layer in (*self.encoder_layers, self.final_layer_norm, self.text_projection):
-            layer.build((None, None, self.config.hidden_size))
-        self.built = True
+        self.build_on_width(self.final_layer_norm)
 
     def call(self, input_ids: Any, attention_mask: Any = None, training: bool | None = None) -> CLIPOutput:
         """Encodes; see the class."""
@@ -112,11 +79,7 @@ class CLIPTextEncoder(PretrainedModel, keras.Model):
             x = layer(x, visible=visible, training=training)
         x = self.final_layer_norm(x)
         pooled = _pool_at_end(x, input_ids, self.config.eos_token_id)
-        return CLIPOutput(text_embeds=self.text_projection(pooled), last_hidden_state=x, pooler_output=pooled)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of `__init__`."""
-        return {**super().get_config(), "config": self.config.to_dict(), "projection_dim": self.projection_dim}
+        return CLIPOutput(text_embeds=self.projection(pooled), last_hidden_state=x, pooler_output=pooled)
 
 
 def _visible_keys(length: Any, attention_mask: Any) -> Any:

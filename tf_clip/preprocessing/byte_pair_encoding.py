@@ -64,9 +64,7 @@ class BytePairEncoder(tf.Module):
         keys, ranks = np.unique(pairs[:, 0] * self._vocab_size + pairs[:, 1], return_index=True)
         # A table may not be empty: the key -1, which no pair has, keeps one without merges alive.
         keys, ranks = np.append(keys, -1), np.append(ranks, _NO_MERGE)
-        self._ranks = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(keys, ranks), int(_NO_MERGE)
-        )
+        self._ranks = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, ranks), int(_NO_MERGE))
 
     def encode(self, words: tf.Tensor) -> tf.RaggedTensor:
         """Encodes words.
@@ -79,16 +77,16 @@ class BytePairEncoder(tf.Module):
         """
         # Each distinct word is merged once, however often a batch repeats it.
         distinct, index = tf.unique(words)
-        word_bytes = tf.strings.bytes_split(distinct)
-        values = tf.squeeze(tf.io.decode_raw(word_bytes.values, tf.uint8), axis=1)
-        word_of = word_bytes.value_rowids()
+        num_words = tf.size(distinct, tf.int64)
+        values = tf.io.decode_raw(tf.strings.reduce_join(distinct), tf.uint8)
+        word_of = tf.repeat(tf.range(num_words), tf.strings.length(distinct))
         is_last = tf.concat([word_of[1:] != word_of[:-1], tf.ones_like(word_of[:1], tf.bool)], axis=0)
         symbols = tf.gather_nd(
             self._byte_ids, tf.stack([tf.cast(is_last, tf.int32), tf.cast(values, tf.int32)], axis=1)
         )
-        symbols, word_of = self._merge_all(symbols, word_of, tf.size(distinct, tf.int64))
+        symbols, word_of = self._merge_all(symbols, word_of, num_words)
         encoded = tf.RaggedTensor.from_value_rowids(
-            tf.cast(symbols, tf.int32), word_of, nrows=tf.size(distinct, tf.int64), validate=False
+            tf.cast(symbols, tf.int32), word_of, nrows=num_words, validate=False
         )
         return tf.gather(encoded, index)
 
@@ -118,9 +116,7 @@ def _without_overlaps(chosen: tf.Tensor) -> tf.Tensor:
     """Keeps the 1st, 3rd, 5th ... of each run of neighbours: "aaaa" is two pairs, not three."""
     run = tf.cumsum(tf.cast(~chosen, tf.int64))  # equal within a run of chosen neighbours
     count = tf.cumsum(tf.cast(chosen, tf.int64))
-    before_run = tf.math.unsorted_segment_min(
-        count - tf.cast(chosen, tf.int64), run, tf.size(chosen, tf.int64) + 1
-    )
+    before_run = tf.math.unsorted_segment_min(count - tf.cast(chosen, tf.int64), run, tf.size(chosen, tf.int64) + 1)
     position_in_run = count - tf.gather(before_run, run)  # from 1
     return chosen & (position_in_run % 2 == 1)
 

@@ -68,7 +68,8 @@ def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
     # Pillow takes every CMYK file for one of Adobe's, whose values are inverted. A file's own marker, which
     # comes later, wins over this one.
     is_cmyk = shape[2] == 4
-    marked = tf.strings.join([tf.strings.substr(data, 0, 2), _ADOBE_MARKER, tf.strings.substr(data, 2, -1)])
+    size = tf.strings.length(data) - 2
+    marked = tf.strings.join([tf.strings.substr(data, 0, 2), _ADOBE_MARKER, tf.strings.substr(data, 2, size)])
     data = tf.where(is_cmyk, marked, data)
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True)
 

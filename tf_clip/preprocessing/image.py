@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_clip.checkpoints import hub
@@ -98,9 +99,7 @@ class CLIPFeatureExtractorTF(tf.Module):
         self.image_mean = _three_numbers("image_mean", image_mean)
         self.image_std = _three_numbers("image_std", image_std)
         self._traced_bytes = tf.function(self._from_bytes, input_signature=[tf.TensorSpec([], tf.string)])
-        self._traced_pixels = tf.function(
-            self._from_pixels, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
-        )
+        self._traced_pixels = tf.function(self._from_pixels, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, revision: str | None = None) -> Self:
@@ -143,23 +142,20 @@ class CLIPFeatureExtractorTF(tf.Module):
 
     def __call__(self, images: Any) -> dict[str, tf.Tensor]:
         """Prepares pictures; see the class."""
-        if not isinstance(images, (list, tuple)):
-            images = tf.convert_to_tensor(images)
-            if images.dtype == tf.string:
-                images = tf.reshape(images, [-1])
-                if not tf.executing_eagerly():
-                    return {"pixel_values": self._map(self._from_bytes, images)}
-                images = list(images)  # one by one, so that an error can tell which
         if isinstance(images, (list, tuple)):
             rows = [self._prepare_one(image, index) for index, image in enumerate(images)]
             return {"pixel_values": _stack(rows)}
-        images = _as_rgb(images)
-        images = images[tf.newaxis] if images.shape.rank == 3 else images
-        return {"pixel_values": self._map(self._from_pixels, images)}
-
-    def _map(self, function: Any, images: tf.Tensor) -> tf.Tensor:
+        images = tf.convert_to_tensor(images)
+        if images.dtype == tf.string:
+            images, function = tf.reshape(images, [-1]), self._from_bytes
+        else:
+            images, function = _as_rgb(images), self._from_pixels
+            images = images[tf.newaxis] if images.shape.rank == 3 else images
+        if tf.executing_eagerly():
+            return self(list(images))  # one by one, so that an error can tell which
         crop = self.crop_to if self.do_center_crop else (None, None)
-        return tf.map_fn(function, images, fn_output_signature=tf.TensorSpec([*crop, 3], tf.float32))
+        spec = tf.TensorSpec([*crop, 3], tf.float32)
+        return {"pixel_values": tf.map_fn(function, images, fn_output_signature=spec)}
 
     def _prepare_one(self, image: Any, index: int) -> tf.Tensor:
         is_encoded = isinstance(image, bytes) or (tf.is_tensor(image) and image.dtype == tf.string)
@@ -189,12 +185,19 @@ class CLIPFeatureExtractorTF(tf.Module):
         pixels = resample_window(image, tf.unstack(resized), tf.unstack(offset), tf.unstack(window), self.resample)
         if self.do_center_crop:
             pixels = tf.ensure_shape(pixels, [*self.crop_to, 3])
-        values = tf.cast(pixels, tf.float32)
-        if self.do_rescale:
-            values = values * self.rescale_factor
-        if self.do_normalize:
-            values = (values - tf.constant(self.image_mean)) / tf.constant(self.image_std)
-        return values
+        scale, shift = self._scale_and_shift()
+        return tf.cast(pixels, tf.float32) * scale + shift
+
+    def _scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns rescaling and normalising as one factor and one summand per channel, float32 `[3]`.
+
+        A division by constants would be rewritten in some graphs and not in others: one bit of the value
+        would depend on where it is computed.
+        """
+        factor = self.rescale_factor if self.do_rescale else 1.0
+        mean = np.array(self.image_mean if self.do_normalize else (0.0, 0.0, 0.0))
+        std = np.array(self.image_std if self.do_normalize else (1.0, 1.0, 1.0))
+        return (factor / std).astype(np.float32), (-mean / std).astype(np.float32)
 
     def _resized_shape(self, shape: tf.Tensor) -> tf.Tensor:
         if self.resized_to:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,11 @@ class CLIPTokenizer(tf.Module):
         self._encoder = BytePairEncoder(vocab, self._vocabulary.merges, self.bos_token_id, self.eos_token_id)
         self._traced_encode = tf.function(
             self._encode_rows,
-            input_signature=[tf.TensorSpec([None], tf.string), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32)],
+            input_signature=[
+                tf.TensorSpec([None], tf.string),
+                tf.TensorSpec([], tf.int32),
+                tf.TensorSpec([], tf.int32),
+            ],
         )
 
     @property
@@ -162,8 +167,7 @@ class CLIPTokenizer(tf.Module):
         # Special tokens are found before anything else is changed, and as written: an upper-case
         # "<|ENDOFTEXT|>" is ordinary text. The marks survive all that follows.
         for token, mark in zip(self._specials, (BOS_MARK, EOS_MARK), strict=True):
-            pattern = token.replace("|", r"\|")
-            texts = tf.strings.regex_replace(texts, pattern, b" " + mark + b" ")
+            texts = tf.strings.regex_replace(texts, re.escape(token), b" " + mark + b" ")
         texts = tensorflow_text.normalize_utf8(texts, "NFC")
         # The reference lower-cases letter by letter; ICU would turn a sigma that ends a word into another.
         texts = tf.strings.regex_replace(texts, "Σ", "σ")
@@ -199,7 +203,7 @@ class CLIPTokenizer(tf.Module):
         Raises:
             ValueError: an id is not in the vocabulary.
         """
-        symbol_of = {index: symbol for symbol, index in self._vocabulary.symbols.items()}
+        symbol_of = self._vocabulary.symbol_of
         byte_of = {symbol: byte for byte, symbol in enumerate(byte_symbols())}
         skipped = {self.bos_token_id, self.eos_token_id, self.pad_token_id} if skip_special_tokens else set()
         text = b""
@@ -212,7 +216,7 @@ class CLIPTokenizer(tf.Module):
                 )
             symbol = symbol_of[index]
             if index in (self.bos_token_id, self.eos_token_id):
-                text += symbol.encode() + (b" " if index == self.bos_token_id else b"")
+                text += symbol.encode()
             else:
                 text += bytes(byte_of[character] for character in symbol.removesuffix(END_OF_WORD))
                 text += b" " if symbol.endswith(END_OF_WORD) else b""
@@ -225,7 +229,9 @@ class CLIPTokenizer(tf.Module):
 
 def _as_string_tensor(text: Any) -> tf.Tensor:
     if not tf.is_tensor(text):
-        texts: Sequence[Any] = [text] if isinstance(text, (str, bytes)) else list(text) if _is_iterable(text) else [text]
+        texts: Sequence[Any] = (
+            [text] if isinstance(text, (str, bytes)) else list(text) if _is_iterable(text) else [text]
+        )
         for one in texts:
             if not isinstance(one, (str, bytes, np.str_, np.bytes_)):
                 raise TypeError(

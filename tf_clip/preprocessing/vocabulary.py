@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,11 @@ class Vocabulary:
                     f"`{name}` must be one of the vocabulary's symbols. Received: {name}={token!r}. "
                     "Add it to vocab.json, or name another token in tokenizer_config.json."
                 )
+
+    @functools.cached_property
+    def symbol_of(self) -> dict[int, str]:
+        """From id to symbol."""
+        return {index: symbol for symbol, index in self.symbols.items()}
 
     @classmethod
     def read(cls, folder: str | Path) -> Vocabulary:

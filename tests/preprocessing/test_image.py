@@ -1,0 +1,303 @@
+"""`CLIPFeatureExtractorTF` against Hugging Face's rules, restated with Pillow and numpy."""
+
+import functools
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from picture_files import noise, written
+from PIL import Image
+
+from tf_clip import CLIPFeatureExtractorTF
+from tf_clip.preprocessing.image import CLIP_MEAN, CLIP_STD
+
+BYTES_ONLY = {"do_rescale": False, "do_normalize": False}
+
+
+def cropped_as_hugging_face_does(image, height, width):
+    """Restates `center_crop` of transformers.image_transforms, channels last."""
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    if top >= 0 and left >= 0:
+        return image[top : top + height, left : left + width]
+    padded = np.zeros((max(height, image.shape[0]), max(width, image.shape[1]), 3), image.dtype)
+    top_pad = math.ceil((padded.shape[0] - image.shape[0]) / 2)
+    left_pad = math.ceil((padded.shape[1] - image.shape[1]) / 2)
+    padded[top_pad : top_pad + image.shape[0], left_pad : left_pad + image.shape[1]] = image
+    top, left = max(0, top + top_pad), max(0, left + left_pad)
+    return padded[top : top + height, left : left + width]
+
+
+def prepared_as_hugging_face_does(image, shortest_edge, crop):
+    height, width = image.shape[:2]
+    short, long = min(height, width), max(height, width)
+    other = int(shortest_edge * long / short)
+    size = (shortest_edge, other) if width <= height else (other, shortest_edge)  # width, height
+    resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    return cropped_as_hugging_face_does(resized, *crop)
+
+
+def pixels_of(extractor, images):
+    return extractor(images)["pixel_values"].numpy()
+
+
+@pytest.fixture(scope="module")
+def small():
+    return CLIPFeatureExtractorTF(size=20, crop_size=20)
+
+
+@functools.cache
+def bytes_extractor(crop, **options):
+    """Keeps extractors, since each is traced anew."""
+    return CLIPFeatureExtractorTF(crop_size=dict(zip(("height", "width"), crop)), **options, **BYTES_ONLY)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.tuples(st.integers(1, 70), st.integers(1, 70)), st.sampled_from([1, 13, 24]))
+def test_resized_and_cropped_bytes_equal_hugging_faces(shape, shortest_edge):
+    extractor = bytes_extractor((21, 16), size=shortest_edge)
+    image = noise((*shape, 3))
+    expected = prepared_as_hugging_face_does(image, shortest_edge, (21, 16))
+    np.testing.assert_array_equal(pixels_of(extractor, image)[0], expected)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.tuples(st.integers(1, 30), st.integers(1, 30)), st.sampled_from([(1, 1), (7, 12), (20, 13)]))
+def test_the_centre_crop_rounds_and_pads_as_hugging_faces(shape, crop):
+    extractor = bytes_extractor(crop, do_resize=False)
+    image = noise((*shape, 3))
+    expected = cropped_as_hugging_face_does(image, *crop)
+    np.testing.assert_array_equal(pixels_of(extractor, image)[0], expected)
+
+
+def test_a_photo_at_clips_own_size():
+    image = noise((480, 641, 3))
+    pixels = prepared_as_hugging_face_does(image, 224, (224, 224))
+    expected = (pixels / 255 - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
+    actual = pixels_of(CLIPFeatureExtractorTF(), image)
+    assert (actual.shape, actual.dtype) == ((1, 224, 224, 3), np.float32)
+    np.testing.assert_allclose(actual[0], expected, atol=2e-6)
+
+
+def test_padding_is_black_before_the_values_are_normalised():
+    extractor = CLIPFeatureExtractorTF(do_resize=False, crop_size=4)
+    corner = pixels_of(extractor, np.full((1, 1, 3), 255, np.uint8))[0, 0, 0]
+    np.testing.assert_allclose(corner, -np.array(CLIP_MEAN) / np.array(CLIP_STD), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [(10, (13, 10)), ({"shortest_edge": 10}, (13, 10)), ({"height": 7, "width": 9}, (7, 9))],
+    ids=["integer", "shortest edge", "both"],
+)
+def test_the_forms_of_a_size(size, shape):
+    extractor = CLIPFeatureExtractorTF(size=size, do_center_crop=False)
+    assert pixels_of(extractor, noise((40, 30, 3))).shape == (1, *shape, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [[[51, 102, 204]]]),
+        ({"do_rescale": True}, [[[0.2, 0.4, 0.8]]]),
+        ({"do_rescale": True, "rescale_factor": 0.5}, [[[25.5, 51, 102]]]),
+        ({"do_normalize": True, "image_mean": [50, 100, 200], "image_std": [1, 2, 4]}, [[[1, 1, 1]]]),
+        ({"do_center_crop": True, "crop_size": {"height": 1, "width": 2}}, [[[0, 0, 0], [51, 102, 204]]]),
+        ({"do_resize": True, "size": {"height": 1, "width": 2}}, [[[51, 102, 204]] * 2]),
+    ],
+    ids=["nothing", "rescale", "factor", "normalise", "crop", "resize"],
+)
+def test_each_step_can_be_switched_alone(options, expected):
+    nothing = dict.fromkeys(["do_resize", "do_center_crop", "do_rescale", "do_normalize"], False)
+    extractor = CLIPFeatureExtractorTF(**{**nothing, **options})
+    pixels = np.array([[[51, 102, 204]]], np.uint8)
+    np.testing.assert_allclose(pixels_of(extractor, pixels)[0], expected, rtol=1e-6)
+
+
+def test_a_list_may_mix_sizes_bytes_and_pixels(small):
+    images = [noise((9, 40, 3)), noise((31, 20, 3), 1), noise((20, 20, 3), 2)]
+    mixed = [images[0], written(images[1], "PNG"), tf.constant(images[2])]
+    rows = np.concatenate([pixels_of(small, image) for image in images])
+    np.testing.assert_array_equal(pixels_of(small, mixed), rows)
+
+
+def test_a_batch_equals_its_pictures_one_by_one(small):
+    batch = noise((3, 25, 31, 3))
+    np.testing.assert_array_equal(pixels_of(small, batch), pixels_of(small, list(batch)))
+
+
+@pytest.mark.parametrize("shape", [(25, 31), (25, 31, 1), (2, 25, 31, 1)])
+def test_one_channel_is_repeated(small, shape):
+    grey = noise(shape)
+    rgb = np.repeat(grey.reshape(-1, 25, 31, 1), 3, axis=-1)
+    np.testing.assert_array_equal(pixels_of(small, grey), pixels_of(small, rgb))
+
+
+def test_four_channels_are_composited_on_white_as_pillow_does(small):
+    rgba = noise((25, 31, 4))
+    white = Image.new("RGBA", (31, 25), "white")
+    rgb = np.asarray(Image.alpha_composite(white, Image.fromarray(rgba)).convert("RGB"))
+    np.testing.assert_array_equal(pixels_of(small, rgba), pixels_of(small, rgb))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 3), (300, 1, 3)])
+def test_the_smallest_pictures_come_out_whole(small, shape):
+    image = noise(shape)
+    expected = (prepared_as_hugging_face_does(image, 20, (20, 20)) / 255 - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
+    np.testing.assert_allclose(pixels_of(small, image)[0], expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(20, 20_000, 3), (20_000, 20, 3)], ids=["wide", "tall"])
+def test_a_very_long_picture_takes_little_memory(shape):
+    resource = pytest.importorskip("resource")
+    extractor = CLIPFeatureExtractorTF(**BYTES_ONLY)
+    image = noise(shape)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pixels = pixels_of(extractor, image)[0]
+    grown_by_mebibytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown_by_mebibytes < 1024  # all of the resized picture would be 3.6 GiB in float64
+    # Beyond the crop and the reach of the filter the picture does not count.
+    middle = tuple(slice(max(0, n // 2 - 30), n // 2 + 30) for n in shape[:2])
+    np.testing.assert_array_equal(pixels, pixels_of(extractor, image[middle])[0])
+
+
+def test_bytes_through_a_dataset_give_what_eager_code_gives(small):
+    files = [written(noise((30, 20 + index, 3), index), name) for index, name in enumerate(["PNG", "JPEG", "GIF"])]
+    dataset = tf.data.Dataset.from_tensor_slices(files).map(lambda data: small(data)["pixel_values"][0]).batch(3)
+    np.testing.assert_array_equal(next(iter(dataset)), pixels_of(small, files))
+
+
+@pytest.mark.parametrize("wrap", [bytes, tf.constant, lambda data: [data], lambda data: tf.constant([data])])
+def test_a_file_in_any_wrapping_is_a_batch_of_one(small, wrap):
+    image = noise((30, 25, 3))
+    np.testing.assert_array_equal(pixels_of(small, wrap(written(image, "PNG"))), pixels_of(small, image))
+
+
+def test_pixels_inside_a_graph_give_what_eager_code_gives(small):
+    batch = noise((2, 25, 31, 4))
+    traced = tf.function(
+        lambda images: small(images)["pixel_values"], input_signature=[tf.TensorSpec([None] * 3 + [4], tf.uint8)]
+    )
+    np.testing.assert_array_equal(traced(batch), pixels_of(small, batch))
+
+
+def test_pictures_of_other_sizes_do_not_retrace():
+    extractor = CLIPFeatureExtractorTF(size=8, crop_size=8)
+    for size in range(5, 15):
+        extractor([noise((size, 2 * size, 3)), written(noise((size, 9, 3)), "PNG")])
+    assert extractor._traced_pixels.experimental_get_tracing_count() == 1
+    assert extractor._traced_bytes.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("wrap", [list, tf.constant], ids=["list", "tensor"])
+@pytest.mark.parametrize("bad", [b"", b"no picture at all", written(noise(), "JPEG")[:200]])
+def test_the_index_and_length_of_a_bad_file_are_named(small, wrap, bad):
+    files = [written(noise(), "PNG"), bad]
+    with pytest.raises(ValueError, match=rf"`images` must hold whole .*at index 1, {len(bad)} bytes") as caught:
+        small(wrap(files))
+    assert "Graph execution" not in str(caught.value)
+
+
+def test_a_bad_file_inside_a_dataset_stops_it(small):
+    dataset = tf.data.Dataset.from_tensor_slices([b"no picture"]).map(lambda data: small(data)["pixel_values"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not a JPEG, PNG, WebP or GIF picture"):
+        next(iter(dataset))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint16, bool])
+def test_pixels_of_other_types_are_refused(small, dtype):
+    with pytest.raises(TypeError, match=r"`images` must be uint8 pixels .*Received: dtype .*pass tf.cast"):
+        small(np.zeros((5, 5, 3), dtype))
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 5, 2), (5, 5, 5), (3, 5, 5), (1, 2, 5, 5, 3), (0, 5, 3), (5, 0, 3)])
+def test_pixels_of_other_shapes_are_refused(small, shape):
+    with pytest.raises(ValueError, match=r"`images` must have shape .*Received: shape .*Put the channels last"):
+        small(np.zeros(shape, np.uint8))
+
+
+def test_an_empty_list_is_refused(small):
+    with pytest.raises(ValueError, match=r"`images` must hold at least one picture"):
+        small([])
+
+
+def test_a_list_of_several_sizes_without_a_crop_is_refused():
+    extractor = CLIPFeatureExtractorTF(size=10, do_center_crop=False)
+    with pytest.raises(ValueError, match=r"`images` must come out in one size .*\(10, 10, 3\), \(10, 20, 3\)"):
+        extractor([noise((10, 10, 3)), noise((10, 20, 3))])
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "224", None, {}, {"height": 5}, {"height": 5, "width": None}])
+@pytest.mark.parametrize("name", ["size", "crop_size"])
+def test_sizes_that_are_none_are_refused_by_name(name, size):
+    with pytest.raises(ValueError, match=rf"`{name}` must be a positive integer, or .*Received: {name}="):
+        CLIPFeatureExtractorTF(**{name: size})
+
+
+@pytest.mark.parametrize("size", [{"shortest_edge": 0}, {"shortest_edge": 5, "longest_edge": 9}, {"longest_edge": 5}])
+def test_edges_that_cannot_be_honoured_are_refused(size):
+    with pytest.raises(ValueError, match=r"`size` must be .*or {'shortest_edge': n}\. Received"):
+        CLIPFeatureExtractorTF(size=size)
+
+
+@pytest.mark.parametrize("resample", [0, 6, None, "bicubic"])
+def test_unknown_filters_are_refused(resample):
+    with pytest.raises(ValueError, match=r"`resample` must be one of Pillow's \[1, 2, 3, 4, 5\]"):
+        CLIPFeatureExtractorTF(resample=resample)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("image_mean", [0.5]), ("image_std", [1, 1, 1, 1]), ("image_std", [1, 0, 1])]
+)
+def test_means_and_divisors_that_cannot_be_used_are_refused(name, values):
+    with pytest.raises(ValueError, match=rf"`{name}` must be three numbers"):
+        CLIPFeatureExtractorTF(**{name: values})
+
+
+@pytest.mark.parametrize("size", [{"shortest_edge": 30}, {"height": 30, "width": 40}])
+def test_saved_options_load_to_an_equal_extractor(tmp_path, size):
+    extractor = CLIPFeatureExtractorTF(
+        size=size, resample=2, crop_size={"height": 5, "width": 6}, rescale_factor=0.5, image_mean=(1, 2, 3)
+    )
+    extractor.save_pretrained(tmp_path / "new")
+    assert CLIPFeatureExtractorTF.from_pretrained(tmp_path / "new").to_dict() == extractor.to_dict()
+
+
+def test_the_oldest_config_form_loads(tmp_path):
+    config = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 224, "crop_size": 224, "resample": 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config), "utf-8")
+    assert CLIPFeatureExtractorTF.from_pretrained(tmp_path).to_dict() == CLIPFeatureExtractorTF().to_dict()
+
+
+def test_the_newest_config_form_loads(tmp_path):
+    config = {"processor_class": "CLIPProcessor", "image_processor": {"size": {"shortest_edge": 336}, "crop_size": 336}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(config), "utf-8")
+    loaded = CLIPFeatureExtractorTF.from_pretrained(tmp_path)
+    assert loaded.to_dict() == CLIPFeatureExtractorTF(size=336, crop_size=336).to_dict()
+
+
+@pytest.mark.parametrize("files", [{}, {"processor_config.json": '{"processor_class": "CLIPProcessor"}'}])
+def test_a_folder_that_says_nothing_about_images_is_refused(tmp_path, files):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    with pytest.raises(
+        FileNotFoundError, match=r"`folder` must hold preprocessor_config.json or processor_config.json"
+    ):
+        CLIPFeatureExtractorTF.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "must be valid JSON"),
+        ("[]", "must hold a JSON object"),
+        ('{"size": {"longest_edge": 5}}', "`size` must be"),
+    ],
+)
+def test_a_config_that_is_broken_is_refused(tmp_path, text, message):
+    (tmp_path / "preprocessor_config.json").write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=message):
+        CLIPFeatureExtractorTF.from_pretrained(tmp_path)

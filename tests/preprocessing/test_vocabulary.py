@@ -1,0 +1,132 @@
+"""Tokenizer files, read and written."""
+
+import json
+
+import pytest
+from reference_tokenizer import reference_tokenizer
+
+from tf_clip.preprocessing.vocabulary import DEFAULT_MAX_LENGTH, Vocabulary
+
+
+@pytest.fixture
+def vocabulary(tiny_vocabulary, tiny_merges):
+    return Vocabulary(tiny_vocabulary, tuple(tiny_merges), pad_token="!", model_max_length=12)
+
+
+@pytest.fixture
+def folder(tmp_path, vocabulary):
+    vocabulary.write(tmp_path / "new" / "folder")
+    return tmp_path / "new" / "folder"
+
+
+def rewrite(path, change):
+    values = json.loads(path.read_text(encoding="utf-8"))
+    change(values)
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def with_tokenizer_json(folder, spelling):
+    """Replaces a folder's vocab.json and merges.txt by one tokenizer.json, as `tokenizers` writes it."""
+    pytest.importorskip("tokenizers")
+    vocabulary = Vocabulary.read(folder)
+    values = json.loads(reference_tokenizer(vocabulary.symbols, vocabulary.merges).to_str())
+    values["model"]["merges"] = [spelling(*merge) for merge in vocabulary.merges]
+    (folder / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")
+    (folder / "vocab.json").unlink()
+    (folder / "merges.txt").unlink()
+
+
+def test_written_files_read_back_equal(folder, vocabulary):
+    assert Vocabulary.read(folder) == vocabulary
+
+
+@pytest.mark.parametrize("spelling", ["{} {}".format, lambda *pair: list(pair)], ids=["text", "pair"])
+def test_tokenizer_json_reads_like_vocab_and_merges(folder, vocabulary, spelling):
+    with_tokenizer_json(folder, spelling)
+    assert Vocabulary.read(folder) == vocabulary
+
+
+def test_special_tokens_may_stand_beside_the_model_in_tokenizer_json(folder, vocabulary):
+    with_tokenizer_json(folder, "{} {}".format)
+
+    def take_out(values):
+        for token in ("<|startoftext|>", "<|endoftext|>"):
+            del values["model"]["vocab"][token]
+
+    rewrite(folder / "tokenizer.json", take_out)
+    assert Vocabulary.read(folder).symbols == vocabulary.symbols
+
+
+def test_without_a_config_the_defaults_are_clips(folder):
+    (folder / "tokenizer_config.json").unlink()
+    read = Vocabulary.read(folder)
+    assert (read.pad_token, read.model_max_length) == ("<|endoftext|>", DEFAULT_MAX_LENGTH)
+
+
+def test_a_special_token_may_be_described_by_an_object(folder):
+    rewrite(folder / "tokenizer_config.json", lambda values: values.update(pad_token={"content": "#", "lstrip": False}))
+    assert Vocabulary.read(folder).pad_token == "#"
+
+
+@pytest.mark.parametrize("limit", [None, 1e30, int(1e30)])
+def test_no_limit_means_clips_own(folder, limit):
+    rewrite(folder / "tokenizer_config.json", lambda values: values.update(model_max_length=limit))
+    assert Vocabulary.read(folder).model_max_length == DEFAULT_MAX_LENGTH
+
+
+def test_windows_line_ends_do_not_enter_symbols(folder, vocabulary):
+    text = (folder / "merges.txt").read_bytes()
+    (folder / "merges.txt").write_bytes(text.replace(b"\n", b"\r\n"))
+    assert Vocabulary.read(folder).merges == vocabulary.merges
+
+
+def test_the_written_config_names_what_transformers_reads(folder):
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["tokenizer_class"] == "CLIPTokenizer"
+    assert config["unk_token"] == config["eos_token"] == "<|endoftext|>"
+
+
+@pytest.mark.parametrize("file_name", ["vocab.json", "merges.txt"])
+def test_half_a_tokenizer_is_refused(folder, file_name):
+    (folder / file_name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"`folder` must hold vocab.json and merges.txt, or tokenizer.json"):
+        Vocabulary.read(folder)
+
+
+@pytest.mark.parametrize("file_name", ["vocab.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"{", "must be valid JSON"),
+        (b"\xff", "must be valid JSON"),
+        (b"[1]", r"must hold a JSON object\. Received: list"),
+    ],
+)
+def test_broken_json_is_refused_by_name(folder, file_name, content, problem):
+    (folder / file_name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{file_name} {problem}"):
+        Vocabulary.read(folder)
+
+
+@pytest.mark.parametrize("line", ["a", "a b c"])
+def test_a_merge_of_other_than_two_symbols_is_refused(folder, line):
+    with (folder / "merges.txt").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    with pytest.raises(ValueError, match=rf"merges.txt must list merges as two symbols each\. Received: '{line}'"):
+        Vocabulary.read(folder)
+
+
+@pytest.mark.parametrize("change", [{"type": "WordPiece"}, {"end_of_word_suffix": None}], ids=["kind", "suffix"])
+def test_another_kind_of_tokenizer_json_is_refused(folder, change):
+    with_tokenizer_json(folder, "{} {}".format)
+    rewrite(folder / "tokenizer.json", lambda values: values["model"].update(change))
+    with pytest.raises(ValueError, match=r"tokenizer.json must describe CLIP's byte-pair encoding .*Received: type="):
+        Vocabulary.read(folder)
+
+
+@pytest.mark.parametrize("name", ["bos_token", "eos_token", "pad_token"])
+def test_a_special_token_outside_the_vocabulary_is_refused(tiny_vocabulary, name):
+    with pytest.raises(
+        ValueError, match=rf"`{name}` must be one of the vocabulary's symbols\. Received: {name}='<no>'"
+    ):
+        Vocabulary(tiny_vocabulary, (), **{name: "<no>"})
