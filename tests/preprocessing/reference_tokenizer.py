@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 from tf_clip.preprocessing.byte_pair_encoding import byte_symbols
 
@@ -49,12 +50,12 @@ def vocabulary_of(merges):
 
 def learn_merges(text, count):
     """Learns merges from the words of an ASCII text, the most frequent pair first."""
-    words = Counter(tuple(word[:-1]) + (word[-1] + "</w>",) for word in text.split())
+    words = Counter((*word[:-1], word[-1] + "</w>") for word in text.split())
     merges = []
     for _ in range(count):
         pairs = Counter()
         for word, frequency in words.items():
-            for pair in zip(word, word[1:]):
+            for pair in pairwise(word):
                 pairs[pair] += frequency
         if not pairs:
             break

@@ -1,5 +1,7 @@
 """The merge loop alone: words in, ids out, against the loop in plain Python."""
 
+from itertools import pairwise
+
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -19,7 +21,7 @@ def encoder_of(merges, vocab=None):
 def encode_plainly(word, merges, vocab):
     symbols = tuple(byte_symbols()[byte] for byte in word)
     symbols = (*symbols[:-1], symbols[-1] + "</w>")
-    while ranks := [merges.index(pair) for pair in zip(symbols, symbols[1:]) if pair in merges]:
+    while ranks := [merges.index(pair) for pair in pairwise(symbols) if pair in merges]:
         symbols = merge_pair(symbols, merges[min(ranks)])
     return [vocab[symbol] for symbol in symbols]
 

@@ -52,7 +52,7 @@ def small():
 @functools.cache
 def bytes_extractor(crop, **options):
     """Keeps extractors, since each is traced anew."""
-    return CLIPFeatureExtractorTF(crop_size=dict(zip(("height", "width"), crop)), **options, **BYTES_ONLY)
+    return CLIPFeatureExtractorTF(crop_size=dict(zip(("height", "width"), crop, strict=True)), **options, **BYTES_ONLY)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -64,7 +64,7 @@ def ids_of(tokenizer, texts):
     return tokenizer(texts, padding=False, truncation=False, return_tensors=None)["input_ids"]
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=[f"{index}-{ascii(text[:12])}" for index, text in enumerate(TEXTS)])
+@pytest.mark.parametrize("text", TEXTS, ids=[f"{index}-{text[:12]!a}" for index, text in enumerate(TEXTS)])
 def test_ids_equal_the_reference(real_tokenizer, real_reference, text):
     assert ids_of(real_tokenizer, text) == [real_reference.encode(text).ids]
 

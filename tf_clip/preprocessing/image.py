@@ -64,8 +64,8 @@ class CLIPFeatureExtractorTF(tf.Module):
 
     Raises:
         TypeError: the pixels are not uint8.
-        ValueError: a picture cannot be decoded (its index is named), or has another number of
-            channels. Inside a graph: `tf.errors.InvalidArgumentError`.
+        ValueError: a picture cannot be decoded or is unsafely large (its index is named), or has another
+            number of channels. Inside a graph: `tf.errors.InvalidArgumentError`.
 
     Source: transformers 5's CLIPImageProcessor, PIL backend, but channels last. Encoded pictures are
     taken as they lie: orientation tags are not applied here.
