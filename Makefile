@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Without the packaging tools' warnings, which are about themselves.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 # Quiet: TensorFlow's start-up messages say nothing about this project.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -13,22 +15,22 @@ help: ## list what can be made
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(PIP) install --quiet --upgrade pip
+	$(PIP) install --quiet --editable .
 	@touch $@
 
 $(VENV)/tested: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	$(PIP) install --quiet --editable ".[test]"
 	@# Only the vocabulary file in it is used; its dependencies would bring torch.
-	$(BIN)/python -m pip install --quiet --no-deps open-clip-torch
+	$(PIP) install --quiet --no-deps open-clip-torch
 	@touch $@
 
 $(VENV)/linted: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(PIP) install --quiet --editable ".[dev]"
 	@touch $@
 
 $(VENV)/compared: $(VENV)/tested
-	$(BIN)/python -m pip install --quiet --editable ".[parity]"
+	$(PIP) install --quiet --editable ".[parity]"
 	@touch $@
 
 demo: $(VENV)/installed ## classify and search shipped pictures, in the terminal and as a page
