@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_clip import CLIPModel, CLIPProcessor, embed_images, embed_texts, retrieval_metrics
+from tf_clip import CLIPModel, CLIPProcessor, class_embeddings, embed_images, retrieval_metrics
 from tf_clip.checkpoints import hub
 
 HELD_OUT = Path(__file__).parent / "pictograms"
@@ -42,7 +42,7 @@ def tiles(question):
 def test_the_card_says_what_is_measured(question, model, processor, card):
     pictures, table = tiles(question)
     images = embed_images(model, processor, pictures, batch_size=256).embeds
-    texts = embed_texts(model, processor, table["names"])
+    texts = class_embeddings(model, processor, table["names"], table["templates"])
     measured = retrieval_metrics(images @ texts.T, np.array(table["targets"]))
     print(question, len(pictures), "pictures", len(table["names"]), "names", measured)
     for metric, floor in FLOORS[question].items():

@@ -10,6 +10,9 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 TEMPLATES = ("a picture of {}", "a drawing of {}", "an icon of {}", "an emoji of {}", "a photo of {}")
+NAMING_TEMPLATES = ("{}", *TEMPLATES)
+"""Wordings whose mean stands for a name in evaluation; the validation splits preferred it to the name alone."""
+
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 

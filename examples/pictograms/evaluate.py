@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from captions import NAMING_TEMPLATES
 from dataset import Pictograms
 
-from tf_clip import CLIPModel, CLIPProcessor
-from tf_clip.tasks.embedding import embed_images, embed_texts
-from tf_clip.tasks.retrieval import retrieval_metrics
+from tf_clip import CLIPModel, CLIPProcessor, class_embeddings, embed_images, retrieval_metrics
 
 FLAGS = 9  # the group of emoji that look alike in every style
 
@@ -57,7 +56,7 @@ class Question:
         self.rows = [row for row in data.rows if row["split"] == split]
         self._targets = np.array([index_of[row["concept"]] for row in self.rows])
         images = embed_images(model, processor, data.on_white(self.rows), batch_size=256).embeds
-        texts = embed_texts(model, processor, [concept["name"] for concept in concepts])
+        texts = class_embeddings(model, processor, [concept["name"] for concept in concepts], NAMING_TEMPLATES)
         self._similarities = images @ texts.T
 
     def score(self, wanted: Callable[[dict[str, Any]], bool] = lambda row: True) -> dict[str, float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from captions import NAMING_TEMPLATES
 from dataset import Pictograms
 from PIL import Image
 
@@ -48,6 +49,7 @@ def pack(data: Pictograms, split: str, concepts: list[dict[str, Any]], path: Pat
     index_of = {concept["hexcode"]: index for index, concept in enumerate(concepts)}
     table = {
         "names": [concept["name"] for concept in concepts],
+        "templates": NAMING_TEMPLATES,
         "targets": [index_of[row["concept"]] for row in rows],
         "styles": [row["style"] for row in rows],
         "size": size,
