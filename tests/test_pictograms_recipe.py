@@ -119,3 +119,32 @@ def test_a_pictures_own_name_is_never_a_wrong_answer(small):
     own_left_out = float(model.compute_loss(x, y_pred=output))
     none = float(model.compute_loss({**x, "lesson_names": np.full(3, -1, "int32")}, y_pred=output))
     assert none < own_left_out < every
+
+
+@pytest.mark.parametrize(
+    ("icon", "tags", "leaks"),
+    [
+        ("wolf", [], True),
+        ("howling wolf 2", [], True),
+        ("moon", ["wolf"], True),
+        ("wolfgang", [], False),
+        ("flag france round", [], True),
+        ("traffic light vertical", [], True),
+        ("traffic cone", [], False),
+        ("smile", ["face"], False),
+    ],
+)
+def test_icons_of_held_out_concepts_are_dropped(icon, tags, leaks):
+    from splits import LeakRule
+
+    assert LeakRule(["wolf", "flag: france", "vertical traffic light", "thinking face"]).leaks(icon, tags) is leaks
+
+
+def test_splits_are_fixed():
+    from splits import split_concepts
+
+    names = [f"{index:05X}" for index in range(1906)]
+    splits = split_concepts(names)
+    assert splits == split_concepts(names)
+    counts = {split: list(splits.values()).count(split) for split in set(splits.values())}
+    assert counts == {"test_concept": 200, "val_concept": 100, "train": 1606}
