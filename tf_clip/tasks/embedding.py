@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from tf_clip.models.clip import CLIPModel
-from tf_clip.preprocessing.processor import CLIPProcessor, open_image
+from tf_clip.preprocessing.processor import CLIPProcessor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +57,7 @@ def embed_images(
         opened = []
         for index, image in enumerate(images[start : start + batch_size], start):
             try:
-                is_file = isinstance(image, (str, Path, bytes))
-                opened.append(processor(images=open_image(image) if is_file else image)["pixel_values"][0])
+                opened.append(processor(images=image)["pixel_values"][0])
                 indices.append(index)
             except (OSError, TypeError, ValueError) as error:
                 if not skip_bad:
