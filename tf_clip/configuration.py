@@ -275,6 +275,81 @@ class CLIPVisionConfig(_TowerJSONConfig):
         return (self.image_size // self.patch_size) ** 2
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CLIPResNetConfig(_TowerJSONConfig):
+    """Describes CLIP's other image tower, a ResNet that pools by attention (RN50 to RN50x64).
+
+    Hugging Face has no such tower and thus no name for its fields; they are called as in its ResNet.
+
+    Args:
+        depths: number of bottleneck blocks in each of the four stages.
+        embedding_size: width behind the stem; stage i is `4 * embedding_size * 2**i` wide.
+        num_attention_heads: heads of the pooling attention; must divide its width, `32 * embedding_size`.
+        projection_dim: width of the joint space, used where the tower stands alone.
+        num_channels: channels of a picture.
+        image_size: height and width of a picture, in pixels; a multiple of 32.
+
+    Raises:
+        ValueError: a value breaks a rule; the message names the field.
+
+    Source: Radford et al. 2021, section 2.4 and table 20; OpenAI's ModifiedResNet.
+    """
+
+    model_type: ClassVar[str] = "clip_resnet_model"
+    part: ClassVar[str] = "vision_config"
+
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    embedding_size: int = 64
+    num_attention_heads: int = 32
+    projection_dim: int = 1024
+    num_channels: int = 3
+    image_size: int = 224
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", tuple(self.depths))  # JSON has lists
+        _require_positive_int(
+            self, "embedding_size", "num_attention_heads", "projection_dim", "num_channels", "image_size"
+        )
+        _require(
+            len(self.depths) == 4 and all(isinstance(depth, int) and depth > 0 for depth in self.depths),
+            "depths",
+            "four positive integers",
+            self.depths,
+            "RN50 has (3, 4, 6, 3).",
+        )
+        _require(
+            self.embedding_size % 2 == 0,
+            "embedding_size",
+            "even",
+            self.embedding_size,
+            "The stem starts at half of it.",
+        )
+        _require(
+            self.hidden_size % self.num_attention_heads == 0,
+            "num_attention_heads",
+            f"a divisor of `32 * embedding_size` ({self.hidden_size})",
+            self.num_attention_heads,
+            "OpenAI's have half of `embedding_size`.",
+        )
+        _require(
+            self.image_size % 32 == 0,
+            "image_size",
+            "a multiple of 32",
+            self.image_size,
+            "The stages halve a picture five times.",
+        )
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the last stage."""
+        return 32 * self.embedding_size
+
+    @property
+    def num_patches(self) -> int:
+        """Number of places in the last feature map."""
+        return (self.image_size // 32) ** 2
+
+
 def merged_tower_dict(values: Mapping[str, Any], part: str) -> dict[str, Any]:
     """Returns one tower's fields from a full `config.json`, old spellings included.
 
@@ -295,7 +370,8 @@ class CLIPConfig(_JSONConfig):
 
     Args:
         text_config: a `CLIPTextConfig`, a dictionary of its fields, or None for the defaults.
-        vision_config: a `CLIPVisionConfig`, a dictionary of its fields, or None for the defaults.
+        vision_config: a `CLIPVisionConfig` or `CLIPResNetConfig`, a dictionary of its fields (the
+            latter's with its `model_type`), or None for the defaults.
         projection_dim: width of the joint space. It alone counts in `CLIPModel`; the towers' own
             `projection_dim` may differ in old files.
         logit_scale_init_value: initial logarithm of the factor on the cosine similarities.
@@ -314,7 +390,7 @@ class CLIPConfig(_JSONConfig):
     model_type: ClassVar[str] = "clip"
 
     text_config: CLIPTextConfig = dataclasses.field(default_factory=CLIPTextConfig)
-    vision_config: CLIPVisionConfig = dataclasses.field(default_factory=CLIPVisionConfig)
+    vision_config: CLIPVisionConfig | CLIPResNetConfig = dataclasses.field(default_factory=CLIPVisionConfig)
     projection_dim: int = 512
     logit_scale_init_value: float = 2.6592
     initializer_factor: float = 1.0
@@ -322,8 +398,26 @@ class CLIPConfig(_JSONConfig):
     def __post_init__(self) -> None:
         # Frozen dataclasses are set through object.__setattr__, here only to normalise the towers.
         object.__setattr__(self, "text_config", _as_tower(self.text_config, CLIPTextConfig))
-        object.__setattr__(self, "vision_config", _as_tower(self.vision_config, CLIPVisionConfig))
+        object.__setattr__(self, "vision_config", _as_tower(self.vision_config, CLIPVisionConfig, CLIPResNetConfig))
         _require_positive_int(self, "projection_dim")
+
+    @classmethod
+    def from_text_vision_configs(
+        cls, text_config: CLIPTextConfig, vision_config: CLIPVisionConfig | CLIPResNetConfig, **kwargs: Any
+    ) -> Self:
+        """Builds a configuration from its two towers, as in transformers 4.
+
+        Args:
+            text_config: the text tower.
+            vision_config: the image tower.
+            **kwargs: the other fields of `CLIPConfig`, such as `projection_dim`.
+
+        Example:
+            >>> text, vision = CLIPTextConfig(), CLIPVisionConfig()
+            >>> CLIPConfig.from_text_vision_configs(text, vision, projection_dim=64).projection_dim
+            64
+        """
+        return cls(text_config=text_config, vision_config=vision_config, **kwargs)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -337,14 +431,18 @@ class CLIPConfig(_JSONConfig):
         return {**super().to_dict(), **towers}
 
 
-def _as_tower(value: Any, tower: type[Any]) -> Any:
+def _as_tower(value: Any, *towers: type[Any]) -> Any:
+    """Returns a tower's configuration; a dictionary says by its `model_type` which, the first being the default."""
+    default = towers[0]
     if value is None:
-        return tower()
+        return default()
     if isinstance(value, Mapping):
-        return tower.from_dict(value)
-    if not isinstance(value, tower):
+        kind = value.get("model_type")
+        return next((tower for tower in towers if tower.model_type == kind), default).from_dict(value)
+    if not isinstance(value, towers):
+        names = " or ".join(tower.__name__ for tower in towers)
         raise TypeError(
-            f"`{tower.part}` must be a {tower.__name__} or a dictionary of its fields. "
-            f"Received: {tower.part}={value!r}. Build one with {tower.__name__}(...)."
+            f"`{default.part}` must be a {names} or a dictionary of its fields. "
+            f"Received: {default.part}={value!r}. Build one with {default.__name__}(...)."
         )
     return value
