@@ -14,9 +14,14 @@ _MODULE_OF = {
     "CLIPConfig": "tf_clip.configuration",
     "CLIPTextConfig": "tf_clip.configuration",
     "CLIPVisionConfig": "tf_clip.configuration",
+    "CLIPResNetConfig": "tf_clip.configuration",
     "CLIPModel": "tf_clip.models.clip",
     "CLIPTextEncoder": "tf_clip.models.text_encoder",
+    "CLIPTextModel": "tf_clip.models.text_encoder",
     "CLIPImageEncoder": "tf_clip.models.image_encoder",
+    "CLIPVisionModel": "tf_clip.models.image_encoder",
+    "CLIPResNetImageEncoder": "tf_clip.models.resnet_encoder",
+    "CLIPForImageClassification": "tf_clip.models.image_classification",
     "CLIPOutput": "tf_clip.models.outputs",
     "CLIPTokenizer": "tf_clip.preprocessing.tokenizer",
     "CLIPFeatureExtractorTF": "tf_clip.preprocessing.image",
@@ -31,7 +36,16 @@ _MODULE_OF = {
     "retrieval_metrics": "tf_clip.tasks.retrieval",
 }
 
-__all__ = sorted(_MODULE_OF)
+# The same classes under the names of transformers and tf_transformers.
+_ALIAS_OF = {
+    "CLIPEncoder": "CLIPModel",
+    "CLIPFeatureExtractor": "CLIPFeatureExtractorTF",
+    "CLIPImageConfig": "CLIPVisionConfig",
+    "CLIPTextModelWithProjection": "CLIPTextEncoder",
+    "CLIPVisionModelWithProjection": "CLIPImageEncoder",
+}
+
+__all__ = sorted([*_MODULE_OF, *_ALIAS_OF])
 
 if TYPE_CHECKING:
     from tf_clip.checkpoints.errors import CheckpointError as CheckpointError
@@ -55,6 +69,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ALIAS_OF:
+        return __getattr__(_ALIAS_OF[name])
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'tf_clip' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 HIDDEN_ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 """Names that `hidden_act` may take; `tf_clip.layers.activations` holds the functions."""
 
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+"""What `CLIPForImageClassification` can be trained for."""
+
 
 def _require(condition: bool, argument: str, rule: str, received: object, advice: str) -> None:
     if not condition:
@@ -76,6 +79,37 @@ def _require_tower(config: CLIPTextConfig | CLIPVisionConfig) -> None:
     )
 
 
+_OTHER_MODELS = {
+    "siglip": "SigLIP, whose towers are built otherwise",
+    "siglip2": "SigLIP 2, whose towers are built otherwise",
+    "siglip_text_model": "the text tower of SigLIP, which is built otherwise",
+    "siglip_vision_model": "the image tower of SigLIP, which is built otherwise",
+    "chinese_clip": "Chinese-CLIP, whose text tower is a BERT",
+    "clipseg": "CLIPSeg, which has a decoder behind CLIP",
+    "align": "ALIGN, whose towers are an EfficientNet and a BERT",
+    "altclip": "AltCLIP, whose text tower is an XLM-RoBERTa",
+    "blip": "BLIP, which is not CLIP",
+    "blip-2": "BLIP-2, which is not CLIP",
+    "vision-text-dual-encoder": "a pair of other encoders",
+}
+
+
+def _require_kind(cls: type[_JSONConfig], values: Mapping[str, Any], source: str) -> None:
+    """Checks that a `config.json` is of the kind of model that a class describes."""
+    model_type = values.get("model_type", cls.model_type)
+    described = _OTHER_MODELS.get(str(model_type), "another kind of model")
+    if model_type in (CLIPResNetConfig.model_type, CLIPVisionConfig.model_type):
+        described = "the other kind of image tower: load it with CLIPModel, CLIPImageEncoder (a transformer) or "
+        described += "CLIPResNetImageEncoder (a ResNet)"
+    _require(
+        model_type == cls.model_type,
+        "model_type",
+        f"{cls.model_type!r} for {cls.__name__}",
+        model_type,
+        f"{source} describes {described}.",
+    )
+
+
 class _JSONConfig:
     """Reading and writing shared by the three configurations."""
 
@@ -125,19 +159,21 @@ class _JSONConfig:
             values = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} must be valid JSON. Received: {error}. Download the file again.") from error
-        return cls.from_dict(cls._select_part(values, path))
+        return cls.from_checkpoint_dict(values, str(path))
 
     @classmethod
-    def _select_part(cls, values: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-        model_type = values.get("model_type", cls.model_type)
-        _require(
-            model_type == cls.model_type,
-            "model_type",
-            f"{cls.model_type!r} for {cls.__name__}",
-            model_type,
-            f"{path} describes another kind of model.",
-        )
-        return values
+    def from_checkpoint_dict(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Builds a configuration from a checkpoint's `config.json`, which may be of a larger model.
+
+        Args:
+            values: the parsed JSON object.
+            source: where it was found, for messages.
+
+        Raises:
+            ValueError: it describes another kind of model, or a value breaks a rule.
+        """
+        _require_kind(cls, values, source)
+        return cls.from_dict(values)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` into a folder, which is made when missing."""
@@ -152,10 +188,11 @@ class _TowerJSONConfig(_JSONConfig):
     part: ClassVar[str]
 
     @classmethod
-    def _select_part(cls, values: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    def from_checkpoint_dict(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Builds a configuration from a `config.json`; of a full CLIP model's, its part is taken."""
         if values.get("model_type") == CLIPConfig.model_type:
-            return merged_tower_dict(values, cls.part)
-        return super()._select_part(values, path)
+            values = merged_tower_dict(values, cls.part)
+        return super().from_checkpoint_dict(values, source)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -376,6 +413,12 @@ class CLIPConfig(_JSONConfig):
             `projection_dim` may differ in old files.
         logit_scale_init_value: initial logarithm of the factor on the cosine similarities.
         initializer_factor: factor on the projections' initial standard deviation.
+        logit_bias_init_value: initial value of a bias on the logits, or None for none; some OpenCLIP
+            checkpoints have one.
+        id2label: from class number to name, for `CLIPForImageClassification`; None stands for two
+            unnamed classes, as in transformers.
+        problem_type: `"regression"`, `"single_label_classification"` or
+            `"multi_label_classification"`; None lets the number of classes and the labels' dtype tell.
 
     Raises:
         ValueError: a value breaks a rule; the message names the field.
@@ -394,12 +437,37 @@ class CLIPConfig(_JSONConfig):
     projection_dim: int = 512
     logit_scale_init_value: float = 2.6592
     initializer_factor: float = 1.0
+    logit_bias_init_value: float | None = None
+    id2label: Mapping[int, str] | None = None
+    problem_type: str | None = None
 
     def __post_init__(self) -> None:
         # Frozen dataclasses are set through object.__setattr__, here only to normalise the towers.
         object.__setattr__(self, "text_config", _as_tower(self.text_config, CLIPTextConfig))
         object.__setattr__(self, "vision_config", _as_tower(self.vision_config, CLIPVisionConfig, CLIPResNetConfig))
         _require_positive_int(self, "projection_dim")
+        _require(
+            self.problem_type in (None, *PROBLEM_TYPES),
+            "problem_type",
+            f"None or one of {', '.join(PROBLEM_TYPES)}",
+            self.problem_type,
+            "None lets the labels tell.",
+        )
+        if self.id2label is not None:
+            labels = {int(number): str(label) for number, label in self.id2label.items()}  # JSON's keys are strings
+            _require(
+                sorted(labels) == list(range(len(labels))),
+                "id2label",
+                "numbered from 0 without gaps",
+                labels,
+                "Number the classes as the rows of the classifier's weights.",
+            )
+            object.__setattr__(self, "id2label", dict(sorted(labels.items())))
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes that `CLIPForImageClassification` tells apart."""
+        return 2 if self.id2label is None else len(self.id2label)
 
     @classmethod
     def from_text_vision_configs(
@@ -428,7 +496,13 @@ class CLIPConfig(_JSONConfig):
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as a JSON-ready dictionary, with `model_type` in each part."""
         towers = {"text_config": self.text_config.to_dict(), "vision_config": self.vision_config.to_dict()}
-        return {**super().to_dict(), **towers}
+        fields = {**super().to_dict(), **towers}
+        if self.id2label is not None:
+            fields["id2label"] = {str(number): label for number, label in self.id2label.items()}
+            fields["label2id"] = {label: number for number, label in self.id2label.items()}
+        # What most models do not have is not written, so that their files are transformers' own.
+        optional = ("logit_bias_init_value", "id2label", "problem_type")
+        return {name: value for name, value in fields.items() if name not in optional or value is not None}
 
 
 def _as_tower(value: Any, *towers: type[Any]) -> Any:

@@ -1,56 +1,86 @@
-"""Finds a checkpoint's folder: the shipped one, a local folder, or a download from the Hugging Face Hub."""
+"""Finds a checkpoint: the shipped one, a local folder or file, or a download from the Hugging Face Hub; and uploads."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from tf_clip.checkpoints import files
 
 SHIPPED = ("pictogram-clip",)
 """Names of the checkpoints that come with this package."""
 
-# Only what is read: never pickles, never code.
-_FILES = (
-    "config.json",
-    "model.safetensors",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-)
-
 
 def resolve(name_or_path: str | Path, revision: str | None = None) -> Path:
-    """Returns the local folder of a checkpoint, downloading it when it is a Hub id.
+    """Returns the local place of a checkpoint, downloading it when it is a Hub id.
 
     Args:
-        name_or_path: a shipped name (`"pictogram-clip"`), a local folder, or a Hub id such as
+        name_or_path: a shipped name (`"pictogram-clip"`), a local folder or file, or a Hub id such as
             `"openai/clip-vit-base-patch32"`. A folder wins over an id of the same spelling.
         revision: branch, tag or commit on the Hub.
 
     Returns:
-        The folder.
+        The folder, or the file.
 
     Raises:
-        FileNotFoundError: it is neither a folder nor a Hub id that can be had.
+        FileNotFoundError: it is neither a folder nor a file nor a Hub id that can be had.
     """
-    folder = Path(name_or_path)
-    if str(name_or_path) and folder.is_dir():
-        return folder
+    path = Path(name_or_path)
+    if str(name_or_path) and path.exists():
+        return path
     if str(name_or_path) in SHIPPED:
         return _shipped_folder(str(name_or_path))
     try:
-        return Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=list(_FILES)))
+        wanted = _needed_files(str(name_or_path), revision)
+        return Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=wanted))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(
-            f"`name_or_path` must be a shipped name ({', '.join(SHIPPED)}), an existing folder or a Hub id that "
-            f"can be downloaded. Received: name_or_path={str(name_or_path)!r}. Check the spelling and the network "
+            f"`name_or_path` must be a shipped name ({', '.join(SHIPPED)}), an existing folder or file, or a Hub id "
+            f"that can be downloaded. Received: name_or_path={str(name_or_path)!r}. Check the spelling and the network "
             f"({type(error).__name__}: {reason})"
         ) from error
+
+
+def _needed_files(name: str, revision: str | None) -> list[str] | None:
+    """Returns the files of a repository to download; None when only what was downloaded before can be had."""
+    try:
+        return files.needed(HfApi().list_repo_files(name, revision=revision))
+    except OfflineModeIsEnabled:
+        return None
+
+
+def upload(folder: str | Path, name: str, *, private: bool = False, message: str | None = None) -> str:
+    """Uploads a folder's files to a model repository on the Hub, which is made when missing.
+
+    Args:
+        folder: the folder.
+        name: the repository, such as `"someone/my-clip"`.
+        private: whether a new repository is seen by its owner alone.
+        message: the commit's message; None takes "Upload with tf_clip".
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        PermissionError: the Hub refuses: there is no token, or it may not write there.
+    """
+    api = HfApi()
+    try:
+        repository = api.create_repo(name, private=private, exist_ok=True).repo_id
+        commit = api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message=message or "Upload with tf_clip"
+        )
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code in (401, 403):
+            raise PermissionError(
+                f"`name` must be a repository you may write to. Received: name={name!r} "
+                f"({error.response.status_code}). Log in with `hf auth login`, or set HF_TOKEN."
+            ) from error
+        raise
+    return str(commit.commit_url)
 
 
 def _shipped_folder(name: str) -> Path:

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_clip.layers.interpolation import resize_positions
+
 
 @keras.saving.register_keras_serializable(package="tf_clip")
 class TextEmbeddings(keras.layers.Layer):
@@ -20,6 +22,8 @@ class TextEmbeddings(keras.layers.Layer):
 
     Call arguments:
         input_ids: int32 `[batch, length]`.
+        position_ids: int32 `[length]` or `[1 or batch, length]`, each below `max_position_embeddings`;
+            None counts from 0.
 
     Returns:
         float `[batch, length, hidden_size]`.
@@ -58,7 +62,7 @@ class TextEmbeddings(keras.layers.Layer):
         self.position_embedding.build()
         self.built = True
 
-    def call(self, input_ids: Any) -> Any:
+    def call(self, input_ids: Any, position_ids: Any = None) -> Any:
         """Embeds; see the class."""
         shape = tuple(input_ids.shape)
         if len(shape) != 2:
@@ -71,8 +75,9 @@ class TextEmbeddings(keras.layers.Layer):
                 f"`input_ids` must hold at most {self.max_position_embeddings} tokens a text. "
                 f"Received: input_ids.shape={shape}. Tokenize with truncation=True."
             )
-        positions = ops.arange(ops.shape(input_ids)[1], dtype="int32")
-        return self.token_embedding(input_ids) + self.position_embedding(positions)
+        if position_ids is None:
+            position_ids = ops.arange(ops.shape(input_ids)[1], dtype="int32")
+        return self.token_embedding(input_ids) + self.position_embedding(position_ids)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns `[batch, length, hidden_size]`."""
@@ -103,13 +108,14 @@ class VisionEmbeddings(keras.layers.Layer):
 
     Call arguments:
         pixel_values: float `[batch, height, width, channels]`, channels last.
+        interpolate_pos_encoding: whether pictures of any size are read, the positions stretched to theirs.
 
     Returns:
         float `[batch, 1 + patches, hidden_size]`; the class token is at index 0, the patches follow
         row by row.
 
     Raises:
-        ValueError: the pictures are not of `image_size`.
+        ValueError: the pictures are not of `image_size`, or smaller than a patch.
     """
 
     def __init__(
@@ -161,25 +167,53 @@ class VisionEmbeddings(keras.layers.Layer):
         self.position_embedding.build()
         self.built = True
 
-    def call(self, pixel_values: Any) -> Any:
+    def call(self, pixel_values: Any, interpolate_pos_encoding: bool = False) -> Any:
         """Embeds; see the class."""
-        expected = (self.image_size, self.image_size, self.num_channels)
-        shape = tuple(pixel_values.shape)
-        if len(shape) != 4 or any(got not in (None, want) for got, want in zip(shape[1:], expected, strict=True)):
-            raise ValueError(
-                f"`pixel_values` must have shape [batch, {expected[0]}, {expected[1]}, {expected[2]}], channels "
-                f"last. Received: pixel_values.shape={shape}. Let CLIPProcessor or CLIPFeatureExtractorTF make them."
-            )
-        patches = self.patch_embedding(pixel_values)
-        patches = ops.reshape(patches, (-1, self.num_patches, self.hidden_size))
+        self._require_size(tuple(pixel_values.shape), interpolate_pos_encoding)
+        patches_grid = self.patch_embedding(pixel_values)  # [batch, rows, columns, hidden_size]
+        grid = ops.shape(patches_grid)[1:3]
+        patches = ops.reshape(patches_grid, (-1, grid[0] * grid[1], self.hidden_size))
         class_token = ops.cast(ops.reshape(self.class_embedding, (1, 1, self.hidden_size)), patches.dtype)
         class_tokens = ops.repeat(class_token, ops.shape(patches)[0], axis=0)
         tokens = ops.concatenate([class_tokens, patches], axis=1)
-        return tokens + self.position_embedding(ops.arange(self.num_patches + 1, dtype="int32"))
+        side = self.image_size // self.patch_size
+        fits = not interpolate_pos_encoding or tuple(patches_grid.shape[1:3]) == (side, side)
+        return tokens + (self._positions() if fits else self._positions_stretched_to(grid))
+
+    def _require_size(self, shape: tuple[int | None, ...], interpolate_pos_encoding: bool) -> None:
+        size, channels = self.image_size, self.num_channels
+        if interpolate_pos_encoding:
+            fits = len(shape) == 4 and shape[3] in (None, channels)
+            fits = fits and all(side is None or side >= self.patch_size for side in shape[1:3])
+            wanted = f"[batch, height, width, {channels}], each side at least {self.patch_size}"
+        else:
+            fits = len(shape) == 4 and all(
+                got in (None, want) for got, want in zip(shape[1:], (size, size, channels), strict=True)
+            )
+            wanted = f"[batch, {size}, {size}, {channels}]"
+        if not fits:
+            raise ValueError(
+                f"`pixel_values` must have shape {wanted}, channels last. Received: pixel_values.shape={shape}. Let "
+                "CLIPProcessor or CLIPFeatureExtractorTF make them"
+                + ("." if interpolate_pos_encoding else ", or pass interpolate_pos_encoding=True for other sizes.")
+            )
+
+    def _positions(self) -> Any:
+        """Returns the class token's position and the patches', `[1 + patches, hidden_size]`."""
+        return self.position_embedding(ops.arange(self.num_patches + 1, dtype="int32"))
+
+    def _positions_stretched_to(self, grid: tuple[Any, Any]) -> Any:
+        """Returns the same for another number of rows and columns; the class token's stays."""
+        table = ops.cast(ops.convert_to_tensor(self.position_embedding.embeddings), "float32")
+        side = self.image_size // self.patch_size
+        patches = resize_positions(table[1:], (side, side), grid)
+        return ops.cast(ops.concatenate([table[:1], patches], axis=0), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns `[batch, 1 + patches, hidden_size]`."""
-        return (input_shape[0], self.num_patches + 1, self.hidden_size)
+        rows, columns = (side and side // self.patch_size for side in input_shape[1:3])
+        patches = None if rows is None or columns is None else 1 + rows * columns
+        return (input_shape[0], patches, self.hidden_size)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of `__init__`."""

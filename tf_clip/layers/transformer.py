@@ -12,12 +12,38 @@ from keras import ops
 
 from tf_clip.layers.activations import ACTIVATIONS
 
+ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa", "flash")
+"""How attention may be computed: in steps, by Keras's fused operation, or by a flash kernel."""
+
 # The score of hidden keys in the float32 softmax, where exp(-1e9) is exactly zero.
 HIDDEN_KEY_SCORE = -1e9
 
 
 def _normal(stddev: float) -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=stddev)
+
+
+def require_attention(attn_implementation: str, dropout: float = 0.0) -> None:
+    """Checks that this backend can compute attention in the way asked for.
+
+    Raises:
+        ValueError: the name is unknown, the backend has no flash kernel, or a fused kernel would have to drop weights.
+    """
+    if attn_implementation not in ATTENTION_IMPLEMENTATIONS:
+        raise ValueError(
+            f"`attn_implementation` must be one of {', '.join(ATTENTION_IMPLEMENTATIONS)}. "
+            f'Received: attn_implementation={attn_implementation!r}. Use "eager" if unsure.'
+        )
+    if attn_implementation == "flash" and keras.backend.backend() == "tensorflow":
+        raise ValueError(
+            "`attn_implementation` must be eager or sdpa on TensorFlow, which has no flash kernel. "
+            "Received: attn_implementation='flash'. Set KERAS_BACKEND to jax or torch, on a GPU, for it."
+        )
+    if attn_implementation != "eager" and dropout:
+        raise ValueError(
+            "`attn_implementation` must be eager for a model with `attention_dropout`: fused kernels drop none. "
+            f"Received: attn_implementation={attn_implementation!r}, attention_dropout={dropout}. Change one."
+        )
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
@@ -30,16 +56,23 @@ class Attention(keras.layers.Layer):
         dropout: share of attention weights dropped in training.
         in_proj_stddev: standard deviation of the initial q, k and v kernels.
         out_proj_stddev: standard deviation of the initial output kernel.
+        attn_implementation: one of `ATTENTION_IMPLEMENTATIONS`; all give the same result.
 
     Call arguments:
         x: float `[batch, length, hidden_size]`.
         visible: bool, broadcastable to `[batch, heads, length, length]`: which keys (last axis) each
             token may read. None shows all.
+        causal: whether a token reads only itself and what is before it.
+        output_attentions: whether the weights are returned as well; `"eager"` alone has them.
 
     Returns:
-        float `[batch, length, hidden_size]`.
+        float `[batch, length, hidden_size]`; with `output_attentions` a pair of it and the weights,
+        `[batch, heads, length, length]`.
 
-    Source: transformers' CLIPAttention, eager form: q is scaled, the softmax is in float32.
+    Raises:
+        ValueError: this backend, or a fused kernel, cannot do what is asked for.
+
+    Source: transformers' CLIPAttention. In the eager form q is scaled and the softmax is in float32.
     """
 
     def __init__(
@@ -49,14 +82,17 @@ class Attention(keras.layers.Layer):
         dropout: float = 0.0,
         in_proj_stddev: float = 0.02,
         out_proj_stddev: float = 0.02,
+        attn_implementation: str = "eager",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        require_attention(attn_implementation, dropout)
         self.hidden_size = hidden_size
         self.num_heads = num_heads
         self.dropout = dropout
         self.in_proj_stddev = in_proj_stddev
         self.out_proj_stddev = out_proj_stddev
+        self.attn_implementation = attn_implementation
         self.head_width = hidden_size // num_heads
         self.q_proj, self.k_proj, self.v_proj = (
             keras.layers.Dense(
@@ -75,26 +111,58 @@ class Attention(keras.layers.Layer):
             projection.build((None, None, self.hidden_size))
         self.built = True
 
-    def _split_heads(self, x: Any, length: Any) -> Any:
-        x = ops.reshape(x, (-1, length, self.num_heads, self.head_width))
-        return ops.transpose(x, (0, 2, 1, 3))  # [batch, heads, length, head_width]
-
-    def call(self, x: Any, visible: Any = None, training: bool | None = None) -> Any:
+    def call(
+        self,
+        x: Any,
+        visible: Any = None,
+        causal: bool = False,
+        output_attentions: bool = False,
+        training: bool | None = None,
+    ) -> Any:
         """Attends; see the class."""
         length = ops.shape(x)[1]
-        q = self._split_heads(self.q_proj(x) * self.head_width**-0.5, length)
-        k = self._split_heads(self.k_proj(x), length)
-        v = self._split_heads(self.v_proj(x), length)
+        heads = (-1, length, self.num_heads, self.head_width)
+        q, k, v = (ops.reshape(projection(x), heads) for projection in (self.q_proj, self.k_proj, self.v_proj))
+        if self.attn_implementation == "eager":
+            attended, weights = self._attend_in_steps(q, k, v, visible, causal, training)
+        elif output_attentions:
+            raise ValueError(
+                '`attn_implementation` must be "eager" for `output_attentions`: fused kernels never hold them. '
+                f"Received: attn_implementation={self.attn_implementation!r}. Load the model with "
+                'attn_implementation="eager".'
+            )
+        else:
+            attended, weights = self._attend_fused(q, k, v, visible, causal), None
+        output = self.out_proj(ops.reshape(attended, (-1, length, self.hidden_size)))
+        return (output, weights) if output_attentions else output
 
-        scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2)))  # [batch, heads, length, length]
+    def _attend_in_steps(
+        self, q: Any, k: Any, v: Any, visible: Any, causal: bool, training: bool | None
+    ) -> tuple[Any, Any]:
+        """Returns what the tokens read, `[batch, length, heads, head_width]`, and how much from where."""
+        q, k, v = (ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v))  # [batch, heads, length, head_width]
+        scores = ops.matmul(q * self.head_width**-0.5, ops.transpose(k, (0, 1, 3, 2)))
         scores = ops.cast(scores, "float32")
+        if causal:
+            positions = ops.arange(ops.shape(scores)[-1], dtype="int32")
+            earlier = ops.expand_dims(positions, 1) >= ops.expand_dims(positions, 0)
+            visible = earlier if visible is None else ops.logical_and(visible, earlier)
         if visible is not None:
             scores = ops.where(visible, scores, HIDDEN_KEY_SCORE)
         weights = ops.cast(ops.softmax(scores, axis=-1), v.dtype)
         weights = self.weight_dropout(weights, training=training)
+        return ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3)), weights
 
-        attended = ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3))
-        return self.out_proj(ops.reshape(attended, (-1, length, self.hidden_size)))
+    def _attend_fused(self, q: Any, k: Any, v: Any, visible: Any, causal: bool) -> Any:
+        return ops.dot_product_attention(
+            q,
+            k,
+            v,
+            mask=visible,
+            scale=self.head_width**-0.5,
+            is_causal=causal,
+            flash_attention=self.attn_implementation == "flash",
+        )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the input's shape."""
@@ -109,6 +177,7 @@ class Attention(keras.layers.Layer):
             "dropout": self.dropout,
             "in_proj_stddev": self.in_proj_stddev,
             "out_proj_stddev": self.out_proj_stddev,
+            "attn_implementation": self.attn_implementation,
         }
 
 
@@ -191,13 +260,15 @@ class EncoderLayer(keras.layers.Layer):
         layer_norm_eps: epsilon of the two layer norms.
         attention_dropout: share of attention weights dropped in training.
         initializer_factor: factor on the initial standard deviations.
+        attn_implementation: see `Attention`.
 
     Call arguments:
         x: float `[batch, length, hidden_size]`.
-        visible: see `Attention`.
+        visible, causal, output_attentions: see `Attention`.
 
     Returns:
-        float `[batch, length, hidden_size]`.
+        float `[batch, length, hidden_size]`; with `output_attentions` a pair of it and the weights,
+        `[batch, heads, length, length]`.
 
     Source: transformers' CLIPEncoderLayer and its initialisation.
     """
@@ -212,6 +283,7 @@ class EncoderLayer(keras.layers.Layer):
         layer_norm_eps: float = 1e-5,
         attention_dropout: float = 0.0,
         initializer_factor: float = 1.0,
+        attn_implementation: str = "eager",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -223,6 +295,7 @@ class EncoderLayer(keras.layers.Layer):
         self.layer_norm_eps = layer_norm_eps
         self.attention_dropout = attention_dropout
         self.initializer_factor = initializer_factor
+        self.attn_implementation = attn_implementation
 
         width_stddev = initializer_factor * hidden_size**-0.5
         depth_stddev = width_stddev * (2 * num_layers) ** -0.5
@@ -236,6 +309,7 @@ class EncoderLayer(keras.layers.Layer):
             dropout=attention_dropout,
             in_proj_stddev=depth_stddev,
             out_proj_stddev=width_stddev,
+            attn_implementation=attn_implementation,
             dtype=self.dtype_policy,
             name="self_attn",
         )
@@ -255,10 +329,26 @@ class EncoderLayer(keras.layers.Layer):
             layer.build((None, None, self.hidden_size))
         self.built = True
 
-    def call(self, x: Any, visible: Any = None, training: bool | None = None) -> Any:
+    def call(
+        self,
+        x: Any,
+        visible: Any = None,
+        causal: bool = False,
+        output_attentions: bool = False,
+        training: bool | None = None,
+    ) -> Any:
         """Runs the block; see the class."""
-        x = x + self.self_attn(self.layer_norm1(x), visible=visible, training=training)
-        return x + self.mlp(self.layer_norm2(x))
+        attended = self.self_attn(
+            self.layer_norm1(x),
+            visible=visible,
+            causal=causal,
+            output_attentions=output_attentions,
+            training=training,
+        )
+        attended, weights = attended if output_attentions else (attended, None)
+        x = x + attended
+        x = x + self.mlp(self.layer_norm2(x))
+        return (x, weights) if output_attentions else x
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the input's shape."""
@@ -276,4 +366,5 @@ class EncoderLayer(keras.layers.Layer):
             "layer_norm_eps": self.layer_norm_eps,
             "attention_dropout": self.attention_dropout,
             "initializer_factor": self.initializer_factor,
+            "attn_implementation": self.attn_implementation,
         }

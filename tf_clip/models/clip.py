@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 import keras
 from keras import ops
 
-from tf_clip.configuration import CLIPConfig
+from tf_clip.configuration import CLIPConfig, CLIPResNetConfig
 from tf_clip.losses import contrastive_loss
 from tf_clip.models.image_encoder import CLIPImageEncoder
 from tf_clip.models.outputs import CLIPOutput
-from tf_clip.models.pretrained import PretrainedModel
+from tf_clip.models.pretrained import PretrainedModel, variables_below
+from tf_clip.models.resnet_encoder import CLIPResNetImageEncoder
 from tf_clip.models.text_encoder import CLIPTextEncoder
 
 MAX_LOGIT_SCALE = math.log(100.0)
@@ -39,22 +40,31 @@ class CLIPModel(PretrainedModel, keras.Model):
 
     Args:
         config: a `CLIPConfig`, a dictionary of its fields, or None for the defaults.
+        attn_implementation: how the transformer towers compute attention: `"eager"`, `"sdpa"` (Keras's
+            fused operation) or `"flash"` (JAX and PyTorch, on a GPU). All give the same result.
+        gradient_checkpointing: whether training computes each transformer block a second time instead
+            of keeping what is inside it: less memory, more time.
 
     Call arguments:
-        input_ids: int32 `[num_texts, length]`; or a dictionary of the call arguments.
+        input_ids: int32 `[num_texts, length]`; or a dictionary of the arguments that are tensors.
         pixel_values: float32 `[num_images, height, width, 3]`, channels last, normalised.
         attention_mask: `[num_texts, length]`, 1 keeps a token; None keeps all.
+        position_ids: int32 `[length]` or `[1 or num_texts, length]`; None counts from 0.
         return_loss: adds the contrastive `loss`; needs as many images as texts.
-        training: whether attention dropout is on.
+        output_attentions: adds `attentions` to each tower's output; needs `attn_implementation="eager"`.
+        output_hidden_states: adds `hidden_states` to each tower's output.
+        interpolate_pos_encoding: reads pictures of any size, the positions stretched to theirs.
+        training: whether attention dropout is on, and a ResNet's norms use the batch's statistics.
 
     Returns:
         A `CLIPOutput` with `logits_per_image` `[num_images, num_texts]`, `logits_per_text`, its
         transpose, `text_embeds` and `image_embeds`, `[batch, projection_dim]` of unit length,
-        `text_model_output` and `vision_model_output` with each tower's `last_hidden_state` and
-        `pooler_output`, and `loss` when asked for.
+        `text_model_output` and `vision_model_output` with each tower's `last_hidden_state`,
+        `pooler_output` and what was asked for, and `loss` when asked for.
 
     Raises:
-        ValueError: one of `input_ids` and `pixel_values` is missing, or a shape does not fit.
+        ValueError: one of `input_ids` and `pixel_values` is missing, a shape does not fit, or a ResNet
+            is asked for attentions or for other picture sizes.
 
     Source: Radford et al. 2021; transformers' CLIPModel. The temperature is clamped in training as
     in the paper, which transformers does not do.
@@ -63,17 +73,25 @@ class CLIPModel(PretrainedModel, keras.Model):
     config_class = CLIPConfig
     weights_root = ""
 
-    def __init__(self, config: CLIPConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        config: CLIPConfig | dict[str, Any] | None = None,
+        *,
+        attn_implementation: str = "eager",
+        gradient_checkpointing: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        if not isinstance(config, CLIPConfig):
-            config = CLIPConfig.from_dict(config or {})
-        self.config = config
-        self.text_encoder = CLIPTextEncoder(
-            config.text_config, config.projection_dim, dtype=self.dtype_policy, name="text_encoder"
-        )
-        self.image_encoder = CLIPImageEncoder(
-            config.vision_config, config.projection_dim, dtype=self.dtype_policy, name="image_encoder"
-        )
+        self.config = config = self.as_config(config)
+        self.attn_implementation = attn_implementation
+        self.gradient_checkpointing = gradient_checkpointing
+        shared = {"projection_dim": config.projection_dim, "dtype": self.dtype_policy}
+        transformer = {"attn_implementation": attn_implementation, "gradient_checkpointing": gradient_checkpointing}
+        self.text_encoder = CLIPTextEncoder(config.text_config, **shared, **transformer, name="text_encoder")
+        if isinstance(config.vision_config, CLIPResNetConfig):
+            self.image_encoder = CLIPResNetImageEncoder(config.vision_config, **shared, name="image_encoder")
+        else:
+            self.image_encoder = CLIPImageEncoder(config.vision_config, **shared, **transformer, name="image_encoder")
         self.accuracy = keras.metrics.Mean(name="accuracy")
         self.build()
 
@@ -88,6 +106,14 @@ class CLIPModel(PretrainedModel, keras.Model):
             constraint=LogitScaleRange(),
             name="logit_scale",
         )
+        self.logit_bias = None
+        if self.config.logit_bias_init_value is not None:
+            self.logit_bias = self.add_weight(
+                shape=(),
+                dtype="float32",
+                initializer=keras.initializers.Constant(self.config.logit_bias_init_value),
+                name="logit_bias",
+            )
         self.built = True
 
     def __call__(
@@ -95,26 +121,59 @@ class CLIPModel(PretrainedModel, keras.Model):
         input_ids: Any = None,
         pixel_values: Any = None,
         attention_mask: Any = None,
+        position_ids: Any = None,
         return_loss: bool = False,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
         training: bool | None = None,
     ) -> CLIPOutput:
         """Compares; see the class."""
         if isinstance(input_ids, Mapping):
             inputs = dict(input_ids)
         else:
-            inputs = {"input_ids": input_ids, "pixel_values": pixel_values, "attention_mask": attention_mask}
-        inputs = {name: value for name, value in inputs.items() if value is not None}
-        return super().__call__(inputs, return_loss=return_loss, training=training)
+            inputs = {
+                "input_ids": input_ids,
+                "pixel_values": pixel_values,
+                "attention_mask": attention_mask,
+                "position_ids": position_ids,
+            }
+        return super().__call__(
+            {name: value for name, value in inputs.items() if value is not None},
+            return_loss=return_loss,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            training=training,
+        )
 
-    def call(self, inputs: Mapping[str, Any], return_loss: bool = False, training: bool | None = None) -> CLIPOutput:
+    def call(
+        self,
+        inputs: Mapping[str, Any],
+        return_loss: bool = False,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
+        training: bool | None = None,
+    ) -> CLIPOutput:
         """Compares what a dictionary of inputs holds; see the class."""
         _require_inputs(inputs)
-        texts = self.text_encoder(inputs["input_ids"], attention_mask=inputs.get("attention_mask"), training=training)
-        images = self.image_encoder(inputs["pixel_values"], training=training)
+        inside = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        texts = self.text_encoder(
+            inputs["input_ids"],
+            attention_mask=inputs.get("attention_mask"),
+            position_ids=inputs.get("position_ids"),
+            training=training,
+            **inside,
+        )
+        images = self.image_encoder(
+            inputs["pixel_values"],
+            training=training,
+            **self._image_options(interpolate_pos_encoding=interpolate_pos_encoding, **inside),
+        )
         text_embeds = unit_length(texts.pop("text_embeds"))
         image_embeds = unit_length(images.pop("image_embeds"))
-        scale = ops.cast(ops.exp(ops.convert_to_tensor(self.logit_scale)), text_embeds.dtype)
-        logits_per_text = ops.matmul(text_embeds, ops.transpose(image_embeds)) * scale
+        logits_per_text = self._logits(text_embeds, image_embeds)
         output = CLIPOutput(loss=contrastive_loss(logits_per_text)) if return_loss else CLIPOutput()
         output.update(
             logits_per_image=ops.transpose(logits_per_text),
@@ -126,28 +185,50 @@ class CLIPModel(PretrainedModel, keras.Model):
         )
         return output
 
-    def get_text_features(self, input_ids: Any, attention_mask: Any = None) -> Any:
+    def _logits(self, text_embeds: Any, image_embeds: Any) -> Any:
+        scale = ops.cast(ops.exp(ops.convert_to_tensor(self.logit_scale)), text_embeds.dtype)
+        logits = ops.matmul(text_embeds, ops.transpose(image_embeds)) * scale
+        if self.logit_bias is not None:
+            logits = logits + ops.cast(ops.convert_to_tensor(self.logit_bias), logits.dtype)
+        return logits
+
+    def _image_options(self, **options: bool) -> dict[str, bool]:
+        """Returns the options that the image tower has; a ResNet is asked for no more than it can do."""
+        if not isinstance(self.config.vision_config, CLIPResNetConfig):
+            return options
+        for name in ("output_attentions", "interpolate_pos_encoding"):
+            if options.pop(name):
+                raise ValueError(
+                    f"`{name}` must be False: the image tower is a ResNet, which has no transformer blocks. "
+                    f"Received: {name}=True. Call text_encoder for what the text tower has."
+                )
+        return options
+
+    def get_text_features(self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None) -> Any:
         """Encodes texts alone.
 
         Args:
             input_ids: int32 `[batch, length]`.
             attention_mask: `[batch, length]`, 1 keeps a token; None keeps all.
+            position_ids: int32 `[length]` or `[1 or batch, length]`; None counts from 0.
 
         Returns:
             float `[batch, projection_dim]`, **not** of unit length, as in transformers 4.
         """
-        return self.text_encoder(input_ids, attention_mask=attention_mask).text_embeds
+        return self.text_encoder(input_ids, attention_mask=attention_mask, position_ids=position_ids).text_embeds
 
-    def get_image_features(self, pixel_values: Any) -> Any:
+    def get_image_features(self, pixel_values: Any, interpolate_pos_encoding: bool = False) -> Any:
         """Encodes images alone.
 
         Args:
             pixel_values: float32 `[batch, height, width, 3]`, channels last, normalised.
+            interpolate_pos_encoding: reads pictures of any size, the positions stretched to theirs.
 
         Returns:
             float `[batch, projection_dim]`, **not** of unit length, as in transformers 4.
         """
-        return self.image_encoder(pixel_values).image_embeds
+        options = self._image_options(interpolate_pos_encoding=interpolate_pos_encoding, output_attentions=False)
+        return self.image_encoder(pixel_values, **options).image_embeds
 
     def compute_loss(
         self,
@@ -198,7 +279,17 @@ class CLIPModel(PretrainedModel, keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of `__init__`."""
-        return {**super().get_config(), "config": self.config.to_dict()}
+        return {
+            **super().get_config(),
+            "config": self.config.to_dict(),
+            "attn_implementation": self.attn_implementation,
+            "gradient_checkpointing": self.gradient_checkpointing,
+        }
+
+    def _variables_by_path(self) -> dict[str, Any]:
+        own = {variable.name: variable for variable in (self.logit_scale, self.logit_bias) if variable is not None}
+        towers = (self.text_encoder, self.image_encoder)
+        return {**own, **variables_below(towers[0], "text_encoder"), **variables_below(towers[1], "image_encoder")}
 
 
 def unit_length(embeds: Any) -> Any:
@@ -213,9 +304,9 @@ def _require_inputs(inputs: Mapping[str, Any]) -> None:
                 f"`{name}` must be given: CLIPModel compares texts with images. Received: {sorted(inputs)}. "
                 f"Use {other} to encode the other half alone."
             )
-    unknown = set(inputs) - {"input_ids", "pixel_values", "attention_mask"}
+    unknown = set(inputs) - {"input_ids", "pixel_values", "attention_mask", "position_ids"}
     if unknown:
         raise ValueError(
-            "`inputs` must hold only input_ids, pixel_values and attention_mask. "
+            "`inputs` must hold only input_ids, pixel_values, attention_mask and position_ids. "
             f"Received also: {sorted(unknown)}. Remove them."
         )

@@ -1,4 +1,4 @@
-"""`CLIPImageEncoder`: pixels to image embeddings."""
+"""The image towers: `CLIPVisionModel`, and `CLIPImageEncoder` with the projection into the joint space."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from tf_clip.models.tower import Tower
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
-class CLIPImageEncoder(Tower):
+class CLIPVisionModel(Tower):
     """Reads a picture as a row of patches and pools it at the class token.
 
-    Fed by `CLIPFeatureExtractorTF`; read by `CLIPModel`, a retrieval index or a Keras model of your own.
+    Fed by `CLIPFeatureExtractorTF`. Most uses want `CLIPImageEncoder`, which also projects into the joint space.
 
     Args:
         config: a `CLIPVisionConfig`, a dictionary of its fields, or None for the defaults.
-        projection_dim: width of the joint space; None takes `config.projection_dim`.
+        attn_implementation: `"eager"`, `"sdpa"` (Keras's fused operation) or `"flash"` (JAX and
+            PyTorch, on a GPU). All give the same result.
+        gradient_checkpointing: whether training computes each block a second time instead of
+            keeping what is inside it: less memory, more time.
 
     Call arguments:
         pixel_values: float32 `[batch, height, width, 3]`, channels last, normalised.
+        interpolate_pos_encoding: reads pictures of any size, the positions stretched to theirs.
+        output_hidden_states: adds `hidden_states`.
+        output_attentions: adds `attentions`; needs `attn_implementation="eager"`.
         training: whether attention dropout is on.
 
     Returns:
-        A `CLIPOutput` with `image_embeds` `[batch, projection_dim]`, **not** of unit length,
-        `last_hidden_state` `[batch, 1 + patches, hidden_size]` before the final norm, and
-        `pooler_output` `[batch, hidden_size]`.
+        A `CLIPOutput` with `last_hidden_state` `[batch, 1 + patches, hidden_size]` before the final
+        norm, `pooler_output` `[batch, hidden_size]`, and where asked for `hidden_states`, one more than
+        there are blocks, `[batch, 1 + patches, hidden_size]` each, and `attentions`, one a block,
+        `[batch, heads, 1 + patches, 1 + patches]`.
 
     Raises:
         ValueError: the pictures are not of `config.image_size`.
 
-    Source: transformers' CLIPVisionModelWithProjection, with channels last.
+    Source: transformers' CLIPVisionModel, with channels last.
     """
 
     config_class = CLIPVisionConfig
     weights_root = "image_encoder"
 
-    def __init__(
-        self,
-        config: CLIPVisionConfig | dict[str, Any] | None = None,
-        projection_dim: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(config, projection_dim, "visual_projection", **kwargs)
+    def __init__(self, config: CLIPVisionConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
         self.embeddings = VisionEmbeddings(
             self.config.image_size,
             self.config.patch_size,
@@ -69,10 +71,47 @@ class CLIPImageEncoder(Tower):
         self.embeddings.build((None, size, size, self.config.num_channels))
         self.build_on_width(self.pre_layernorm, self.post_layernorm)
 
-    def call(self, pixel_values: Any, training: bool | None = None) -> CLIPOutput:
+    def call(
+        self,
+        pixel_values: Any,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
+        training: bool | None = None,
+    ) -> CLIPOutput:
         """Encodes; see the class."""
-        x = self.pre_layernorm(self.embeddings(pixel_values))
-        for layer in self.encoder_layers:
-            x = layer(x, training=training)
-        pooled = self.post_layernorm(x[:, 0])
-        return CLIPOutput(image_embeds=self.projection(pooled), last_hidden_state=x, pooler_output=pooled)
+        x = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        x, inside = self.run_blocks(self.pre_layernorm(x), output_hidden_states, output_attentions, training)
+        return self.output(x, self.post_layernorm(x[:, 0]), inside)
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class CLIPImageEncoder(CLIPVisionModel):
+    """Encodes pictures into the space they share with texts; `CLIPVisionModelWithProjection` is the same class.
+
+    Fed by `CLIPFeatureExtractorTF`; read by `CLIPModel`, a retrieval index or a Keras model of your own.
+
+    Args:
+        config: a `CLIPVisionConfig`, a dictionary of its fields, or None for the defaults.
+        projection_dim: width of the joint space; None takes `config.projection_dim`.
+        **kwargs: `attn_implementation` and `gradient_checkpointing`, see `CLIPVisionModel`.
+
+    Call arguments:
+        As those of `CLIPVisionModel`.
+
+    Returns:
+        What `CLIPVisionModel` returns, and `image_embeds` `[batch, projection_dim]`, **not** of unit length.
+
+    Source: transformers' CLIPVisionModelWithProjection, with channels last.
+    """
+
+    projection_name = "visual_projection"
+    embeds_name = "image_embeds"
+
+    def __init__(
+        self,
+        config: CLIPVisionConfig | dict[str, Any] | None = None,
+        projection_dim: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(config, projection_dim=projection_dim, **kwargs)

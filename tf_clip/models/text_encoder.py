@@ -1,4 +1,4 @@
-"""`CLIPTextEncoder`: token ids to text embeddings."""
+"""The text towers: `CLIPTextModel`, and `CLIPTextEncoder` with the projection into the joint space."""
 
 from __future__ import annotations
 
@@ -17,42 +17,44 @@ LEGACY_EOS_TOKEN_ID = 2
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
-class CLIPTextEncoder(Tower):
+class CLIPTextModel(Tower):
     """Reads token ids from left to right and pools each text where it ends.
 
-    Fed by `CLIPTokenizer`; read by `CLIPModel`, a retrieval index or a Keras model of your own.
+    Fed by `CLIPTokenizer`. Most uses want `CLIPTextEncoder`, which also projects into the joint space.
 
     Args:
         config: a `CLIPTextConfig`, a dictionary of its fields, or None for the defaults.
-        projection_dim: width of the joint space; None takes `config.projection_dim`.
+        attn_implementation: `"eager"`, `"sdpa"` (Keras's fused operation) or `"flash"` (JAX and
+            PyTorch, on a GPU). All give the same result.
+        gradient_checkpointing: whether training computes each block a second time instead of
+            keeping what is inside it: less memory, more time.
 
     Call arguments:
         input_ids: int32 `[batch, length]`.
         attention_mask: `[batch, length]`, 1 keeps a token and 0 hides padding; None keeps all.
             Needed only for padding on the left: what follows the end of a text is never read.
+        position_ids: int32 `[length]` or `[1 or batch, length]`; None counts from 0.
+        output_hidden_states: adds `hidden_states`.
+        output_attentions: adds `attentions`; needs `attn_implementation="eager"`.
         training: whether attention dropout is on.
 
     Returns:
-        A `CLIPOutput` with `text_embeds` `[batch, projection_dim]`, **not** of unit length,
-        `last_hidden_state` `[batch, length, hidden_size]` after the final norm, and
-        `pooler_output` `[batch, hidden_size]`.
+        A `CLIPOutput` with `last_hidden_state` `[batch, length, hidden_size]` after the final norm,
+        `pooler_output` `[batch, hidden_size]`, and where asked for `hidden_states`, one more than there
+        are blocks, `[batch, length, hidden_size]` each, before the final norm, and `attentions`, one a
+        block, `[batch, heads, length, length]`.
 
     Raises:
         ValueError: `input_ids` is not of rank 2, or longer than `config.max_position_embeddings`.
 
-    Source: transformers' CLIPTextModelWithProjection.
+    Source: transformers' CLIPTextModel.
     """
 
     config_class = CLIPTextConfig
     weights_root = "text_encoder"
 
-    def __init__(
-        self,
-        config: CLIPTextConfig | dict[str, Any] | None = None,
-        projection_dim: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(config, projection_dim, "text_projection", **kwargs)
+    def __init__(self, config: CLIPTextConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
         self.embeddings = TextEmbeddings(
             self.config.vocab_size,
             self.config.max_position_embeddings,
@@ -71,26 +73,56 @@ class CLIPTextEncoder(Tower):
         self.embeddings.build((None, None))
         self.build_on_width(self.final_layer_norm)
 
-    def call(self, input_ids: Any, attention_mask: Any = None, training: bool | None = None) -> CLIPOutput:
+    def call(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        training: bool | None = None,
+    ) -> CLIPOutput:
         """Encodes; see the class."""
-        x = self.embeddings(input_ids)
-        visible = _visible_keys(ops.shape(input_ids)[1], attention_mask)
-        for layer in self.encoder_layers:
-            x = layer(x, visible=visible, training=training)
+        x = self.embeddings(input_ids, position_ids=position_ids)
+        visible = None
+        if attention_mask is not None:
+            # [batch, 1, 1, length]: the same keys for every head and every reading token
+            visible = ops.expand_dims(ops.cast(attention_mask, "bool"), (1, 2))
+        x, inside = self.run_blocks(x, output_hidden_states, output_attentions, training, visible=visible, causal=True)
         x = self.final_layer_norm(x)
-        pooled = _pool_at_end(x, input_ids, self.config.eos_token_id)
-        return CLIPOutput(text_embeds=self.projection(pooled), last_hidden_state=x, pooler_output=pooled)
+        return self.output(x, _pool_at_end(x, input_ids, self.config.eos_token_id), inside)
 
 
-def _visible_keys(length: Any, attention_mask: Any) -> Any:
-    """Returns which tokens each may read, earlier ones and itself: bool `[1 or batch, 1, length, length]`."""
-    positions = ops.arange(length, dtype="int32")
-    visible = ops.expand_dims(positions, 1) >= ops.expand_dims(positions, 0)
-    visible = ops.reshape(visible, (1, 1, length, length))
-    if attention_mask is not None:
-        kept_keys = ops.reshape(ops.cast(attention_mask, "bool"), (-1, 1, 1, length))
-        visible = ops.logical_and(visible, kept_keys)
-    return visible
+@keras.saving.register_keras_serializable(package="tf_clip")
+class CLIPTextEncoder(CLIPTextModel):
+    """Encodes texts into the space they share with images; `CLIPTextModelWithProjection` is the same class.
+
+    Fed by `CLIPTokenizer`; read by `CLIPModel`, a retrieval index or a Keras model of your own.
+
+    Args:
+        config: a `CLIPTextConfig`, a dictionary of its fields, or None for the defaults.
+        projection_dim: width of the joint space; None takes `config.projection_dim`.
+        **kwargs: `attn_implementation` and `gradient_checkpointing`, see `CLIPTextModel`.
+
+    Call arguments:
+        As those of `CLIPTextModel`.
+
+    Returns:
+        What `CLIPTextModel` returns, and `text_embeds` `[batch, projection_dim]`, **not** of unit length.
+
+    Source: transformers' CLIPTextModelWithProjection.
+    """
+
+    projection_name = "text_projection"
+    embeds_name = "text_embeds"
+
+    def __init__(
+        self,
+        config: CLIPTextConfig | dict[str, Any] | None = None,
+        projection_dim: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(config, projection_dim=projection_dim, **kwargs)
 
 
 def _pool_at_end(x: Any, input_ids: Any, eos_token_id: int) -> Any:

@@ -1,30 +1,58 @@
-"""What both towers are: a configuration, a stack of transformer blocks, and a projection into the joint space."""
+"""What both transformer towers are: a configuration, a stack of blocks, and maybe a projection into the joint space."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
-from tf_clip.layers.transformer import EncoderLayer
+from tf_clip.layers.transformer import EncoderLayer, require_attention
+from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.pretrained import PretrainedModel
 
 
 class Tower(PretrainedModel, keras.Model):
-    """Makes what `CLIPTextEncoder` and `CLIPImageEncoder` share; they add how input comes in and is pooled.
+    """Makes what the towers share; they add how input comes in and is pooled.
 
     Args:
         config: a tower's configuration, a dictionary of its fields, or None for the defaults.
-        projection_dim: width of the joint space; None takes `config.projection_dim`.
-        projection_name: what the projection is called.
+        attn_implementation: how attention is computed: `"eager"`, `"sdpa"` (Keras's fused operation) or
+            `"flash"` (JAX and PyTorch, on a GPU). All give the same result.
+        gradient_checkpointing: whether training computes each block a second time instead of
+            keeping what is inside it: less memory, more time.
+        projection_dim: width of the joint space, for the towers that have a projection; None takes
+            `config.projection_dim`.
     """
 
-    def __init__(self, config: Any, projection_dim: int | None, projection_name: str, **kwargs: Any) -> None:
+    # What the projection's result is called in the towers that have one.
+    embeds_name: ClassVar[str]
+
+    def __init__(
+        self,
+        config: Any = None,
+        *,
+        projection_dim: int | None = None,
+        attn_implementation: str = "eager",
+        gradient_checkpointing: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        if not isinstance(config, self.config_class):
-            config = self.config_class.from_dict(config or {})
+        config = self.as_config(config)
+        if self.projection_name is None and projection_dim is not None:
+            raise ValueError(
+                f"`projection_dim` must be None for {type(self).__name__}, which has no projection. Received: "
+                f"projection_dim={projection_dim}. CLIPTextEncoder and CLIPImageEncoder have one."
+            )
+        require_attention(attn_implementation, config.attention_dropout)
+        if gradient_checkpointing and config.attention_dropout:
+            raise ValueError(
+                "`gradient_checkpointing` must be False for a model with `attention_dropout`: the second computation "
+                "would drop other weights than the first, and the gradients would be wrong. Received: "
+                f"attention_dropout={config.attention_dropout}. Set one of the two to nothing."
+            )
         self.config = config
-        self.projection_dim = projection_dim or config.projection_dim
+        self.attn_implementation = attn_implementation
+        self.gradient_checkpointing = gradient_checkpointing
         self.encoder_layers = [
             EncoderLayer(
                 config.hidden_size,
@@ -35,30 +63,80 @@ class Tower(PretrainedModel, keras.Model):
                 layer_norm_eps=config.layer_norm_eps,
                 attention_dropout=config.attention_dropout,
                 initializer_factor=config.initializer_factor,
+                attn_implementation=attn_implementation,
                 dtype=self.dtype_policy,
                 name=f"layers_{index}",
             )
             for index in range(config.num_hidden_layers)
         ]
-        stddev = config.initializer_factor * config.hidden_size**-0.5
-        self.projection = keras.layers.Dense(
-            self.projection_dim,
-            use_bias=False,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=stddev),
-            dtype=self.dtype_policy,
-            name=projection_name,
-        )
+        if self.projection_name is not None:
+            self.projection_dim = projection_dim or config.projection_dim
+            stddev = config.initializer_factor * config.hidden_size**-0.5
+            self.projection = keras.layers.Dense(
+                self.projection_dim,
+                use_bias=False,
+                kernel_initializer=keras.initializers.RandomNormal(stddev=stddev),
+                dtype=self.dtype_policy,
+                name=self.projection_name,
+            )
 
     def layer_norm(self, name: str) -> keras.layers.LayerNormalization:
         """Returns a layer norm with the configuration's epsilon."""
         return keras.layers.LayerNormalization(epsilon=self.config.layer_norm_eps, dtype=self.dtype_policy, name=name)
 
     def build_on_width(self, *layers: keras.layers.Layer) -> None:
-        """Builds layers that read the residual stream."""
-        for layer in (*layers, *self.encoder_layers, self.projection):
+        """Builds layers that read the residual stream, the blocks and the projection."""
+        projection = () if self.projection_name is None else (self.projection,)
+        for layer in (*layers, *self.encoder_layers, *projection):
             layer.build((None, None, self.config.hidden_size))
         self.built = True
 
+    def run_blocks(
+        self,
+        x: Any,
+        output_hidden_states: bool,
+        output_attentions: bool,
+        training: bool | None,
+        **visibility: Any,
+    ) -> tuple[Any, CLIPOutput]:
+        """Sends the residual stream through all blocks.
+
+        Returns:
+            The stream, and `hidden_states` and `attentions` where asked for: tuples of one tensor a
+            block, the states' beginning with what the first block reads.
+        """
+        states, attentions = [x], []
+        for layer in self.encoder_layers:
+
+            def block(x: Any, layer: EncoderLayer = layer) -> Any:
+                return layer(x, output_attentions=output_attentions, training=training, **visibility)
+
+            x = keras.remat(block)(x) if self.gradient_checkpointing and training else block(x)
+            if output_attentions:
+                x, weights = x
+                attentions.append(weights)
+            states.append(x)
+        inside = CLIPOutput()
+        if output_hidden_states:
+            inside["hidden_states"] = tuple(states)
+        if output_attentions:
+            inside["attentions"] = tuple(attentions)
+        return x, inside
+
+    def output(self, last_hidden_state: Any, pooler_output: Any, inside: CLIPOutput) -> CLIPOutput:
+        """Puts together what the tower returns, the projected vector first."""
+        output = CLIPOutput()
+        if self.projection_name is not None:
+            output[self.embeds_name] = self.projection(pooler_output)
+        output.update(last_hidden_state=last_hidden_state, pooler_output=pooler_output, **inside)
+        return output
+
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of `__init__`."""
-        return {**super().get_config(), "config": self.config.to_dict(), "projection_dim": self.projection_dim}
+        return {
+            **super().get_config(),
+            "config": self.config.to_dict(),
+            "attn_implementation": self.attn_implementation,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            **({} if self.projection_name is None else {"projection_dim": self.projection_dim}),
+        }

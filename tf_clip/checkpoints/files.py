@@ -1,0 +1,61 @@
+"""What the files of a checkpoint are called, in each layout, and which of them are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+CONFIG = "config.json"
+OPENCLIP_CONFIG = "open_clip_config.json"
+# The files that weights may be in, the best first; each may also be cut up, with an index beside it.
+HUGGING_FACE_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack")
+OPENCLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")
+KERAS_HUB_WEIGHTS = ("model.weights.h5",)
+_BESIDE_WEIGHTS = (
+    CONFIG,
+    OPENCLIP_CONFIG,
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    # KerasHub's
+    "metadata.json",
+    "preprocessor.json",
+    "image_converter.json",
+    "assets/tokenizer/vocabulary.json",
+    "assets/tokenizer/merges.txt",
+)
+
+
+def index_of(weights: str) -> str:
+    """Returns the name of the index of a file of weights that is cut up."""
+    return f"{weights}.index.json"
+
+
+def best_weights(present: Collection[str]) -> str | None:
+    """Chooses the weights to read among the files of a folder or a repository.
+
+    Args:
+        present: the files' names.
+
+    Returns:
+        One of the names above, whole or cut up; Hugging Face's win over OpenCLIP's. None when there are none.
+    """
+    for name in (*HUGGING_FACE_WEIGHTS, *OPENCLIP_WEIGHTS, *KERAS_HUB_WEIGHTS):
+        if name in present or index_of(name) in present:
+            return name
+    return None
+
+
+def needed(present: Collection[str]) -> list[str]:
+    """Lists what has to be downloaded of a repository: never code, and weights in one format only."""
+    files = [name for name in _BESIDE_WEIGHTS if name in present]
+    weights = best_weights(present)
+    if weights is None:
+        return files
+    if weights in present:
+        return [*files, weights]
+    stem, _, suffix = weights.rpartition(".")
+    parts = [name for name in present if name.startswith(f"{stem}-") and name.endswith(f".{suffix}")]
+    return [*files, index_of(weights), *sorted(parts)]
