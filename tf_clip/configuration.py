@@ -137,6 +137,7 @@ class _JSONConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as a JSON-ready dictionary, with `model_type`."""
         fields = dataclasses.asdict(self)  # type: ignore[call-overload]
+        fields = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
         return {"model_type": self.model_type, **fields}
 
     @classmethod

@@ -82,7 +82,7 @@ class CLIPVisionModel(Tower):
         """Encodes; see the class."""
         x = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         x, inside = self.run_blocks(self.pre_layernorm(x), output_hidden_states, output_attentions, training)
-        return self.output(x, self.post_layernorm(x[:, 0]), inside)
+        return self.assemble(x, self.post_layernorm(x[:, 0]), inside)
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")

@@ -90,7 +90,7 @@ class CLIPTextModel(Tower):
             visible = ops.expand_dims(ops.cast(attention_mask, "bool"), (1, 2))
         x, inside = self.run_blocks(x, output_hidden_states, output_attentions, training, visible=visible, causal=True)
         x = self.final_layer_norm(x)
-        return self.output(x, _pool_at_end(x, input_ids, self.config.eos_token_id), inside)
+        return self.assemble(x, _pool_at_end(x, input_ids, self.config.eos_token_id), inside)
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")

@@ -123,7 +123,7 @@ class Tower(PretrainedModel, keras.Model):
             inside["attentions"] = tuple(attentions)
         return x, inside
 
-    def output(self, last_hidden_state: Any, pooler_output: Any, inside: CLIPOutput) -> CLIPOutput:
+    def assemble(self, last_hidden_state: Any, pooler_output: Any, inside: CLIPOutput) -> CLIPOutput:
         """Puts together what the tower returns, the projected vector first."""
         output = CLIPOutput()
         if self.projection_name is not None:
