@@ -136,9 +136,7 @@ def test_predict_is_refused_and_towers_predict(tiny_model, tiny_inputs):
     with pytest.raises(NotImplementedError, match="get_image_features and get_text_features"):
         tiny_model.predict(tiny_inputs)
     rows = tiny_model.image_encoder.predict(tiny_inputs["pixel_values"], batch_size=1, verbose=0)
-    assert_close(
-        rows["image_embeds"], tiny_model.get_image_features(tiny_inputs["pixel_values"]), atol=1e-5
-    )
+    assert_close(rows["image_embeds"], tiny_model.get_image_features(tiny_inputs["pixel_values"]), atol=1e-5)
 
 
 def test_fresh_weights_have_the_reference_spread():
@@ -166,7 +164,9 @@ def test_inside_states_are_those_of_each_block(tiny_model, tiny_inputs):
     assert_same(images.hidden_states[-1], images.last_hidden_state)
     assert_close(tiny_model.text_encoder.final_layer_norm(texts.hidden_states[-1]), texts.last_hidden_state, atol=1e-6)
     # The image tower's first block reads what it stores first.
-    assert_close(tiny_model.image_encoder.encoder_layers[0](images.hidden_states[0]), images.hidden_states[1], atol=1e-6)
+    assert_close(
+        tiny_model.image_encoder.encoder_layers[0](images.hidden_states[0]), images.hidden_states[1], atol=1e-6
+    )
     ahead = np.triu(np.ones((7, 7)), 1).astype(bool)
     assert array(texts.attentions[0])[..., ahead].max() == 0.0
 

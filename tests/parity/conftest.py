@@ -1,4 +1,4 @@
-"""The reference process, the checkpoints that it makes, and CLIP's real vocabulary."""
+"""The reference processes, ours on each backend, the checkpoints, and CLIP's real vocabulary."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from .measuring import MEASURED
+from .measuring import MEASURED, write_page
 
-SCRIPT = Path(__file__).with_name("reference.py")
+ROOT = Path(__file__).resolve().parents[2]
+BACKENDS = ("tensorflow", "jax", "torch")
 
 # Every width differs, heads do not divide evenly into 64s, MLPs are not 4 times as wide, 7 does not divide 30.
 ODD = {
@@ -45,41 +46,67 @@ ODD = {
     },
     "projection_dim": 24,
 }
+LEGACY_PACKAGES = Path(sys.prefix) / "transformers-4"
+# The head widths and MLPs of H/14 (80), g/14 (88, 4.36x) and bigG/14 (104, 4.92x), the exact and the tanh activations.
+WIDE = {
+    "text_config": {**ODD["text_config"], "hidden_size": 160, "intermediate_size": 641, "num_attention_heads": 2},
+    "vision_config": {
+        **ODD["vision_config"],
+        "hidden_size": 176,
+        "intermediate_size": 768,
+        "num_attention_heads": 2,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+    },
+    "projection_dim": 24,
+}
+WIDE["text_config"]["hidden_act"] = "gelu_pytorch_tanh"
 LEGACY = {**ODD, "text_config": {**ODD["text_config"], "eos_token_id": 2}}
-CONFIGS = {"vit_b_32": {"text_config": {}, "vision_config": {}}, "odd": ODD, "legacy_eos": LEGACY}
+CONFIGS = {"vit_b_32": {"text_config": {}, "vision_config": {}}, "odd": ODD, "wide_heads": WIDE, "legacy_eos": LEGACY}
 
 
 def pytest_configure() -> None:
-    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-    missing += [] if list(importlib.metadata.distributions(name="open-clip-torch")) else ["open-clip-torch"]
+    missing = [name for name in ("torch", "transformers", "keras_hub") if importlib.util.find_spec(name) is None]
+    for name in ("open-clip-torch", "openai-clip"):
+        missing += [] if list(importlib.metadata.distributions(name=name)) else [name]
+    missing += [] if LEGACY_PACKAGES.is_dir() else ["transformers 4"]
     if missing:
         # A comparison that skips itself would look like one that passed.
         raise pytest.UsageError(f"tests/parity needs {', '.join(missing)}: run `make parity`, which installs all.")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.section("largest differences from transformers and PyTorch")
+    terminalreporter.section("largest differences from the reference implementations")
     for label, (difference, bound) in MEASURED.items():
         terminalreporter.write_line(f"{label:<64} {difference:<7.2g} (at most {bound:g})")
 
 
-class Reference:
-    """`reference.py`, called by its commands.
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    # Part of the tests would leave part of the table.
+    if exitstatus == 0 and session.config.getoption("write_page"):
+        write_page(ROOT / "docs" / "parity.md")
+
+
+class Process:
+    """A script that runs a command for each JSON list it reads, kept for a whole session.
 
     Args:
+        script: its name in this folder.
         log: the file that takes its messages.
+        environment: variables set for it.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, script: str, log: Path, **environment: str) -> None:
+        self.backend = environment.get("KERAS_BACKEND", "")
         self._log = log
         with log.open("w") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), "serve"],
+                [sys.executable, str(Path(__file__).with_name(script))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env={**os.environ, "HF_HUB_OFFLINE": "1"},
+                env={**os.environ, "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
             )
 
     def __call__(self, *words: str | Path) -> None:
@@ -91,18 +118,29 @@ class Reference:
 
     def close(self) -> None:
         self._process.communicate()  # closes its input, which ends it
+        assert self._process.returncode == 0, self._log.read_text()[-4000:]
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
-    process = Reference(tmp_path_factory.mktemp("reference") / "log.txt")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """transformers 5, OpenCLIP and OpenAI's code, on PyTorch."""
+    process = Process("reference.py", tmp_path_factory.mktemp("reference") / "log.txt")
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """tf_clip, on one backend after the other."""
+    log = tmp_path_factory.mktemp(request.param) / "log.txt"
+    process = Process("library.py", log, KERAS_BACKEND=request.param, PYTHONPATH=str(ROOT))
     yield process
     process.close()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def without_torch() -> Iterator[None]:
-    """Fails when anything in this process, which runs all of tf_clip, has imported the reference."""
+    """Fails when anything in this process has imported the reference; library.py watches its own."""
     yield
     assert not {"torch", "transformers"} & set(sys.modules)
 
@@ -114,9 +152,13 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-page", action="store_true", help="write docs/parity.md from what was measured")
+
+
 @pytest.fixture(scope="session", params=CONFIGS)
 def checkpoint(
-    request: pytest.FixtureRequest, reference: Reference, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, reference: Process, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
     """A folder that transformers has saved a random CLIPModel in."""
     # The name is what the measured differences are listed under.

@@ -1,13 +1,34 @@
-"""What the comparisons share: a difference, its bound, and a record of both for the summary."""
+"""What the comparisons share: a difference, its bound, and a record of both for the summary and the page."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 MEASURED: dict[str, tuple[float, float]] = {}
 """From what was compared to the largest difference seen and the bound it must keep."""
+
+TABLE: dict[tuple[str, str, str], dict[str, float]] = {}
+"""From class, format and what was compared to the largest difference by backend."""
+
+# By the last part of a result's name, the number of a block left away. Embeddings inside CLIPModel have unit length.
+BOUNDS = {
+    "loss": 1e-5,
+    "image_embeds": 1e-5,
+    "text_embeds": 1e-5,
+    "logits": 1e-4,
+    "logits_per_image": 2e-4,
+    "logits_per_text": 2e-4,
+    "last_hidden_state": 1e-4,
+    "pooler_output": 1e-4,
+    "hidden_states": 1e-4,
+    "attentions": 1e-4,
+    "text_features": 1e-4,
+    "image_features": 1e-4,
+}
 
 
 def largest(ours: Any, theirs: Any) -> float:
@@ -23,3 +44,62 @@ def report(label: str, difference: float, bound: float) -> None:
     worst, _ = MEASURED.get(label, (0.0, bound))
     MEASURED[label] = (max(difference, worst), bound)
     assert difference <= bound, f"{label}: {difference:.2g} is more than {bound:g}"
+
+
+def compare(
+    row: tuple[str, str], backend: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], *, exactly: bool = True
+) -> None:
+    """Compares all results of two runs and records the largest difference of each kind.
+
+    Args:
+        row: the class and the format, or whatever else a row of the page is about.
+        backend: the column.
+        ours, theirs: results by name.
+        exactly: whether ours must have all of theirs; else those that both have are compared.
+    """
+    names = ours.keys() & theirs.keys()
+    assert names, (sorted(ours), sorted(theirs))
+    assert not exactly or names == theirs.keys(), sorted(theirs.keys() - names)
+    for name in sorted(names):
+        kind = next(part for part in reversed(name.split(".")) if not part.isdigit())
+        difference = largest(ours[name], theirs[name])
+        if kind == "loss":
+            # A loss of random models at a scale of 100 is tens, of which float32 keeps seven digits.
+            difference /= max(1.0, float(theirs[name]))
+        if kind.endswith("_embeds"):
+            # Outside CLIPModel they are not of unit length.
+            difference = largest(*(x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (ours[name], theirs[name])))
+        record(row, kind, backend, difference, BOUNDS[kind])
+
+
+def record(row: tuple[str, str], kind: str, backend: str, difference: float, bound: float) -> None:
+    """Records a difference for the page, too."""
+    cells = TABLE.setdefault((*row, kind), {})
+    cells[backend] = max(difference, cells.get(backend, 0.0))
+    report(f"{row[0]}, {row[1]}, {kind}, {backend}", difference, bound)
+
+
+PAGE = """# Parity: what was compared, and how far apart it was
+
+`make parity` makes each checkpoint with the library named, loads it here on each backend, runs both on the same
+inputs, and writes this page. Weights are random, every one of them moved from its initial value; `ViT-B/32` has the
+real model's size, the others are tiny with every width different. A cell is the largest absolute difference of any
+element (of embeddings, at unit length; of losses and gradients, relative to the largest), after the bound that
+fails the run. All in float32.
+
+"""
+
+
+def write_page(path: Path) -> None:
+    """Writes all that was recorded as tables, a section a class."""
+    backends = ("tensorflow", "jax", "torch")
+    lines = [PAGE]
+    for title in dict.fromkeys(key[0] for key in TABLE):
+        lines.append(
+            f"## {title}\n\n| from | compared | bound | TensorFlow | JAX | PyTorch |\n|---|---|---|---|---|---|\n"
+        )
+        for (_, source, kind), cells in ((key, cells) for key, cells in TABLE.items() if key[0] == title):
+            shown = " | ".join(f"{cells[name]:.0e}" if name in cells else "" for name in backends)
+            lines.append(f"| {source} | `{kind}` | {BOUNDS.get(kind, 1e-4):g} | {shown} |\n")
+        lines.append("\n")
+    path.write_text("".join(lines).rstrip() + "\n", encoding="utf-8")

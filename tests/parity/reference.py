@@ -1,20 +1,21 @@
-"""Runs transformers and PyTorch, in a process of their own, so that tf_clip is seen to need neither.
+"""Runs transformers, OpenCLIP and OpenAI's code on PyTorch, in a process of their own: tf_clip needs none of them.
 
-python reference.py make KIND FOLDER CONFIG.json                save a random model
-python reference.py run KIND FOLDER INPUTS.npz OUTPUTS.npz      load a checkpoint, save what it returns
-python reference.py gradients FOLDER INPUTS.npz OUTPUTS.npz     the same for the loss and its gradients
-python reference.py make_processor FOLDER VOCABULARY.json       save a CLIPProcessor
-python reference.py tokenize FOLDER TEXTS.json IDS.json         load it, save token ids, whole and cut to 77
-python reference.py pixels FOLDER PICTURES OUTPUTS.npz          load it, save the pixel values of PICTURES/*.png
-python reference.py serve                                       read such commands from stdin, a JSON list a line
+Each command below is a list of words, read from stdin as JSON, a line each; see the functions for their words.
 """
 
+from __future__ import annotations
+
 import functools
+import importlib.machinery
+import importlib.metadata
+import importlib.util
 import json
 import sys
 import traceback
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,21 +24,70 @@ from PIL import Image
 
 CONFIGS = {
     "CLIPModel": transformers.CLIPConfig,
+    "CLIPForImageClassification": transformers.CLIPConfig,
+    "CLIPTextModel": transformers.CLIPTextConfig,
     "CLIPTextModelWithProjection": transformers.CLIPTextConfig,
+    "CLIPVisionModel": transformers.CLIPVisionConfig,
     "CLIPVisionModelWithProjection": transformers.CLIPVisionConfig,
 }
 
 
 def make(kind: str, folder: str, config: str) -> None:
+    """Saves a random model of transformers."""
     torch.manual_seed(0)
     model = getattr(transformers, kind)(CONFIGS[kind](**json.loads(Path(config).read_text())))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Fresh norms and biases are ones and zeros, which would hide a swapped or forgotten one.
-            parameter.add_(0.02 * torch.randn_like(parameter))
-        if kind == "CLIPModel":
-            model.logit_scale.fill_(float(np.log(100.0)))  # as in every published checkpoint
+    disturb(model)
     model.save_pretrained(folder)
+
+
+def disturb(model: torch.nn.Module) -> None:
+    """Moves every weight: fresh norms and biases are ones and zeros, which would hide a swapped or forgotten one."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name == "logit_scale":
+                parameter.fill_(float(np.log(100.0)))  # as in every published checkpoint
+            else:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.add_(0.1 * torch.randn_like(buffer))
+            elif name.endswith("running_var"):
+                buffer.add_(torch.rand_like(buffer))
+
+
+def to_bin(folder: str, target: str, parts: str) -> None:
+    """Writes a folder of transformers again as pytorch_model.bin, whole or cut in parts, with what old files had."""
+    weights = transformers.CLIPModel.from_pretrained(folder, dtype=torch.float32).state_dict()
+    length = weights["text_model.embeddings.position_embedding.weight"].shape[0]
+    weights["text_model.embeddings.position_ids"] = torch.arange(length)[None]
+    Path(target).mkdir()
+    (Path(target) / "config.json").write_text((Path(folder) / "config.json").read_text())
+    if int(parts) == 1:
+        torch.save(weights, Path(target) / "pytorch_model.bin")
+        return
+    weight_map = {}
+    for part in range(int(parts)):
+        name = f"pytorch_model-{part + 1:05d}-of-{int(parts):05d}.bin"
+        some = dict(list(weights.items())[part :: int(parts)])
+        torch.save(some, Path(target) / name)
+        weight_map.update(dict.fromkeys(some, name))
+    (Path(target) / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def to_shards(folder: str, target: str, size: str) -> None:
+    """Writes a folder of transformers again as several safetensors files."""
+    transformers.CLIPModel.from_pretrained(folder, dtype=torch.float32).save_pretrained(target, max_shard_size=size)
+
+
+def to_version_4(kind: str, folder: str, target: str) -> None:
+    """Writes a tower that was saved alone again with the prefixes of version 4."""
+    model = load(kind, folder)
+    prefix = {"CLIPTextModel": "text_model.", "CLIPVisionModel": "vision_model."}[kind]
+    Path(target).mkdir()
+    (Path(target) / "config.json").write_text((Path(folder) / "config.json").read_text())
+    torch.save(
+        {prefix + name: tensor for name, tensor in model.state_dict().items()}, Path(target) / "pytorch_model.bin"
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -59,21 +109,140 @@ def tensors_of(inputs: str) -> dict[str, torch.Tensor]:
     return {name: tensor if tensor.is_floating_point() else tensor.long() for name, tensor in tensors.items()}
 
 
+def flat(output: Any, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Returns every tensor of an output, tuples by their numbers."""
+    results = {}
+    for name, value in output.items():
+        if torch.is_tensor(value):
+            results[prefix + name] = value
+        elif isinstance(value, tuple):
+            results.update({f"{prefix}{name}.{index}": part for index, part in enumerate(value)})
+    return results
+
+
 @torch.no_grad()
-def run(kind: str, folder: str, inputs: str, outputs: str) -> None:
-    model, tensors = load(kind, folder), tensors_of(inputs)
-    pairs = len(tensors.get("input_ids", ())) == len(tensors.get("pixel_values", ()))
-    output = model(**tensors, return_loss=True) if pairs else model(**tensors)
-    results = {name: value for name, value in output.items() if torch.is_tensor(value)}
-    if kind == "CLIPModel":
+def run(kind: str, folder: str, inputs: str, outputs: str, options: str = "{}") -> None:
+    """Loads a checkpoint with transformers and saves what it returns."""
+    model, tensors, chosen = load(kind, folder), tensors_of(inputs), json.loads(options)
+    if kind != "CLIPModel":
+        results = flat(model(**tensors, **chosen))
+    else:
+        pairs = len(tensors["input_ids"]) == len(tensors["pixel_values"])
+        results = flat(model(**tensors, **chosen, return_loss=pairs))
         pixels = tensors.pop("pixel_values")
+        stretch = {"interpolate_pos_encoding": chosen.pop("interpolate_pos_encoding", False)}
         # CLIPModel's own outputs hold the projected vector under this name; the towers' hold the pooled state.
-        for side, states in (("text", model.text_model(**tensors)), ("vision", model.vision_model(pixels))):
-            results[f"{side}_last_hidden_state"] = states.last_hidden_state
-            results[f"{side}_pooler_output"] = states.pooler_output
+        results.update(flat(model.text_model(**tensors, **chosen), "text."))
+        results.update(flat(model.vision_model(pixels, **chosen, **stretch), "vision."))
         results["text_features"] = model.get_text_features(**tensors).pooler_output
-        results["image_features"] = model.get_image_features(pixels).pooler_output
+        results["image_features"] = model.get_image_features(pixels, **stretch).pooler_output
     np.savez(outputs, **{name: value.numpy() for name, value in results.items()})
+
+
+class _StandIn(type):
+    def __getattr__(cls, name: str) -> str:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return name
+
+
+class _Module(types.ModuleType):
+    """Stands for a module whose names are looked up at import and never used by a model."""
+
+    __path__: list[str] = []  # noqa: RUF012 - what makes a package of it
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _StandIn(name, (), {})
+
+
+@functools.cache
+def open_clip() -> types.ModuleType:
+    """Imports OpenCLIP without torchvision and ftfy: its models use neither, and no build without CUDA is to be had."""
+    for name in ("torchvision", "torchvision.ops", "torchvision.ops.misc", "torchvision.transforms", "ftfy"):
+        sys.modules[name] = module = _Module(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    sys.modules["torchvision.transforms.functional"] = functional = _Module("torchvision.transforms.functional")
+    sys.modules["torchvision.transforms"].functional = functional  # type: ignore[attr-defined]
+    import open_clip
+
+    return open_clip
+
+
+@functools.cache
+def openai() -> types.ModuleType:
+    """Imports the file of OpenAI's package that has the models; the rest needs torchvision."""
+    (path,) = [file.locate() for file in importlib.metadata.files("openai-clip") or [] if file.name == "model.py"]
+    spec = importlib.util.spec_from_file_location("openai_model", str(path))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@torch.no_grad()
+def make_openai(target: str, arguments: str, inputs: str, outputs: str) -> None:
+    """Saves OpenAI's model with random weights as they published theirs, and what it returns in float32."""
+    torch.manual_seed(0)
+    model = openai().CLIP(**json.loads(Path(arguments).read_text()))
+    disturb(model)
+    openai().convert_weights(model)  # to float16
+    tensors = tensors_of(inputs)
+    sizes = {"input_resolution": tensors["pixel_values"].shape[-1], "context_length": model.context_length}
+    for name, size in {**sizes, "vocab_size": model.vocab_size}.items():
+        delattr(model, name) if hasattr(model, name) else None
+        model.register_buffer(name, torch.tensor(size))
+    example = (tensors["pixel_values"].half(), tensors["input_ids"])
+    traced = torch.jit.trace(model.eval(), example, check_trace=False)
+    Path(target).mkdir()
+    traced.save(Path(target) / "model.pt")
+    save_features(model.float(), tensors, outputs)
+
+
+@torch.no_grad()
+def make_openclip(target: str, file: str, config: str, inputs: str, outputs: str) -> None:
+    """Saves a random model of OpenCLIP under one of its files' names, and what it returns."""
+    torch.manual_seed(0)
+    described = json.loads(Path(config).read_text())
+    arguments = dict(described["model_cfg"])
+    kind = open_clip().CustomTextCLIP if arguments.pop("custom_text", False) else open_clip().CLIP
+    model = kind(**arguments).eval()
+    disturb(model)
+    path = Path(target) / file
+    Path(target).mkdir()
+    (Path(target) / "open_clip_config.json").write_text(json.dumps(described))
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    elif path.suffix == ".pt":  # a training checkpoint of several processes
+        weights = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+        torch.save({"epoch": 3, "state_dict": weights, "optimizer": {}}, path)
+    else:
+        torch.save(model.state_dict(), path)
+    save_features(model, tensors_of(inputs), outputs)
+
+
+@torch.no_grad()
+def run_openclip(folder: str, inputs: str, outputs: str) -> None:
+    """Loads what tf_clip wrote with OpenCLIP, strictly, and saves what it returns."""
+    from safetensors.torch import load_file
+
+    described = json.loads((Path(folder) / "open_clip_config.json").read_text())
+    model = open_clip().CLIP(**described["model_cfg"]).eval()
+    model.load_state_dict(load_file(Path(folder) / "open_clip_model.safetensors"), strict=True)
+    save_features(model, tensors_of(inputs), outputs)
+
+
+def save_features(model: Any, tensors: dict[str, torch.Tensor], outputs: str) -> None:
+    text, image = model.encode_text(tensors["input_ids"]), model.encode_image(tensors["pixel_values"])
+    text_embeds, image_embeds = (x / x.norm(dim=-1, keepdim=True) for x in (text, image))
+    logits = model.logit_scale.exp() * text_embeds @ image_embeds.T
+    if getattr(model, "logit_bias", None) is not None:
+        logits = logits + model.logit_bias
+    results = {"text_features": text, "image_features": image, "text_embeds": text_embeds, "image_embeds": image_embeds}
+    np.savez(outputs, logits_per_text=logits.numpy(), **{name: value.numpy() for name, value in results.items()})
 
 
 def gradients(folder: str, inputs: str, outputs: str) -> None:
@@ -131,8 +300,12 @@ def serve() -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (make, run, gradients, make_processor, tokenize, pixels, serve)
+    function.__name__: function
+    for function in (
+        *(make, to_bin, to_shards, to_version_4, run, gradients, make_processor, tokenize, pixels),
+        *(make_openai, make_openclip, run_openclip),
+    )
 }
 
 if __name__ == "__main__":
-    COMMANDS[sys.argv[1]](*sys.argv[2:])
+    serve()

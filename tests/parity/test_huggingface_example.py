@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .conftest import Reference
+from .conftest import Process
 from .measuring import largest, report
 
 EXAMPLE = """
@@ -55,7 +55,7 @@ def compare(label: str, bound: float, name: Path, picture: Path) -> None:
 
 @pytest.mark.parametrize("checkpoint", ["vit_b_32"], indirect=True)
 def test_with_a_random_checkpoint(
-    checkpoint: Path, vocabulary: Path, reference: Reference, pytestconfig: pytest.Config
+    checkpoint: Path, vocabulary: Path, reference: Process, pytestconfig: pytest.Config
 ) -> None:
     reference("make_processor", checkpoint, vocabulary)
     picture = pytestconfig.rootpath / "examples" / "pictures" / "owl.png"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor, CLIPTokenizer
 
-from .conftest import Reference
+from .conftest import Process
 from .measuring import largest, report
 
 EDGES = [
@@ -107,7 +107,7 @@ def pictures() -> dict[str, Image.Image]:
 
 @pytest.fixture(scope="module", params=["saved there", "saved here"])
 def saved(
-    request: pytest.FixtureRequest, vocabulary: Path, reference: Reference, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, vocabulary: Path, reference: Process, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A processor's folder, which both libraries read: `tokenizer.json` from there, `vocab.json` from here."""
     folder = tmp_path_factory.mktemp("processor") / request.param
@@ -128,7 +128,7 @@ def processor(saved: Path) -> CLIPProcessor:
     return CLIPProcessor.from_pretrained(saved)
 
 
-def tokenized_there(reference: Reference, saved: Path, sample: list[str]) -> dict[str, Any]:
+def tokenized_there(reference: Process, saved: Path, sample: list[str]) -> dict[str, Any]:
     """Returns what transformers makes of texts: whole, cut to 77 tokens, and padded too."""
     (saved / "texts.json").write_text(json.dumps(sample))
     reference("tokenize", saved, saved / "texts.json", saved / "ids.json")
@@ -136,7 +136,7 @@ def tokenized_there(reference: Reference, saved: Path, sample: list[str]) -> dic
 
 
 @pytest.fixture(scope="module")
-def rows(saved: Path, reference: Reference) -> dict[str, Any]:
+def rows(saved: Path, reference: Process) -> dict[str, Any]:
     return tokenized_there(reference, saved, texts())
 
 
@@ -166,7 +166,7 @@ def test_token_ids(saved: Path, processor: CLIPProcessor, rows: dict[str, Any], 
         pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="TensorFlow's Unicode tables are older")),
     ],
 )
-def test_every_character(saved: Path, processor: CLIPProcessor, reference: Reference, newer: bool) -> None:
+def test_every_character(saved: Path, processor: CLIPProcessor, reference: Process, newer: bool) -> None:
     """Inside a word, alone, and before punctuation; planes 3 to 13 hold hardly anything yet."""
     codes = [*range(0xD800), *range(0xE000, 0x32400), *range(0xE0000, 0xE0200)]
     sample = [f"a{chr(code)}b {chr(code)} {chr(code)}." for code in codes if is_newer(code) == newer]
@@ -175,7 +175,7 @@ def test_every_character(saved: Path, processor: CLIPProcessor, reference: Refer
     compare_rows(label, sample, got, tokenized_there(reference, saved, sample)["whole"]["input_ids"])
 
 
-def test_pixels(saved: Path, processor: CLIPProcessor, reference: Reference) -> None:
+def test_pixels(saved: Path, processor: CLIPProcessor, reference: Process) -> None:
     made = pictures()
     folder = saved / "pictures"
     folder.mkdir()

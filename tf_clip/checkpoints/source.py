@@ -115,7 +115,7 @@ def _finished(
             notes.append("the configuration was read from the weights' shapes, with heads of 64")
         tensors = openai.to_hugging_face(tensors, str(path))
     elif layout.startswith(("TensorFlow", "Flax")):
-        tensors = channels_last.to_hugging_face(tensors)
+        tensors = channels_last.to_hugging_face(tensors, str(path))
     else:
         _refuse_other_models(path, tensors)
         kept = without_ignored(tensors)

@@ -1,0 +1,79 @@
+"""Reads the tensors of HDF5 files (`tf_model.h5`, `model.weights.h5`), one at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from tf_clip.checkpoints.errors import CheckpointError
+from tf_clip.checkpoints.stored import Array, StoredTensor
+
+# What h5py raises on files that are broken in one way or another.
+_BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+# A compressed dataset may unfold to this many times the file; weights compress to no less than a tenth.
+_MAX_EXPANSION = 64
+_MAX_DEPTH = 64
+
+
+def read_hdf5_file(path: str | Path) -> dict[str, StoredTensor]:
+    """Lists the datasets of a file by their full names, such as `clip/text_model/.../kernel:0`.
+
+    Links are not followed: an external one would read another file.
+
+    Raises:
+        CheckpointError: the file is broken or cut short, links to another place, or a dataset is no array of numbers.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    try:
+        with h5py.File(path, "r") as file:
+            _collect(file, "", tensors, Path(path), 0)
+    except _BROKEN as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is not a whole HDF5 file: {error}. Download it again.") from error
+    return tensors
+
+
+def _collect(group: Any, prefix: str, tensors: dict[str, StoredTensor], path: Path, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise CheckpointError(f"{path} must hold groups at most {_MAX_DEPTH} deep. Do not trust this file.")
+    for name in group:
+        full = f"{prefix}{name}"
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise CheckpointError(
+                f"{path} must hold its tensors itself. Received: {full}, a link. Do not trust this file."
+            )
+        part = group[name]
+        if isinstance(part, h5py.Group):
+            _collect(part, f"{full}/", tensors, path, depth + 1)
+        elif isinstance(part, h5py.Dataset):
+            tensors[full] = _stored(part, full, path)
+
+
+def _stored(dataset: Any, name: str, path: Path) -> StoredTensor:
+    if dataset.external or dataset.is_virtual:
+        raise CheckpointError(
+            f"{path} must hold its tensors itself. Received: {name}, kept in another file. Do not trust it."
+        )
+    if dataset.dtype.kind not in "fiub" or dataset.shape is None:
+        raise CheckpointError(
+            f"{path} must hold numbers. Received: {name} as {dataset.dtype}. Convert the checkpoint again."
+        )
+    room = path.stat().st_size * (_MAX_EXPANSION if dataset.chunks else 1)
+    if dataset.size * dataset.dtype.itemsize > room:
+        raise CheckpointError(
+            f"{path} must be large enough for its tensors. Received: {name} of shape {list(dataset.shape)} in a file "
+            f"of {path.stat().st_size} bytes. Download it again."
+        )
+
+    def load() -> Array:
+        try:
+            with h5py.File(path, "r") as file:
+                array: Array = file[name][()]
+        except _BROKEN as error:
+            raise CheckpointError(f"{path} is not a whole HDF5 file: {error}. Download it again.") from error
+        return array
+
+    return StoredTensor(tuple(dataset.shape), str(dataset.dtype), load)
