@@ -115,7 +115,66 @@ def test_info_says_what_it_is(run):
     _, out, _ = run("info", "--json")
     facts = json.loads(out)
     assert facts["embedding width"] == 28
-    assert "3 layers of 32, 20 px in patches of 5" in facts["image encoder"]
+    assert "3 layers of 32, quick_gelu, 20 px in patches of 5" in facts["image encoder"]
+    assert facts["format"] == "safetensors"
+    assert facts["odd"] == []
+    assert facts["GFLOPs per text of 16"] == 0.0003208
+    assert facts["temperature"] == "logits are cosine similarities x 14.28"
+
+
+def test_info_says_what_is_odd(run, tiny_checkpoint, tiny_model):
+    tiny_model.save_pretrained(tiny_checkpoint, dtype="float16")
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 2
+    config["text_config"]["num_hidden_layers"] = 1
+    (tiny_checkpoint / "config.json").write_text(json.dumps(config))
+    odd = json.loads(run("info", "--json")[1])["odd"]
+    assert odd[0] == "weights are stored as float16"
+    assert odd[1].startswith("eos_token_id is 2")
+    assert odd[2].startswith("the files hold") and odd[2].endswith("it will not load")
+    assert "weights are stored as float16; eos_token_id is 2" in run("info")[1]
+
+
+def test_models_lists_what_is_published(capsys):
+    assert main(["models", "dfn5b", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in rows] == ["apple/DFN5B-CLIP-ViT-H-14", "apple/DFN5B-CLIP-ViT-H-14-378"]
+    assert rows[0]["parameters"] == 986_109_441
+    assert main(["models", "openai"]) == 0
+    shown = capsys.readouterr().out
+    assert "openai/clip-vit-base-patch32" in shown and "151 M" in shown
+    assert main(["models", "nothing"]) == 2
+
+
+@pytest.mark.parametrize("form", ["hf", "openclip"])
+def test_convert_and_use(run, capsys, tiny_checkpoint, tmp_path, form):
+    assert main(["convert", str(tiny_checkpoint), str(tmp_path / "there"), "--to", form]) == 0
+    capsys.readouterr()
+    facts = json.loads(run("info", "--json", model=tmp_path / "there")[1])
+    assert facts["parameters"] == json.loads(run("info", "--json")[1])["parameters"]
+    assert facts["preprocessing"].startswith("to 20x20 px")
+    from tf_clip import CLIPModel
+
+    ours, theirs = (CLIPModel.from_pretrained(tmp_path / name) for name in ("there", tiny_checkpoint.name))
+    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    capsys.readouterr()
+    assert main(["convert", str(tiny_checkpoint), str(tmp_path / "there"), "--to", form]) == 2
+    assert "`DST` must be new or an empty folder" in capsys.readouterr().err
+
+
+def test_convert_to_keras_and_from_a_tower(capsys, tiny_checkpoint, tiny_model, tmp_path):
+    import keras
+
+    assert main(["convert", str(tiny_checkpoint), str(tmp_path / "x.keras"), "--to", "keras"]) == 0
+    assert keras.saving.load_model(tmp_path / "x.keras").count_params() == tiny_model.count_params()
+    assert main(["convert", str(tiny_checkpoint), str(tmp_path / "y"), "--to", "keras"]) == 2
+    tiny_model.text_encoder.save_pretrained(tmp_path / "tower")
+    assert main(["convert", str(tmp_path / "tower"), str(tmp_path / "half"), "--to", "hf", "--dtype", "float16"]) == 0
+    errors = capsys.readouterr().err
+    assert "no preprocessor_config.json was written" in errors and "no tokenizer was written" in errors
+    assert main(["convert", str(tmp_path / "tower"), str(tmp_path / "other"), "--to", "openclip"]) == 2
+    assert "must be a whole CLIP model" in capsys.readouterr().err
 
 
 def test_bad_pictures_are_reported_and_the_rest_is_done(run, pictures):
@@ -169,7 +228,7 @@ def test_a_folder_without_pictures_is_named(run, tmp_path):
 def test_a_missing_model_is_named(run, pictures, model):
     status, _, err = run("classify", pictures, "--labels", "a", model=model)
     assert status == 2
-    assert "`name_or_path` must be a shipped name (pictogram-clip), an existing folder or a Hub id" in err
+    assert "`name_or_path` must be a shipped name (pictogram-clip), an existing folder or file, or a Hub id" in err
 
 
 def test_a_broken_model_lists_what_is_wrong(run, pictures, tiny_checkpoint):

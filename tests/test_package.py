@@ -17,7 +17,7 @@ PACKAGE = ROOT / "tf_clip"
 # Each may import from those before it; siblings of one line may not import each other.
 LAYERS = [
     {"configuration"},
-    {"layers", "losses", "checkpoints"},
+    {"layers", "losses", "checkpoints", "cost", "registry"},
     {"preprocessing"},  # reads checkpoint folders
     {"models"},
     {"tasks", "training"},

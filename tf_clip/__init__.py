@@ -34,6 +34,7 @@ _MODULE_OF = {
     "embed_texts": "tf_clip.tasks.embedding",
     "pairs_dataset": "tf_clip.training.data",
     "retrieval_metrics": "tf_clip.tasks.retrieval",
+    "known_models": "tf_clip.registry",
 }
 
 # The same classes under the names of transformers and tf_transformers.
@@ -50,22 +51,34 @@ __all__ = sorted([*_MODULE_OF, *_ALIAS_OF])
 if TYPE_CHECKING:
     from tf_clip.checkpoints.errors import CheckpointError as CheckpointError
     from tf_clip.configuration import CLIPConfig as CLIPConfig
+    from tf_clip.configuration import CLIPResNetConfig as CLIPResNetConfig
     from tf_clip.configuration import CLIPTextConfig as CLIPTextConfig
     from tf_clip.configuration import CLIPVisionConfig as CLIPVisionConfig
     from tf_clip.losses import contrastive_loss as contrastive_loss
     from tf_clip.models.clip import CLIPModel as CLIPModel
+    from tf_clip.models.image_classification import CLIPForImageClassification as CLIPForImageClassification
     from tf_clip.models.image_encoder import CLIPImageEncoder as CLIPImageEncoder
+    from tf_clip.models.image_encoder import CLIPVisionModel as CLIPVisionModel
     from tf_clip.models.outputs import CLIPOutput as CLIPOutput
+    from tf_clip.models.resnet_encoder import CLIPResNetImageEncoder as CLIPResNetImageEncoder
     from tf_clip.models.text_encoder import CLIPTextEncoder as CLIPTextEncoder
+    from tf_clip.models.text_encoder import CLIPTextModel as CLIPTextModel
     from tf_clip.preprocessing.image import CLIPFeatureExtractorTF as CLIPFeatureExtractorTF
     from tf_clip.preprocessing.processor import CLIPProcessor as CLIPProcessor
     from tf_clip.preprocessing.tokenizer import CLIPTokenizer as CLIPTokenizer
+    from tf_clip.registry import known_models as known_models
     from tf_clip.tasks.embedding import embed_images as embed_images
     from tf_clip.tasks.embedding import embed_texts as embed_texts
     from tf_clip.tasks.retrieval import retrieval_metrics as retrieval_metrics
     from tf_clip.tasks.zero_shot import class_embeddings as class_embeddings
     from tf_clip.tasks.zero_shot import class_probabilities as class_probabilities
     from tf_clip.training.data import pairs_dataset as pairs_dataset
+
+    CLIPEncoder = CLIPModel
+    CLIPFeatureExtractor = CLIPFeatureExtractorTF
+    CLIPImageConfig = CLIPVisionConfig
+    CLIPTextModelWithProjection = CLIPTextEncoder
+    CLIPVisionModelWithProjection = CLIPImageEncoder
 
 
 def __getattr__(name: str) -> Any:

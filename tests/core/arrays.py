@@ -9,7 +9,7 @@ from keras import ops
 
 
 def array(tensor: Any) -> np.ndarray:
-    """Returns the tensor's values, half precision as float32; PyTorch's tensors do not turn into arrays by themselves."""
+    """Returns the tensor's values, half precision as float32; PyTorch's need more than numpy does."""
     tensor = ops.convert_to_tensor(tensor)
     values = ops.convert_to_numpy(ops.cast(tensor, "float32") if "float" in str(tensor.dtype) else tensor)
     return np.asarray(values)

@@ -64,7 +64,7 @@ def make(kind: str, config: str, folder: str, dtype: str = "float32") -> None:
             variable.assign(np.log(100.0))
         elif "seed_generator" not in variable.path:
             moved = 0.02 * generator.normal(size=variable.shape)
-            variable.assign(variable.numpy() + np.abs(moved).astype("float32"))
+            variable.assign(variable.numpy() + moved.astype("float32"))
     model.save_pretrained(folder, dtype=dtype)
 
 

@@ -73,7 +73,7 @@ def _misfits(
         wanted, found = source.file_shape(tuple(variable.shape)), tensors[source.name].shape
         # TensorFlow-era and some OpenCLIP files store the one number of logit_scale with shape (1,).
         if found != wanted and not (wanted == () and found == (1,)):
-            failures.append(f"shape: {source.name} is {list(found)}, the config's model needs {list(wanted)}")
+            failures.append(f"shape: {source.name} is {list(found)}, the model needs {list(wanted)}")
     if not partial:
         used = {source.name for source in sources.values()}
         failures += [f"left over: {name}" for name in sorted(set(tensors) - used)]

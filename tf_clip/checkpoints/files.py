@@ -1,8 +1,13 @@
-"""What the files of a checkpoint are called, in each layout, and which of them are needed."""
+"""What the files of a checkpoint are called, in each layout, which of them are needed, and how JSON is read."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from tf_clip.checkpoints.errors import CheckpointError
 
 CONFIG = "config.json"
 OPENCLIP_CONFIG = "open_clip_config.json"
@@ -59,3 +64,18 @@ def needed(present: Collection[str]) -> list[str]:
     stem, _, suffix = weights.rpartition(".")
     parts = [name for name in present if name.startswith(f"{stem}-") and name.endswith(f".{suffix}")]
     return [*files, index_of(weights), *sorted(parts)]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a file that holds one JSON object.
+
+    Raises:
+        CheckpointError: it holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} must be valid JSON. Received: {error}. Download the file again.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} must hold a JSON object. Received: {type(values).__name__}. Download it again.")
+    return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from tf_clip.checkpoints import files
 
@@ -33,8 +33,7 @@ def resolve(name_or_path: str | Path, revision: str | None = None) -> Path:
     if str(name_or_path) in SHIPPED:
         return _shipped_folder(str(name_or_path))
     try:
-        wanted = _needed_files(str(name_or_path), revision)
-        return Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=wanted))
+        return _download(str(name_or_path), revision)
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(
@@ -44,12 +43,20 @@ def resolve(name_or_path: str | Path, revision: str | None = None) -> Path:
         ) from error
 
 
-def _needed_files(name: str, revision: str | None) -> list[str] | None:
-    """Returns the files of a repository to download; None when only what was downloaded before can be had."""
+def resolve_folder(name_or_path: str | Path, revision: str | None = None) -> Path:
+    """Returns the folder of a checkpoint, also where `resolve` would return a file in it."""
+    path = resolve(name_or_path, revision)
+    return path if path.is_dir() else path.parent
+
+
+def _download(name: str, revision: str | None) -> Path:
     try:
-        return files.needed(HfApi().list_repo_files(name, revision=revision))
-    except OfflineModeIsEnabled:
-        return None
+        wanted = files.needed(HfApi().list_repo_files(name, revision=revision))
+    except (HfHubHTTPError, HFValidationError):
+        raise
+    except Exception:  # no network, each way of which has an error of its own: what was downloaded before may do
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
 
 
 def upload(folder: str | Path, name: str, *, private: bool = False, message: str | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,7 +71,7 @@ def read_preset(folder: str | Path) -> tuple[dict[str, Any], dict[str, StoredTen
         CheckpointError: it is no preset of CLIP, or its weights have tensors that CLIP does not have.
     """
     folder = Path(folder)
-    described = json.loads((folder / files.CONFIG).read_text(encoding="utf-8"))
+    described = files.read_json(folder / files.CONFIG)
     if described["class_name"] != "CLIPBackbone":
         raise CheckpointError(
             f"{folder} must be a preset of CLIPBackbone. Received: {described['class_name']}. tf_clip reads CLIP alone."

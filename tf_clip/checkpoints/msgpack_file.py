@@ -15,7 +15,7 @@ import msgpack
 import numpy as np
 
 from tf_clip.checkpoints.errors import CheckpointError
-from tf_clip.checkpoints.stored import Array, StoredTensor
+from tf_clip.checkpoints.stored import Array, StoredTensor, numpy_dtype
 
 _ARRAY, _SCALAR = 1, 3  # Flax's kinds of extension values; both hold the same
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
@@ -123,7 +123,7 @@ class _Reader:
             raise CheckpointError(
                 f"{self._path} must hold arrays of numbers. Received: {dtype!r}, {shape}. Save it again."
             )
-        if math.prod(shape) * _dtype(dtype).itemsize != end - start or end > self._size:
+        if math.prod(shape) * numpy_dtype(dtype).itemsize != end - start or end > self._size:
             raise CheckpointError(
                 f"{self._path} must hold its arrays whole. Received: {end - start} bytes for shape {list(shape)} of "
                 f"{dtype}. Download it again."
@@ -177,16 +177,8 @@ class _Loader:
         self._path, self._start, self._shape, self._dtype = path, start, shape, dtype
 
     def __call__(self) -> Array:
-        dtype, count = _dtype(self._dtype), math.prod(self._shape)
+        dtype, count = numpy_dtype(self._dtype), math.prod(self._shape)
         array: Array = np.fromfile(self._path, np.uint8, count * dtype.itemsize, offset=self._start)
         if array.size != count * dtype.itemsize:
             raise CheckpointError(f"{self._path} has become shorter while it was read. Download it again.")
         return array.view(dtype).reshape(self._shape)
-
-
-def _dtype(name: str) -> np.dtype[Any]:
-    if name == "bfloat16":
-        import ml_dtypes  # comes with TensorFlow and JAX; numpy alone has no such dtype
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)

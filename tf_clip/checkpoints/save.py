@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from tf_clip.checkpoints import files, openai, openclip
 from tf_clip.checkpoints.assign import Variable
 from tf_clip.checkpoints.huggingface import source_tensor
-from tf_clip.checkpoints.stored import Array
+from tf_clip.checkpoints.stored import Array, numpy_dtype
 
 WEIGHTS_FILE = files.HUGGING_FACE_WEIGHTS[0]
 STORED_DTYPES = ("float32", "float16", "bfloat16")
@@ -103,11 +103,7 @@ def _stored_dtype(dtype: str) -> np.dtype[Any]:
         raise ValueError(
             f"`dtype` must be one of {STORED_DTYPES}. Received: dtype={dtype!r}. Choose float32 if unsure."
         )
-    if dtype == "bfloat16":
-        import ml_dtypes  # comes with TensorFlow and JAX; numpy alone has no such dtype
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(dtype)
+    return numpy_dtype(dtype)
 
 
 def _bytes(size: int | str) -> int:

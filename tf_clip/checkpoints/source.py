@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,7 +24,7 @@ class Checkpoint:
     """What a checkpoint holds, whatever its format.
 
     Args:
-        path: the folder or file.
+        path: the file of weights, or its index.
         layout: the format, in words.
         config: Hugging Face's `config.json`, parsed.
         tensors: by Hugging Face's names and in its layout, still in their files.
@@ -54,10 +53,10 @@ def read_checkpoint(path: str | Path, config: Mapping[str, Any] | None = None) -
     path = Path(path)
     if path.is_file():
         return _read_single_file(path, config)
-    described = read_json(path / files.CONFIG) if (path / files.CONFIG).is_file() else {}
+    described = files.read_json(path / files.CONFIG) if (path / files.CONFIG).is_file() else {}
     if keras_hub.is_preset(described):
         own, tensors = keras_hub.read_preset(path)
-        return Checkpoint(path, "KerasHub preset", config or own, tensors)
+        return Checkpoint(path / files.KERAS_HUB_WEIGHTS[0], "KerasHub preset", config or own, tensors)
     weights = files.best_weights({file.name for file in path.iterdir()})
     if (path / files.OPENCLIP_CONFIG).is_file() and weights not in files.HUGGING_FACE_WEIGHTS:
         return _read_openclip(path, config)
@@ -72,7 +71,7 @@ def read_checkpoint(path: str | Path, config: Mapping[str, Any] | None = None) -
             f"Received: folder={str(path)!r}. Download the weights, too."
         )
     tensors, layout = _read_weights(path, weights)
-    return _finished(path, layout, config or described, tensors)
+    return _finished(_file_of(path, weights), layout, config or described, tensors)
 
 
 def _read_single_file(path: Path, config: Mapping[str, Any] | None) -> Checkpoint:
@@ -80,13 +79,13 @@ def _read_single_file(path: Path, config: Mapping[str, Any] | None) -> Checkpoin
     if config is None and (beside / files.OPENCLIP_CONFIG).is_file():
         return _read_openclip(beside, None, path)
     if config is None and (beside / files.CONFIG).is_file():
-        config = read_json(beside / files.CONFIG)
+        config = files.read_json(beside / files.CONFIG)
     tensors, layout = _read_file(path)
     return _finished(path, layout, config, tensors)
 
 
 def _read_openclip(folder: Path, config: Mapping[str, Any] | None, weights: Path | None = None) -> Checkpoint:
-    described = read_json(folder / files.OPENCLIP_CONFIG)
+    described = files.read_json(folder / files.OPENCLIP_CONFIG)
     source = str(folder / files.OPENCLIP_CONFIG)
     # First the description: for another architecture its error says more than the tensors' would.
     openclip.to_config(described, source)
@@ -98,10 +97,11 @@ def _read_openclip(folder: Path, config: Mapping[str, Any] | None, weights: Path
                 f"Received: folder={str(folder)!r}. Download the weights, too."
             )
         tensors, layout = _read_weights(folder, name)
+        weights = _file_of(folder, name)
     else:
         tensors, layout = _read_file(weights)
     own = openclip.to_config(described, source, has_logit_bias="logit_bias" in tensors)
-    return _finished(folder, f"OpenCLIP, {layout}", config or own, tensors)
+    return _finished(weights, f"OpenCLIP, {layout}", config or own, tensors)
 
 
 def _finished(
@@ -162,12 +162,16 @@ def _refuse_other_models(path: Path, tensors: Mapping[str, StoredTensor]) -> Non
             )
 
 
+def _file_of(folder: Path, name: str) -> Path:
+    return folder / name if (folder / name).is_file() else folder / files.index_of(name)
+
+
 def _read_weights(folder: Path, name: str) -> tuple[dict[str, StoredTensor], str]:
     """Reads one file of weights, or all that its index names."""
     if (folder / name).is_file():
         return _read_file(folder / name)
     index = folder / files.index_of(name)
-    weight_map = read_json(index).get("weight_map")
+    weight_map = files.read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(
             f"{index} must have a `weight_map` from tensors to files. Received none. Download it again."
@@ -202,18 +206,3 @@ def _read_file(path: Path) -> tuple[dict[str, StoredTensor], str]:
         f"{path} must be a .safetensors, .bin, .pt, .pth, .ckpt, .h5 or .msgpack file. Received: {path.name}. "
         "Pass a file of weights, or the folder that it lies in."
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        CheckpointError: it is not one.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path} must be valid JSON. Received: {error}. Download the file again.") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} must hold a JSON object. Received: {type(values).__name__}. Download it again.")
-    return values

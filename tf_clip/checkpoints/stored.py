@@ -45,3 +45,13 @@ class StoredTensor:
 
 StoredTensors: TypeAlias = Mapping[str, StoredTensor]
 """From a tensor's name to the tensor."""
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Returns a dtype by its name; numpy alone has no `"bfloat16"`."""
+    if name != "bfloat16":
+        return np.dtype(name)
+    import ml_dtypes  # comes with TensorFlow and JAX
+
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype

@@ -28,7 +28,7 @@ from tf_clip.checkpoints.restricted_unpickler import (
     shown,
     unpickle,
 )
-from tf_clip.checkpoints.stored import Array, StoredTensor
+from tf_clip.checkpoints.stored import Array, StoredTensor, numpy_dtype
 
 _ZIP_START = b"PK\x03\x04"
 # The number 0x1950a86a20f9469cfc6c as a pickle of its own, then the version 1001.
@@ -134,7 +134,7 @@ def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, _Extent]]:
     extents = {}
     for storage in storages.values():
         extents[storage.key] = extent = _entry_extent(file, entries, f"{roots[0]}data/{storage.key}")
-        needed = storage.size * _dtype(storage.dtype).itemsize
+        needed = storage.size * numpy_dtype(storage.dtype).itemsize
         if extent.length < needed:
             raise Refused(f"needs {needed} bytes of storage {shown(storage.key)} but has {extent.length}. {_DAMAGED}")
     return content, extents
@@ -187,7 +187,7 @@ def _read_legacy(file: BinaryIO) -> tuple[Any, dict[str, _Extent]]:
         storage = storages[key]
         file.seek(offset)
         (size,) = struct.unpack("<q", file.read(8))
-        extents[key] = extent = _Extent(offset + 8, storage.size * _dtype(storage.dtype).itemsize)
+        extents[key] = extent = _Extent(offset + 8, storage.size * numpy_dtype(storage.dtype).itemsize)
         offset = extent.offset + extent.length
         if size != storage.size or offset > end:
             raise Refused(f"is cut off or damaged at storage {shown(key)} of {storage.size} elements. {_DAMAGED}")
@@ -269,7 +269,7 @@ def _span(view: TensorView) -> int:
 
 
 def _stored(path: Path, view: TensorView, extent: _Extent) -> StoredTensor:
-    dtype = _dtype(view.storage.dtype)
+    dtype = numpy_dtype(view.storage.dtype)
     start, count = extent.offset + view.offset * dtype.itemsize, _span(view)
 
     def load() -> Array:
@@ -295,12 +295,3 @@ def _is_in_order(view: TensorView) -> bool:
             return False
         step *= size
     return True
-
-
-def _dtype(name: str) -> np.dtype[Any]:
-    if name == "bfloat16":
-        import ml_dtypes  # comes with TensorFlow; few files need it
-
-        name = ml_dtypes.bfloat16
-    dtype: np.dtype[Any] = np.dtype(name)
-    return dtype

@@ -1,9 +1,8 @@
-"""What each command of `tf-clip` does: gather the input, call the library, hand the result to a view."""
+"""What the commands on pictures and texts do: gather the input, call the library, hand the result to a view."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ def classify(options: argparse.Namespace) -> int:
         options.html.write_text(html.page(scored, options.model), encoding="utf-8")
     if options.json:
         rows = [{"image": str(path), "scores": scores} for path, scores in scored]
-        _print_json({"model": options.model, "images": rows, "skipped": _skipped(paths, embedded)})
+        tables.print_json({"model": options.model, "images": rows, "skipped": _skipped(paths, embedded)})
     else:
         tables.show_scores([(path.name, scores) for path, scores in scored], ("image", "label"))
         if options.html:
@@ -60,7 +59,7 @@ def similarity(options: argparse.Namespace) -> int:
     ]
     if options.json:
         rows = [{"text": text, "scores": scores} for text, scores in scored]
-        _print_json({"model": options.model, "texts": rows, "skipped": _skipped(paths, embedded)})
+        tables.print_json({"model": options.model, "texts": rows, "skipped": _skipped(paths, embedded)})
     else:
         groups = [(text, [(Path(name).name, score) for name, score in scores]) for text, scores in scored]
         tables.show_scores(groups, ("text", "image"))
@@ -86,37 +85,12 @@ def embed(options: argparse.Namespace) -> int:
         np.savez(file, allow_pickle=False, **arrays)
     shapes = {name: list(array.shape) for name, array in arrays.items()}
     if options.json:
-        _print_json(
+        tables.print_json(
             {"model": options.model, "out": str(options.out), "arrays": shapes, "skipped": _skipped(paths, embedded)}
         )
     else:
         tables.show_facts({str(options.out): ", ".join(f"{name} {shape}" for name, shape in shapes.items())})
     return _report(paths, embedded)
-
-
-def info(options: argparse.Namespace) -> int:
-    """Says what a checkpoint is."""
-    folder = hub.resolve(options.model)
-    model, processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
-    vision, text = model.config.vision_config, model.config.text_config
-    size = "x".join(map(str, processor.image_processor.crop_to))
-    facts: dict[str, Any] = {
-        "folder": str(folder),
-        "parameters": model.count_params(),
-        "image encoder": f"{model.image_encoder.count_params():,} parameters, {vision.num_hidden_layers} layers of "
-        f"{vision.hidden_size}, {vision.image_size} px in patches of {vision.patch_size}, {vision.hidden_act}",
-        "text encoder": f"{model.text_encoder.count_params():,} parameters, {text.num_hidden_layers} layers of "
-        f"{text.hidden_size}, {text.max_position_embeddings} tokens of {text.vocab_size:,}, {text.hidden_act}",
-        "embedding width": model.config.projection_dim,
-        "temperature": f"logits are cosine similarities x {float(np.exp(model.logit_scale.numpy())):.2f}",
-        "preprocessing": f"to {size} px, filter {processor.image_processor.resample}, "
-        f"mean {processor.image_processor.image_mean}, std {processor.image_processor.image_std}",
-    }
-    if options.json:
-        _print_json(facts)
-    else:
-        tables.show_facts({name: f"{value:,}" if isinstance(value, int) else value for name, value in facts.items()})
-    return EXIT_DONE
 
 
 def _load(name: str) -> tuple[CLIPModel, CLIPProcessor]:
@@ -182,7 +156,3 @@ def _report(paths: Sequence[Path], embedded: ImageEmbeddings) -> int:
     for skipped in _skipped(paths, embedded):
         tables.warn(f"skipped {skipped['image']}: {skipped['reason']}")
     return EXIT_SOME_SKIPPED if embedded.failures else EXIT_DONE
-
-
-def _print_json(values: Any) -> None:
-    print(json.dumps(values, indent=2, ensure_ascii=False))

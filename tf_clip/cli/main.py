@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import tempfile
@@ -30,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 done but for files that were skipped and reported, 2 not done.
     """
     options = _parser().parse_args(arguments)
-    with _quiet_start():
-        from tf_clip.cli import commands
+    module = "checkpoint_commands" if options.command in ("info", "models", "convert") else "commands"
     try:
+        with _quiet_start():
+            commands = importlib.import_module(f"tf_clip.cli.{module}")
         return int(getattr(commands, options.command)(options))
     except (FileNotFoundError, IsADirectoryError, PermissionError, TypeError, ValueError) as error:
         print(f"tf-clip {options.command}: {error}", file=sys.stderr)
@@ -77,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_classify(commands, shared)
     _add_similarity(commands, shared)
     _add_embed(commands, shared)
-    commands.add_parser("info", parents=[shared], help="say what a checkpoint is")
+    commands.add_parser("info", parents=[shared], help="say what a checkpoint is, costs, and what is odd about it")
+    _add_models(commands)
+    _add_convert(commands)
     return parser
 
 
@@ -118,6 +122,21 @@ def _add_embed(commands: Commands, shared: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", action="append", help="a text; may be given several times")
     parser.add_argument("--texts-file", type=Path, help="a file with one text a line")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="the file to write")
+
+
+def _add_models(commands: Commands) -> None:
+    parser = commands.add_parser("models", help="list the published checkpoints that can be loaded")
+    parser.add_argument("containing", nargs="?", default="", help='a word in their names, such as "laion" or "B/32"')
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _add_convert(commands: Commands) -> None:
+    parser = commands.add_parser("convert", help="write a checkpoint of any format in another")
+    parser.add_argument("source", metavar="SRC", help="a shipped name, a folder, a file or a Hub id")
+    parser.add_argument("target", metavar="DST", type=Path, help="a new or empty folder; for keras, a .keras file")
+    parser.add_argument("--to", choices=("hf", "openclip", "keras"), required=True, help="the format to write")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="of the weights")
+    parser.add_argument("--max-shard-size", default="5GB", help="the largest file, for hf (default: 5GB)")
 
 
 def _positive(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -54,6 +55,27 @@ def show_facts(facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         table.add_row(Text(name), Text(str(value)))
     _output.print(table)
+
+
+def show_rows(rows: Sequence[Sequence[str]], headings: Sequence[str], numbers: Sequence[str] = ()) -> None:
+    """Prints a table.
+
+    Args:
+        rows: its cells.
+        headings: what the columns are called.
+        numbers: the headings of the columns to align to the right.
+    """
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    _output.print(table)
+
+
+def print_json(values: Any) -> None:
+    """Prints a value as JSON."""
+    print(json.dumps(values, indent=2, ensure_ascii=False))
 
 
 def say(message: str) -> None:

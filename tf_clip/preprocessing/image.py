@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.checkpoints import hub
+from tf_clip.checkpoints import files, hub, openclip
+from tf_clip.checkpoints.files import read_json
 from tf_clip.preprocessing.decode import composite_on_white, decode_rgb
 from tf_clip.preprocessing.resample import FILTERS, resample_window
-from tf_clip.preprocessing.vocabulary import read_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -103,17 +103,17 @@ class CLIPFeatureExtractorTF(tf.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, revision: str | None = None) -> Self:
-        """Reads `preprocessor_config.json`, or the `image_processor` part of `processor_config.json`.
+        """Reads `preprocessor_config.json`, the `image_processor` part of `processor_config.json`, or OpenCLIP's file.
 
         Args:
             name_or_path: a shipped name, a local folder or a Hub id.
             revision: branch, tag or commit on the Hub.
 
         Raises:
-            FileNotFoundError: there is no such checkpoint, or it has neither file.
+            FileNotFoundError: there is no such checkpoint, or it has none of the files.
             ValueError: the file is broken or has a value that cannot be honoured.
         """
-        return cls(**_read_options(hub.resolve(name_or_path, revision)))
+        return cls(**_read_options(hub.resolve_folder(name_or_path, revision)))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the options, as `preprocessor_config.json` holds them."""
@@ -274,6 +274,10 @@ def _three_numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
+def _options_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in _OPTIONS if values.get(name) is not None}
+
+
 def _read_options(folder: Path) -> dict[str, Any]:
     for file_name in _CONFIG_FILES:
         path = folder / file_name
@@ -281,8 +285,12 @@ def _read_options(folder: Path) -> dict[str, Any]:
         # processor_config.json once held nothing about images, which were in the other file.
         values = values.get("image_processor") if values and file_name == _CONFIG_FILES[1] else values
         if values is not None:
-            return {name: values[name] for name in _OPTIONS if values.get(name) is not None}
+            return _options_of(values)
+    path = folder / files.OPENCLIP_CONFIG
+    if path.is_file():
+        described = read_json(path)
+        return _options_of(openclip.to_preprocessor(described, openclip.to_config(described, str(path)), str(path)))
     raise FileNotFoundError(
-        f"`folder` must hold {' or '.join(_CONFIG_FILES)}. Received: folder={str(folder)!r}. "
+        f"`folder` must hold {' or '.join((*_CONFIG_FILES, files.OPENCLIP_CONFIG))}. Received: folder={str(folder)!r}. "
         "Copy it from the checkpoint the model was trained with."
     )

@@ -66,7 +66,7 @@ class CLIPProcessor:
             FileNotFoundError: there is no such checkpoint, or a file of it is missing.
             ValueError: a file is broken.
         """
-        folder = hub.resolve(name_or_path, revision)
+        folder = hub.resolve_folder(name_or_path, revision)
         return cls(CLIPFeatureExtractorTF.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -108,7 +108,7 @@ class CLIPTokenizer(tf.Module):
             FileNotFoundError: there is no such checkpoint, or it has no tokenizer.
             ValueError: a file is broken or belongs to another kind of tokenizer.
         """
-        vocabulary = Vocabulary.read(hub.resolve(name_or_path, revision))
+        vocabulary = Vocabulary.read(hub.resolve_folder(name_or_path, revision))
         return cls(
             vocabulary.symbols,
             vocabulary.merges,

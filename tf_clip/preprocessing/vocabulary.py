@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tf_clip.checkpoints.files import read_json
+
 DEFAULT_MAX_LENGTH = 77
 # Files that set no limit say 1e30.
 _NO_LIMIT = 1_000_000
@@ -89,21 +91,6 @@ class Vocabulary:
             "pad_token": self.pad_token,
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file that holds one JSON object.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be valid JSON. Received: {error}. Download the file again.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a JSON object. Received: {type(values).__name__}. Download it again.")
-    return values
 
 
 def _read_merges(path: Path) -> tuple[tuple[str, str], ...]:
