@@ -8,10 +8,10 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test parity lint format type docs check wheel clean
+.PHONY: help demo test test-backends parity lint format type docs check wheel clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,8 +29,18 @@ $(VENV)/linted: $(VENV)/installed
 	$(PIP) install --quiet --editable ".[dev]"
 	@touch $@
 
-$(VENV)/compared: $(VENV)/tested
+$(VENV)/with-torch: $(VENV)/tested
+	$(PIP) install --quiet --editable ".[torch]"
+	@touch $@
+
+$(VENV)/compared: $(VENV)/with-torch
 	$(PIP) install --quiet --editable ".[parity]"
+	@# Only its models are used; the rest would bring torchvision.
+	$(PIP) install --quiet --no-deps openai-clip
+	@# The last transformers with TensorFlow and Flax, beside the newest: only the processes that need it see it.
+	$(PIP) install --quiet --no-deps --upgrade --target $(VENV)/transformers-4 \
+		"transformers==4.57.*" "huggingface_hub<1" "tokenizers<0.23" tf_keras==2.21.* \
+		flax optax orbax-checkpoint tensorstore treescope msgpack
 	@touch $@
 
 demo: $(VENV)/installed ## classify and search shipped pictures, in the terminal and as a page
@@ -40,8 +50,12 @@ demo: $(VENV)/installed ## classify and search shipped pictures, in the terminal
 test: $(VENV)/tested ## run the tests: fast, offline
 	$(BIN)/python -m pytest --ignore=tests/parity
 
-parity: $(VENV)/compared ## compare with transformers and PyTorch in the same run
-	$(BIN)/python -m pytest tests/parity -s
+test-backends: $(VENV)/with-torch ## run the core's tests on JAX and PyTorch, too (make test runs them on TensorFlow)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/core
+	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/core
+
+parity: $(VENV)/compared ## compare with the reference implementations in the same run; writes docs/parity.md
+	$(BIN)/python -m pytest tests/parity --write-page
 
 lint: $(VENV)/linted ## check style
 	$(BIN)/ruff check .

@@ -235,6 +235,33 @@ def run_openclip(folder: str, inputs: str, outputs: str) -> None:
     save_features(model, tensors_of(inputs), outputs)
 
 
+def list_openclip(target: str) -> None:
+    """Writes what OpenCLIP knows of its pretrained models: a row each."""
+    rows = []
+    for name, tags in open_clip().pretrained._PRETRAINED.items():
+        for tag in tags:
+            settings = open_clip().pretrained.get_pretrained_cfg(name, tag)
+            described = open_clip().get_model_config(name)
+            rows.append({"hub_id": settings.get("hf_hub", "").rstrip("/"), "model_cfg": described, **settings})
+    Path(target).write_text(json.dumps(rows))
+
+
+def count_operations(arguments: str, target: str) -> None:
+    """Counts what OpenAI's model with these arguments does, by PyTorch's own counter."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = openai().CLIP(**json.loads(Path(arguments).read_text())).eval()
+        size, length = model.visual.input_resolution, model.context_length
+        with FlopCounterMode(display=False) as of_images:
+            model.encode_image(torch.zeros(1, 3, size, size))
+        with FlopCounterMode(display=False) as of_texts:
+            model.encode_text(torch.zeros(1, length, dtype=torch.long))
+    counts = {"image": of_images.get_total_flops(), "text": of_texts.get_total_flops()}
+    counts["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    Path(target).write_text(json.dumps(counts))
+
+
 def save_features(model: Any, tensors: dict[str, torch.Tensor], outputs: str) -> None:
     text, image = model.encode_text(tensors["input_ids"]), model.encode_image(tensors["pixel_values"])
     text_embeds, image_embeds = (x / x.norm(dim=-1, keepdim=True) for x in (text, image))
@@ -303,7 +330,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
         *(make, to_bin, to_shards, to_version_4, run, gradients, make_processor, tokenize, pixels),
-        *(make_openai, make_openclip, run_openclip),
+        *(make_openai, make_openclip, run_openclip, list_openclip, count_operations),
     )
 }
 
