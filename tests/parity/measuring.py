@@ -28,6 +28,8 @@ BOUNDS = {
     "attentions": 1e-4,
     "text_features": 1e-4,
     "image_features": 1e-4,
+    "gradients": 1e-4,
+    "peak": 1.3,
 }
 
 
@@ -73,7 +75,7 @@ def compare(
 
 
 def record(row: tuple[str, str], kind: str, backend: str, difference: float, bound: float) -> None:
-    """Records a difference for the page, too."""
+    """Records a difference, or another measure, for the page, too."""
     cells = TABLE.setdefault((*row, kind), {})
     cells[backend] = max(difference, cells.get(backend, 0.0))
     report(f"{row[0]}, {row[1]}, {kind}, {backend}", difference, bound)
@@ -99,7 +101,7 @@ def write_page(path: Path) -> None:
             f"## {title}\n\n| from | compared | bound | TensorFlow | JAX | PyTorch |\n|---|---|---|---|---|---|\n"
         )
         for (_, source, kind), cells in ((key, cells) for key, cells in TABLE.items() if key[0] == title):
-            shown = " | ".join(f"{cells[name]:.0e}" if name in cells else "" for name in backends)
-            lines.append(f"| {source} | `{kind}` | {BOUNDS.get(kind, 1e-4):g} | {shown} |\n")
+            shown = " | ".join(f"{cells[name]:.2g}" if name in cells else "" for name in backends)
+            lines.append(f"| {source} | `{kind}` | {BOUNDS[kind]:g} | {shown} |\n")
         lines.append("\n")
     path.write_text("".join(lines).rstrip() + "\n", encoding="utf-8")

@@ -5,6 +5,9 @@ Nothing here knows a model: it maps *name -> tensor* onto *path -> variable*.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -13,13 +16,17 @@ import numpy as np
 
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.huggingface import SourceTensor, source_tensor
-from tf_clip.checkpoints.stored import StoredTensors
+from tf_clip.checkpoints.stored import Array, StoredTensor, StoredTensors, numpy_dtype
+
+_LARGE = 64 * 2**20  # bytes
 
 
 class Variable(Protocol):
-    """What is asked of a variable: a shape, a value to read and a value to set."""
+    """What is asked of a variable: a shape, a dtype, a value to read and a value to set."""
 
     shape: tuple[int, ...]
+    dtype: Any
+    value: Any
 
     def assign(self, value: Any) -> Any:
         """Sets the value."""
@@ -47,18 +54,53 @@ def load_weights(
     if failures:
         raise CheckpointError(f"{source} does not fit the model; nothing was loaded.\n  " + "\n  ".join(failures))
     spoiled = []
+    unreturned = 0
     for path, variable in variables.items():
-        wanted = sources[path]
-        array = tensors[wanted.name].load()
-        if not np.isfinite(array).all():
-            spoiled.append(wanted.name)
-        variable.assign(wanted.to_variable_layout(array).reshape(variable.shape))
+        tensor = tensors[sources[path].name]
+        if not _fill(variable, tensor, sources[path]):
+            spoiled.append(sources[path].name)
+        unreturned += _size(tensor)
+        if unreturned > _LARGE:
+            _return_freed_memory()
+            unreturned = 0
     if spoiled:
         warnings.warn(
             f"{source} holds NaN or infinite weights, which make every result NaN: {', '.join(spoiled)}. "
             "Take an earlier checkpoint of the training run.",
             stacklevel=3,
         )
+
+
+def _return_freed_memory() -> None:
+    """Gives back what the initial values took up, which glibc would keep beside the new ones."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _fill(variable: Variable, tensor: StoredTensor, source: SourceTensor) -> bool:
+    """Sets a variable; returns whether all numbers are finite."""
+    if _size(tensor) > _LARGE and source.axes is None and hasattr(variable.value[:0], "assign"):
+        # TensorFlow would hold a large table three times: it copies the array, and keeps room for the old value.
+        rows = max(1, _LARGE * tensor.shape[0] // _size(tensor) // 4)
+        finite = True
+        for start in range(0, tensor.shape[0], rows):
+            part = tensor.rows(start, min(start + rows, tensor.shape[0])).load()
+            finite = _is_finite(part) and finite
+            variable.value[start : start + rows].assign(part.astype(numpy_dtype(str(variable.dtype))))
+        return finite
+    array = tensor.load()
+    variable.assign(source.to_variable_layout(array).reshape(variable.shape))
+    return _is_finite(array)
+
+
+def _size(tensor: StoredTensor) -> int:
+    return math.prod(tensor.shape) * numpy_dtype(tensor.dtype).itemsize
+
+
+def _is_finite(array: Array) -> bool:
+    """Looks at a million numbers at a time: numpy's answer takes as many bytes as it is asked about."""
+    flat = array.reshape(-1)
+    return all(np.isfinite(flat[start : start + 1_000_000]).all() for start in range(0, flat.size, 1_000_000))
 
 
 def _misfits(

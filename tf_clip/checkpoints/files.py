@@ -31,6 +31,7 @@ _BESIDE_WEIGHTS = (
     "assets/tokenizer/vocabulary.json",
     "assets/tokenizer/merges.txt",
 )
+_GIT_LFS_START = b"version https://git-lfs"
 
 
 def index_of(weights: str) -> str:
@@ -64,6 +65,21 @@ def needed(present: Collection[str]) -> list[str]:
     stem, _, suffix = weights.rpartition(".")
     parts = [name for name in present if name.startswith(f"{stem}-") and name.endswith(f".{suffix}")]
     return [*files, index_of(weights), *sorted(parts)]
+
+
+def refuse_git_lfs_pointer(path: Path) -> None:
+    """Refuses the few lines that Git leaves in place of a large file that it did not download.
+
+    Raises:
+        CheckpointError: the file is such a pointer.
+    """
+    with path.open("rb") as file:
+        is_pointer = file.read(len(_GIT_LFS_START)) == _GIT_LFS_START
+    if is_pointer:
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its repository, or download the "
+            "file."
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from tf_clip.checkpoints.errors import CheckpointError
-from tf_clip.checkpoints.stored import Array, StoredTensor
+from tf_clip.checkpoints.files import refuse_git_lfs_pointer
+from tf_clip.checkpoints.stored import Array, StoredTensor, is_array_shape, numpy_dtype
 
 # What h5py raises on files that are broken in one way or another.
 _BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError)
@@ -25,10 +27,12 @@ def read_hdf5_file(path: str | Path) -> dict[str, StoredTensor]:
     Raises:
         CheckpointError: the file is broken or cut short, links to another place, or a dataset is no array of numbers.
     """
+    path = Path(path)
+    refuse_git_lfs_pointer(path)
     tensors: dict[str, StoredTensor] = {}
     try:
         with h5py.File(path, "r") as file:
-            _collect(file, "", tensors, Path(path), 0)
+            _collect(file, "", tensors, path, set())
     except _BROKEN as error:
         if isinstance(error, CheckpointError):
             raise
@@ -36,9 +40,15 @@ def read_hdf5_file(path: str | Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _collect(group: Any, prefix: str, tensors: dict[str, StoredTensor], path: Path, depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise CheckpointError(f"{path} must hold groups at most {_MAX_DEPTH} deep. Do not trust this file.")
+def _collect(group: Any, prefix: str, tensors: dict[str, StoredTensor], path: Path, seen: set[int]) -> None:
+    place = h5py.h5o.get_info(group.id).addr
+    if place in seen or prefix.count("/") > _MAX_DEPTH:
+        # A group under two names may be inside itself, and walking it would take forever.
+        raise CheckpointError(
+            f"{path} must hold groups under one name each, at most {_MAX_DEPTH} deep. Received: another at "
+            f"{prefix[:200]}. Do not trust this file."
+        )
+    seen.add(place)
     for name in group:
         full = f"{prefix}{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -47,7 +57,7 @@ def _collect(group: Any, prefix: str, tensors: dict[str, StoredTensor], path: Pa
             )
         part = group[name]
         if isinstance(part, h5py.Group):
-            _collect(part, f"{full}/", tensors, path, depth + 1)
+            _collect(part, f"{full}/", tensors, path, seen)
         elif isinstance(part, h5py.Dataset):
             tensors[full] = _stored(part, full, path)
 
@@ -57,9 +67,11 @@ def _stored(dataset: Any, name: str, path: Path) -> StoredTensor:
         raise CheckpointError(
             f"{path} must hold its tensors itself. Received: {name}, kept in another file. Do not trust it."
         )
-    if dataset.dtype.kind not in "fiub" or dataset.shape is None:
+    dtype = _dtype_of(dataset)
+    if dtype is None or dataset.shape is None or not is_array_shape(dataset.shape):
         raise CheckpointError(
-            f"{path} must hold numbers. Received: {name} as {dataset.dtype}. Convert the checkpoint again."
+            f"{path} must hold numbers. Received: {name} as {dataset.dtype} of shape {dataset.shape}. "
+            "Convert the checkpoint again."
         )
     room = path.stat().st_size * (_MAX_EXPANSION if dataset.chunks else 1)
     if dataset.size * dataset.dtype.itemsize > room:
@@ -71,9 +83,19 @@ def _stored(dataset: Any, name: str, path: Path) -> StoredTensor:
     def load() -> Array:
         try:
             with h5py.File(path, "r") as file:
-                array: Array = file[name][()]
+                array: Array = np.asarray(file[name][()])
         except _BROKEN as error:
             raise CheckpointError(f"{path} is not a whole HDF5 file: {error}. Download it again.") from error
-        return array
+        # Opaque bytes are bfloat16; numbers may be in the other byte order.
+        return array.view(dtype) if array.dtype.kind == "V" else array.astype(dtype, copy=False)
 
-    return StoredTensor(tuple(dataset.shape), str(dataset.dtype), load)
+    return StoredTensor(tuple(dataset.shape), dtype.name, load)
+
+
+def _dtype_of(dataset: Any) -> np.dtype[Any] | None:
+    """Returns the numbers' dtype in this machine's byte order, or None when they are no numbers."""
+    stored: np.dtype[Any] = dataset.dtype
+    # HDF5 has no bfloat16: Keras writes two opaque bytes and says so beside them.
+    if stored.kind == "V" and stored.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16":
+        return numpy_dtype("bfloat16")
+    return stored.newbyteorder("=") if stored.kind in "fiub" else None

@@ -10,7 +10,7 @@ from typing import Any
 from tf_clip.checkpoints import files
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.hdf5_file import read_hdf5_file
-from tf_clip.checkpoints.stored import StoredTensor, StoredTensors
+from tf_clip.checkpoints.stored import Array, StoredTensor, StoredTensors
 
 _ENCODERS = {"vision": "layers/clip_vision_encoder/layers/", "text": "layers/clip_text_encoder/layers/"}
 _EMBEDDING = "clip_vision_embedding/vars/"
@@ -136,7 +136,9 @@ def _to_hugging_face(tensors: StoredTensors, source: str) -> dict[str, StoredTen
             renamed, axes = _OUTSIDE_BLOCKS[name]
             result[renamed] = tensor if axes is None else tensor.transposed(axes)
         elif name == _POSITIONS:
-            result["vision_model.embeddings.position_embedding.weight"] = _positions(tensor, tensors.get(_POSITION_IDS))
+            result["vision_model.embeddings.position_embedding.weight"] = _positions(
+                tensor, tensors.get(_POSITION_IDS), source
+            )
         elif block and block[3] in _IN_BLOCKS:
             layer = f"{block[1]}_model.encoder.layers.{block[2] or 0}.{_IN_BLOCKS[block[3]]}"
             kind = "weight" if block[4] == "0" else "bias"
@@ -152,11 +154,20 @@ def _to_hugging_face(tensors: StoredTensors, source: str) -> dict[str, StoredTen
     return result
 
 
-def _positions(table: StoredTensor, ids: StoredTensor | None) -> StoredTensor:
+def _positions(table: StoredTensor, ids: StoredTensor | None, source: str) -> StoredTensor:
     """Returns the positions that KerasHub adds: the rows that its stored ids choose, all zero in untrained models."""
     if ids is None:
         return table
-    return StoredTensor(table.shape, table.dtype, lambda: table.load()[ids.load().reshape(-1)])
+
+    def load() -> Array:
+        rows = ids.load().reshape(-1)
+        if rows.dtype.kind not in "iu" or rows.size != table.shape[0] or not (rows < rows.size).all() or rows.min() < 0:
+            raise CheckpointError(
+                f"{source} must number {table.shape[0]} positions. Received: {rows[:8]}. Download it again."
+            )
+        return table.load()[rows]
+
+    return StoredTensor(table.shape, table.dtype, load)
 
 
 def _in_torch_layout(tensor: StoredTensor, layer: str, kind: str) -> StoredTensor:

@@ -15,7 +15,8 @@ import msgpack
 import numpy as np
 
 from tf_clip.checkpoints.errors import CheckpointError
-from tf_clip.checkpoints.stored import Array, StoredTensor, numpy_dtype
+from tf_clip.checkpoints.files import refuse_git_lfs_pointer
+from tf_clip.checkpoints.stored import FileRegion, StoredTensor, is_array_shape, numpy_dtype
 
 _ARRAY, _SCALAR = 1, 3  # Flax's kinds of extension values; both hold the same
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
@@ -23,7 +24,6 @@ _CHUNKS_MARK = "__msgpack_chunked_array__"
 _MAX_DEPTH = 64
 # Enough for the header of a map, a name, or an array's shape and dtype.
 _PEEK = 4096
-_READ_SIZE = 1 << 20
 
 
 def read_msgpack_file(path: str | Path) -> dict[str, StoredTensor]:
@@ -33,6 +33,7 @@ def read_msgpack_file(path: str | Path) -> dict[str, StoredTensor]:
         CheckpointError: the file is broken or cut short, or holds something other than maps of arrays.
     """
     path = Path(path)
+    refuse_git_lfs_pointer(path)
     try:
         with path.open("rb") as file:
             reader = _Reader(file, path)
@@ -118,18 +119,19 @@ class _Reader:
         shape, dtype = tuple(unpacker.unpack()), unpacker.unpack()
         dtype = dtype.decode() if isinstance(dtype, bytes) else dtype
         self._file.seek(position + unpacker.tell())
-        start = self._bytes_start()
-        if dtype not in _DTYPES or not all(isinstance(size, int) and size >= 0 for size in shape):
+        length = self._bytes_length()
+        start = self._file.tell()
+        if dtype not in _DTYPES or not is_array_shape(shape):
             raise CheckpointError(
                 f"{self._path} must hold arrays of numbers. Received: {dtype!r}, {shape}. Save it again."
             )
-        if math.prod(shape) * numpy_dtype(dtype).itemsize != end - start or end > self._size:
+        if not math.prod(shape) * numpy_dtype(dtype).itemsize == length == end - start or end > self._size:
             raise CheckpointError(
-                f"{self._path} must hold its arrays whole. Received: {end - start} bytes for shape {list(shape)} of "
+                f"{self._path} must hold its arrays whole. Received: {length} bytes for shape {list(shape)} of "
                 f"{dtype}. Download it again."
             )
         self._file.seek(end)
-        return StoredTensor(shape, dtype, _Loader(self._path, start, shape, dtype))
+        return StoredTensor(shape, dtype, FileRegion(self._path, start, shape, dtype))
 
     def _extension_end(self) -> int:
         """Reads an extension's header; returns where the extension ends."""
@@ -150,35 +152,24 @@ class _Reader:
             )
         return self._file.tell() + length
 
-    def _bytes_start(self) -> int:
-        """Reads the header of a run of bytes; returns where the bytes begin."""
+    def _bytes_length(self) -> int:
+        """Reads the header of a run of bytes; returns how many they are."""
         first = self._file.read(1)
         widths = {0xC4: 1, 0xC5: 2, 0xC6: 4}
         if not first or first[0] not in widths:
             raise CheckpointError(f"{self._path} must hold arrays as bytes. Received: another value. Save it again.")
-        self._file.read(widths[first[0]])
-        return self._file.tell()
+        return int.from_bytes(self._file.read(widths[first[0]]), "big")
 
     def _joined(self, chunks: dict[str, StoredTensor], shape: tuple[int, ...], prefix: str) -> StoredTensor:
         parts = [chunks[str(index)] for index in range(len(chunks)) if str(index) in chunks]
-        if not parts or len(parts) != len(chunks) or sum(math.prod(part.shape) for part in parts) != math.prod(shape):
+        is_whole = len(parts) == len(chunks) and sum(math.prod(part.shape) for part in parts) == math.prod(shape)
+        # Flax cuts the flattened array; parts of several kinds would make a third.
+        is_one = len({part.dtype for part in parts}) == 1 and all(len(part.shape) == 1 for part in parts)
+        if not (is_whole and is_one and is_array_shape(shape)):
             raise CheckpointError(
-                f"{self._path} must hold all chunks of {prefix}. Received: not all. Download it again."
+                f"{self._path} must hold all chunks of {prefix}. Received: not all, or not as Flax cuts them. "
+                "Download it again."
             )
         return StoredTensor(
             shape, parts[0].dtype, lambda: np.concatenate([part.load() for part in parts]).reshape(shape)
         )
-
-
-class _Loader:
-    """Reads one array's bytes."""
-
-    def __init__(self, path: Path, start: int, shape: tuple[int, ...], dtype: str) -> None:
-        self._path, self._start, self._shape, self._dtype = path, start, shape, dtype
-
-    def __call__(self) -> Array:
-        dtype, count = numpy_dtype(self._dtype), math.prod(self._shape)
-        array: Array = np.fromfile(self._path, np.uint8, count * dtype.itemsize, offset=self._start)
-        if array.size != count * dtype.itemsize:
-            raise CheckpointError(f"{self._path} has become shorter while it was read. Download it again.")
-        return array.view(dtype).reshape(self._shape)

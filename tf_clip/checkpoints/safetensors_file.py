@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from tf_clip.checkpoints.errors import CheckpointError
-from tf_clip.checkpoints.stored import Array, StoredTensor
+from tf_clip.checkpoints.files import refuse_git_lfs_pointer
+from tf_clip.checkpoints.stored import FileRegion, StoredTensor, is_array_shape
 
+_LENGTH_BYTES = 8  # of the header, at the start of the file
 _DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -29,44 +32,31 @@ def read_safetensors_file(path: str | Path) -> tuple[dict[str, StoredTensor], di
     Raises:
         CheckpointError: the file is cut short or no safetensors file, or a tensor has a dtype that is not supported.
     """
+    path = Path(path)
+    refuse_git_lfs_pointer(path)
     try:
+        # The library checks that every tensor lies inside the file and none over another.
         with safe_open(str(path), framework="np") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {}
-            for name in file.keys():
-                part = file.get_slice(name)
-                if part.get_dtype() not in _DTYPES:
-                    raise CheckpointError(
-                        f"{path} must hold numbers of a common dtype. Received: {name} as {part.get_dtype()}. "
-                        "Convert it to float16 or float32 with the tool that wrote it."
-                    )
-                tensors[name] = StoredTensor(
-                    tuple(part.get_shape()), _DTYPES[part.get_dtype()], _Loader(str(path), name)
-                )
     except SafetensorError as error:
-        raise _broken(path, error) from error
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}. Download it again.") from error
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        header = json.loads(stream.read(length))
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in _DTYPES:
+            raise CheckpointError(
+                f"{path} must hold numbers of a common dtype. Received: {name} as {entry['dtype']}. "
+                "Convert it to float16 or float32 with the tool that wrote it."
+            )
+        shape, dtype = tuple(entry["shape"]), _DTYPES[entry["dtype"]]
+        if not is_array_shape(shape):
+            raise CheckpointError(
+                f"{path} must hold arrays. Received: {name} of shape {list(shape)}. Do not trust this file."
+            )
+        start = _LENGTH_BYTES + length + entry["data_offsets"][0]
+        tensors[name] = StoredTensor(shape, dtype, FileRegion(path, start, shape, dtype))
     return tensors, metadata
-
-
-class _Loader:
-    """Reads one tensor; the file is mapped for that long only, or its pages would count as memory in use.
-
-    Args:
-        path: the file.
-        name: the tensor.
-    """
-
-    def __init__(self, path: str, name: str) -> None:
-        self._path, self._name = path, name
-
-    def __call__(self) -> Array:
-        try:
-            with safe_open(self._path, framework="np") as file:
-                array: Array = file.get_tensor(self._name)
-        except SafetensorError as error:
-            raise _broken(self._path, error) from error
-        return array
-
-
-def _broken(path: str | Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path} is not a whole safetensors file: {error}. Download it again.")

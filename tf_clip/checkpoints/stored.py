@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from tf_clip.checkpoints.errors import CheckpointError
+
+_ALIGNMENT = 64
+_MAX_AXES = 32
+_MAX_ELEMENTS = 2**56
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
@@ -38,13 +45,67 @@ class StoredTensor:
         return StoredTensor(shape, self.dtype, lambda: self.load().reshape(shape))
 
     def rows(self, start: int, stop: int) -> StoredTensor:
-        """Returns some rows of the first axis."""
+        """Returns some rows of the first axis; of plain bytes only theirs are read."""
         shape = (stop - start, *self.shape[1:])
+        if isinstance(self.load, FileRegion):
+            row = math.prod(self.shape[1:]) * numpy_dtype(self.dtype).itemsize
+            region = FileRegion(self.load.path, self.load.start + start * row, shape, self.dtype)
+            return StoredTensor(shape, self.dtype, region)
         return StoredTensor(shape, self.dtype, lambda: self.load()[start:stop])
 
 
 StoredTensors: TypeAlias = Mapping[str, StoredTensor]
 """From a tensor's name to the tensor."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FileRegion:
+    """Reads an array that lies in a file as plain bytes; the `load` of a `StoredTensor`.
+
+    It is read rather than mapped: a mapped file's pages count as memory in use.
+
+    Args:
+        path: the file.
+        start: where the array begins, in bytes.
+        shape: its shape.
+        dtype: its dtype's name.
+    """
+
+    path: Path
+    start: int
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __call__(self) -> Array:
+        """Returns the array.
+
+        Raises:
+            CheckpointError: the file ends before it.
+        """
+        dtype = numpy_dtype(self.dtype)
+        size = math.prod(self.shape) * dtype.itemsize
+        room = np.empty(size + _ALIGNMENT, np.uint8)
+        # TensorFlow and JAX take over memory that begins at such an address; any other they copy.
+        first = -room.ctypes.data % _ALIGNMENT
+        array: Array = room[first : first + size]
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.start)
+            done = 0
+            while done < size:
+                count = file.readinto(array[done:].data)  # at most two gigabytes at a time
+                if not count:
+                    raise CheckpointError(f"{self.path} has become shorter while it was read. Download it again.")
+                done += count
+        return array.view(dtype).reshape(self.shape)
+
+
+def is_array_shape(shape: tuple[Any, ...]) -> bool:
+    """Says whether numpy can have an array of a shape that a file claims; even an empty one may be too large."""
+    return (
+        len(shape) <= _MAX_AXES
+        and all(isinstance(size, int) and size >= 0 for size in shape)
+        and math.prod(size or 1 for size in shape) < _MAX_ELEMENTS
+    )
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

@@ -28,7 +28,7 @@ from tf_clip.checkpoints.restricted_unpickler import (
     shown,
     unpickle,
 )
-from tf_clip.checkpoints.stored import Array, StoredTensor, numpy_dtype
+from tf_clip.checkpoints.stored import Array, FileRegion, StoredTensor, numpy_dtype
 
 _ZIP_START = b"PK\x03\x04"
 # The number 0x1950a86a20f9469cfc6c as a pickle of its own, then the version 1001.
@@ -270,16 +270,13 @@ def _span(view: TensorView) -> int:
 
 def _stored(path: Path, view: TensorView, extent: _Extent) -> StoredTensor:
     dtype = numpy_dtype(view.storage.dtype)
-    start, count = extent.offset + view.offset * dtype.itemsize, _span(view)
+    start = extent.offset + view.offset * dtype.itemsize
+    if _is_in_order(view):
+        region = FileRegion(path, start, view.shape, view.storage.dtype)
+        return StoredTensor(view.shape, view.storage.dtype, region)
 
     def load() -> Array:
-        # As bytes: numpy's readers of files do not all know bfloat16. Only what the tensor spans is read.
-        data = np.fromfile(path, np.uint8, count * dtype.itemsize, offset=start)
-        if data.size != count * dtype.itemsize:
-            raise CheckpointError(f"{path} has become shorter since it was opened. {_DAMAGED}")
-        elements = data.view(dtype)
-        if _is_in_order(view):
-            return elements.reshape(view.shape)
+        elements = FileRegion(path, start, (_span(view),), view.storage.dtype)()  # only what the tensor spans
         strides = [stride * dtype.itemsize for stride in view.strides]
         return np.lib.stride_tricks.as_strided(elements, view.shape, strides, writeable=False)
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_clip.layers.initializers import InitialNormal
 from tf_clip.layers.interpolation import resize_positions
 
 
@@ -49,7 +50,7 @@ class TextEmbeddings(keras.layers.Layer):
             keras.layers.Embedding(
                 size,
                 hidden_size,
-                embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02 * initializer_factor),
+                embeddings_initializer=InitialNormal(stddev=0.02 * initializer_factor),
                 dtype=self.dtype_policy,
                 name=name,
             )
@@ -136,7 +137,7 @@ class VisionEmbeddings(keras.layers.Layer):
         self.initializer_range = initializer_range
         self.initializer_factor = initializer_factor
         self.num_patches = (image_size // patch_size) ** 2
-        initializer = keras.initializers.RandomNormal(stddev=initializer_range * initializer_factor)
+        initializer = InitialNormal(stddev=initializer_range * initializer_factor)
         self.patch_embedding = keras.layers.Conv2D(
             hidden_size,
             patch_size,
@@ -160,7 +161,7 @@ class VisionEmbeddings(keras.layers.Layer):
         stddev = self.initializer_factor * self.hidden_size**-0.5
         self.class_embedding = self.add_weight(
             shape=(self.hidden_size,),
-            initializer=keras.initializers.RandomNormal(stddev=stddev),
+            initializer=InitialNormal(stddev=stddev),
             name="class_embedding",
         )
         self.patch_embedding.build((None, self.image_size, self.image_size, self.num_channels))

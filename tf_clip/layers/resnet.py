@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_clip.layers.initializers import InitialNormal
+
 _NORM_EPSILON = 1e-5
 
 
@@ -190,7 +192,7 @@ class AttentionPool(keras.layers.Layer):
         self.hidden_size = hidden_size
         self.num_heads = num_heads
         self.num_places = num_places
-        initializer = keras.initializers.RandomNormal(stddev=hidden_size**-0.5)
+        initializer = InitialNormal(stddev=hidden_size**-0.5)
         self.q_proj, self.k_proj, self.v_proj = (
             keras.layers.Dense(hidden_size, kernel_initializer=initializer.clone(), dtype=self.dtype_policy, name=name)
             for name in ("q_proj", "k_proj", "v_proj")
@@ -200,7 +202,7 @@ class AttentionPool(keras.layers.Layer):
         """Makes the positions and the projections."""
         self.positional_embedding = self.add_weight(
             shape=(self.num_places + 1, self.hidden_size),
-            initializer=keras.initializers.RandomNormal(stddev=self.hidden_size**-0.5),
+            initializer=InitialNormal(stddev=self.hidden_size**-0.5),
             name="positional_embedding",
         )
         for projection in (self.q_proj, self.k_proj, self.v_proj):

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from tf_clip.layers.activations import ACTIVATIONS
+from tf_clip.layers.initializers import InitialNormal
 
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa", "flash")
 """How attention may be computed: in steps, by Keras's fused operation, or by a flash kernel."""
@@ -20,7 +21,7 @@ HIDDEN_KEY_SCORE = -1e9
 
 
 def _normal(stddev: float) -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(stddev=stddev)
+    return InitialNormal(stddev=stddev)
 
 
 def require_attention(attn_implementation: str, dropout: float = 0.0) -> None:

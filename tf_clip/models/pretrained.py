@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tf_clip.checkpoints import assign, hub, save
 from tf_clip.checkpoints.source import Checkpoint, read_checkpoint
 from tf_clip.configuration import CLIPConfig, CLIPResNetConfig, CLIPTextConfig, CLIPVisionConfig
+from tf_clip.layers.initializers import weights_come_from_files
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -89,7 +90,8 @@ class PretrainedModel:
         arguments = {**cls._arguments_from(checkpoint), **kwargs}
         if dtype is not None:
             arguments["dtype"] = dtype
-        model = cls(**arguments)
+        with weights_come_from_files():
+            model = cls(**arguments)
         assign.load_weights(
             model._variables_in(checkpoint, kwargs),
             checkpoint.tensors,

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from tf_clip.configuration import CLIPResNetConfig
+from tf_clip.layers.initializers import InitialNormal
 from tf_clip.layers.resnet import AttentionPool, Bottleneck, Stem
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.pretrained import PretrainedModel
@@ -75,7 +76,7 @@ class CLIPResNetImageEncoder(PretrainedModel, keras.Model):
         )
         self.projection = keras.layers.Dense(
             self.projection_dim,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=config.hidden_size**-0.5),
+            kernel_initializer=InitialNormal(stddev=config.hidden_size**-0.5),
             dtype=self.dtype_policy,
             name=self.projection_name,
         )

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import keras
 
+from tf_clip.layers.initializers import InitialNormal
 from tf_clip.layers.transformer import EncoderLayer, require_attention
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.pretrained import PretrainedModel
@@ -75,7 +76,7 @@ class Tower(PretrainedModel, keras.Model):
             self.projection = keras.layers.Dense(
                 self.projection_dim,
                 use_bias=False,
-                kernel_initializer=keras.initializers.RandomNormal(stddev=stddev),
+                kernel_initializer=InitialNormal(stddev=stddev),
                 dtype=self.dtype_policy,
                 name=self.projection_name,
             )

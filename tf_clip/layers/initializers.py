@@ -1,0 +1,37 @@
+"""`InitialNormal`: normal initial weights, which a model about to be loaded from files does not draw."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import ops
+
+_to_be_loaded = contextvars.ContextVar("_to_be_loaded", default=False)
+
+
+@contextlib.contextmanager
+def weights_come_from_files() -> Iterator[None]:
+    """Makes `InitialNormal` return zeros: drawing numbers takes longer than reading them, and memory for both."""
+    token = _to_be_loaded.set(True)
+    try:
+        yield
+    finally:
+        _to_be_loaded.reset(token)
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class InitialNormal(keras.initializers.RandomNormal):
+    """Draws initial weights from a normal distribution around zero.
+
+    Args:
+        stddev: its standard deviation.
+        mean, seed: as Keras has them.
+    """
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        """Returns the weights; zeros inside `weights_come_from_files`."""
+        return ops.zeros(shape, dtype=dtype) if _to_be_loaded.get() else super().__call__(shape, dtype=dtype)
