@@ -1,5 +1,6 @@
 """Finding checkpoints: the shipped one, folders, and a Hub served on this machine."""
 
+import base64
 import json
 import os
 import subprocess
@@ -9,9 +10,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tf_clip.checkpoints import hub
+from tf_clip import CLIPModel
+from tf_clip.checkpoints import files, hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -27,6 +30,27 @@ class FakeHub(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self._answer(with_body=True)
+
+    def do_POST(self):
+        """Takes an upload: a new repository, which files go where, and the commit with the files in it."""
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.asked.append(self.path)
+        if self.headers.get("Authorization") != "Bearer hf_right":
+            return self._send(401, b"{}", True, {"X-Error-Message": "Invalid credentials"})
+        if self.path == "/api/repos/create":
+            answer = {"url": f"http://{self.headers['Host']}/someone/new", "id": "someone/new"}
+        elif self.path.startswith("/api/models/someone/new/preupload/"):
+            files = [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]]
+            answer = {"files": files}
+        elif self.path.startswith("/api/models/someone/new/commit/"):
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    (self.folder / line["value"]["path"]).write_bytes(base64.b64decode(line["value"]["content"]))
+            url = f"http://{self.headers['Host']}/someone/new/commit/{COMMIT}"
+            answer = {"success": True, "commitUrl": url, "commitOid": COMMIT, "hookOutput": ""}
+        else:
+            answer = {}
+        return self._send(200, json.dumps(answer).encode(), True, {"Content-Type": "application/json"})
 
     def _answer(self, with_body):
         self.asked.append(self.path)
@@ -118,3 +142,58 @@ def test_the_shipped_checkpoint_is_found():
 def test_nonsense_is_an_error(name):
     with pytest.raises(FileNotFoundError, match="`name_or_path` must be"):
         hub.resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted"),
+    [
+        (("config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5"), "model.safetensors"),
+        (("config.json", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"), "pytorch_model.bin"),
+        (("config.json", "flax_model.msgpack"), "flax_model.msgpack"),
+        (("open_clip_config.json", "open_clip_model.safetensors", "README.md"), "open_clip_model.safetensors"),
+        (("config.json", "model.weights.h5", "assets/tokenizer/vocabulary.json"), "model.weights.h5"),
+    ],
+)
+def test_one_format_of_weights_is_downloaded(present, wanted):
+    weights = [name for name in files.needed(present) if not name.endswith(".json")]
+    assert weights == [wanted]
+
+
+def test_all_parts_of_cut_up_weights_are_downloaded():
+    parts = [f"model-0000{k}-of-00002.safetensors" for k in (1, 2)]
+    found = files.needed(["config.json", "model.safetensors.index.json", *parts, "modeling_clip.py", "model.gguf"])
+    assert found == ["config.json", "model.safetensors.index.json", *parts]
+
+
+PUSH = """
+    import sys
+    from tf_clip import CLIPModel
+    model = CLIPModel.from_pretrained(sys.argv[1])
+    print(model.push_to_hub("someone/new", message="first"))
+"""
+
+
+def push(endpoint, cache, source, token):
+    environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-c", textwrap.dedent(PUSH), str(source)]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
+
+
+def test_push_to_hub_uploads_what_can_be_loaded(fake_hub, tiny_checkpoint, tiny_config, tiny_inputs, tmp_path):
+    endpoint, asked = fake_hub
+    source = tmp_path / "source"
+    model = CLIPModel(tiny_config)
+    model.save_pretrained(source)
+    for name in ("config.json", "model.safetensors"):
+        (tiny_checkpoint / name).unlink()  # the fake's folder, which the upload fills
+    result = push(endpoint, tmp_path / "cache", source, "hf_right")
+    assert result.stdout.strip() == f"{endpoint}/someone/new/commit/{COMMIT}", result.stderr
+    assert "/api/repos/create" in asked
+    for ours, theirs in zip(CLIPModel.from_pretrained(tiny_checkpoint).get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_push_without_a_right_says_how_to_get_it(fake_hub, tiny_checkpoint, tmp_path):
+    result = push(fake_hub[0], tmp_path / "cache", tiny_checkpoint, "hf_wrong")
+    assert "PermissionError: `name` must be a repository you may write to" in result.stderr
+    assert "hf auth login" in result.stderr

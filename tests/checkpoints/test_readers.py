@@ -386,10 +386,23 @@ def test_a_virtual_hdf5_dataset(h5):
     refused(h5, "must hold its tensors itself. Received: outside, kept in another file")
 
 
-@pytest.mark.parametrize("how", [{}, {"chunks": (2**10, 2**10)}, {"chunks": (2**10, 2**10), "compression": "gzip"}])
-def test_an_absurd_hdf5_shape(h5, how):
+CHUNKS = {"chunks": (2**10, 2**10)}
+
+
+@pytest.mark.parametrize(
+    ("shape", "how"),
+    [
+        ((2**20, 2**10), CHUNKS),
+        ((2**30, 2**30), {}),
+        ((2**30, 2**30), CHUNKS),
+        ((2**30, 2**30), {**CHUNKS, "compression": "gzip"}),
+        ((2**32, 2**32), CHUNKS),  # as many elements as 64 bits count as none
+        ((0, 2**62), {}),
+    ],
+)
+def test_an_absurd_hdf5_shape(h5, shape, how):
     with added_to(h5) as file:
-        file.create_dataset("vast", (2**30, 2**30), "float32", **how)
+        file.create_dataset("vast", shape, "float32", **how)
     refused(h5, "must be large enough for its tensors. Received: vast of shape")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,13 @@ def _stored(dataset: Any, name: str, path: Path) -> StoredTensor:
             f"{path} must hold its tensors itself. Received: {name}, kept in another file. Do not trust it."
         )
     dtype = _dtype_of(dataset)
-    if dtype is None or dataset.shape is None or not is_array_shape(dataset.shape):
+    if dtype is None or dataset.shape is None:
         raise CheckpointError(
-            f"{path} must hold numbers. Received: {name} as {dataset.dtype} of shape {dataset.shape}. "
-            "Convert the checkpoint again."
+            f"{path} must hold numbers. Received: {name} as {dataset.dtype}. Convert the checkpoint again."
         )
     room = path.stat().st_size * (_MAX_EXPANSION if dataset.chunks else 1)
-    if dataset.size * dataset.dtype.itemsize > room:
+    # Not dataset.size, which begins again at 0 behind 2**63.
+    if not is_array_shape(dataset.shape) or math.prod(dataset.shape) * dtype.itemsize > room:
         raise CheckpointError(
             f"{path} must be large enough for its tensors. Received: {name} of shape {list(dataset.shape)} in a file "
             f"of {path.stat().st_size} bytes. Download it again."
