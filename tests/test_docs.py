@@ -56,6 +56,18 @@ def test_examples_run(command):
     assert output.startswith(("examples/pictures/owl.png: owl", "owl: "))
 
 
+def test_the_classifier_example_learns_its_folders(tmp_path):
+    classes = {"fruit": ("apple", "strawberry"), "vehicles": ("bicycle", "bus", "sailboat")}
+    for name, pictures in classes.items():
+        (tmp_path / name).mkdir()
+        for picture in pictures:
+            (tmp_path / name / f"{picture}.png").symlink_to(ROOT / "examples" / "pictures" / f"{picture}.png")
+    folders = [str(tmp_path / name) for name in classes]
+    output = run([sys.executable, "examples/image_classifier.py", str(tmp_path / "out"), *folders])
+    assert output.split("\n")[:-1] == [f"{picture}.png: {name}" for name in classes for picture in classes[name]]
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
 def names(output):
     """The words of a table, without scores and bars, which differ in the last digit between machines."""
     return [re.sub(r"-?\d\.\d{3}.*|[ ]+", " ", line).strip() for line in output.splitlines() if line.strip()]

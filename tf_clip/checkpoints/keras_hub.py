@@ -80,7 +80,30 @@ def read_preset(folder: str | Path) -> tuple[dict[str, Any], dict[str, StoredTen
     if not (folder / weights).is_file():
         raise FileNotFoundError(f"`folder` must hold {weights}. Received: {folder}. Download the weights, too.")
     tensors = read_hdf5_file(folder / weights)
-    return _config(described["config"], folder), _to_hugging_face(tensors, str(folder))
+    try:
+        config = _config(described["config"], folder)
+    except (LookupError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{folder} must describe KerasHub's CLIPBackbone. Received: {type(error).__name__}: {error}. "
+            "Download it again."
+        ) from error
+    _require_heads(tensors, config, folder)
+    return config, _to_hugging_face(tensors, str(folder))
+
+
+def _require_heads(tensors: StoredTensors, config: Mapping[str, Any], folder: Path) -> None:
+    """Checks what no shape tells once heads and their width are joined."""
+    for name, tensor in tensors.items():
+        block = _BLOCK.match(name)
+        if block and block[3] == "attention/query_dense" and block[4] == "0":
+            heads = config[f"{block[1]}_config"]["num_attention_heads"]
+            if len(tensor.shape) != 3 or tensor.shape[1] != heads:
+                raise CheckpointError(
+                    f"{folder} must have {heads} heads in its {block[1]} encoder. Received: {name} of shape "
+                    f"{list(tensor.shape)}. Download it again."
+                )
 
 
 def _config(backbone: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -174,10 +197,12 @@ def _in_torch_layout(tensor: StoredTensor, layer: str, kind: str) -> StoredTenso
     """Joins heads and their width, and turns kernels to (out, in)."""
     if layer.startswith("layer_norm"):
         return tensor
-    if layer == "attention/output_dense" and kind == "weight":  # [heads, width, out]
+    # What has other axes stays as it is, and the check of shapes behind this names it.
+    if layer == "attention/output_dense" and kind == "weight" and len(tensor.shape) == 3:  # [heads, width, out]
         heads, width, out = tensor.shape
         return tensor.reshaped((heads * width, out)).transposed((1, 0))
-    if layer.startswith("attention/") and layer != "attention/output_dense":  # [in, heads, width] or [heads, width]
+    is_divided = layer.startswith("attention/") and layer != "attention/output_dense"
+    if is_divided and len(tensor.shape) >= 2:  # [in, heads, width] or [heads, width]
         *incoming, heads, width = tensor.shape
         tensor = tensor.reshaped((*incoming, heads * width))
     return tensor.transposed((1, 0)) if kind == "weight" else tensor

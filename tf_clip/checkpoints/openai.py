@@ -111,9 +111,13 @@ def _renamed(name: str, tensor: StoredTensor, is_resnet: bool) -> dict[str, Stor
 
 def _renamed_in_block(block: str, rest: str, tensor: StoredTensor) -> dict[str, StoredTensor] | None:
     if rest in ("attn.in_proj_weight", "attn.in_proj_bias"):
-        kind, width = rest.rpartition("_")[2], tensor.shape[0] // 3
+        kind, rows = rest.rpartition("_")[2], tensor.shape[0] if tensor.shape else 0
+        width = rows // 3
+        # What is no three parts stays whole, and the check of shapes behind this names it.
         return {
-            f"{block}self_attn.{projection}.{kind}": tensor.rows(part * width, (part + 1) * width)
+            f"{block}self_attn.{projection}.{kind}": (
+                tensor.rows(part * width, (part + 1) * width) if rows and rows % 3 == 0 else tensor
+            )
             for part, projection in enumerate(_Q_K_V)
         }
     layer, _, kind = rest.rpartition(".")

@@ -88,7 +88,7 @@ def _read_openclip(folder: Path, config: Mapping[str, Any] | None, weights: Path
     described = files.read_json(folder / files.OPENCLIP_CONFIG)
     source = str(folder / files.OPENCLIP_CONFIG)
     # First the description: for another architecture its error says more than the tensors' would.
-    openclip.to_config(described, source)
+    _openclip_config(described, source)
     if weights is None:
         name = files.best_weights({file.name for file in folder.iterdir()})
         if name is None:
@@ -100,8 +100,15 @@ def _read_openclip(folder: Path, config: Mapping[str, Any] | None, weights: Path
         weights = _file_of(folder, name)
     else:
         tensors, layout = _read_file(weights)
-    own = openclip.to_config(described, source, has_logit_bias="logit_bias" in tensors)
+    own = _openclip_config(described, source, has_logit_bias="logit_bias" in tensors)
     return _finished(weights, f"OpenCLIP, {layout}", config or own, tensors)
+
+
+def _openclip_config(described: Mapping[str, Any], source: str, *, has_logit_bias: bool = False) -> dict[str, Any]:
+    try:
+        return openclip.to_config(described, source, has_logit_bias=has_logit_bias)
+    except (TypeError, AttributeError, ZeroDivisionError) as error:  # a field of another kind than OpenCLIP's
+        raise CheckpointError(f"{source} must describe a CLIP model. Received: {error}. Download it again.") from error
 
 
 def _finished(
@@ -140,7 +147,13 @@ def _openai_config(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str,
             f"{path} must have an {files.OPENCLIP_CONFIG} beside it: its weights do not tell the activation they "
             "were trained with. Received: the file alone. Put it there, or pass config=CLIPConfig(...)."
         )
-    return openai.config_from_shapes(tensors, "quick_gelu")
+    try:
+        return openai.config_from_shapes(tensors, "quick_gelu")
+    except (LookupError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} must hold all of OpenAI's tensors, in their shapes. Received: {type(error).__name__}: {error}. "
+            "Download it again."
+        ) from error
 
 
 # Tensors that only other models have, and what these are.

@@ -36,7 +36,12 @@ class StoredTensor:
     load: Callable[[], Array]
 
     def transposed(self, axes: tuple[int, ...]) -> StoredTensor:
-        """Returns the tensor with its axes in another order, as `numpy.transpose` takes it."""
+        """Returns the tensor with its axes in another order, as `numpy.transpose` takes it.
+
+        One that has more or fewer axes stays as it is: the check of shapes behind this names it.
+        """
+        if len(axes) != len(self.shape):
+            return self
         shape = tuple(self.shape[axis] for axis in axes)
         return StoredTensor(shape, self.dtype, lambda: self.load().transpose(axes))
 
