@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import re
 import zipfile
 
 import h5py
@@ -265,12 +264,13 @@ def test_queries_keys_and_values_that_are_no_three_parts(openclip_checkpoint, ro
     ]
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4)])
 @pytest.mark.parametrize("name", ["visual.proj", "text_projection", "transformer.resblocks.0.attn.in_proj_weight"])
-def test_openclip_tensors_with_other_axes(openclip_checkpoint, name):
+def test_openclip_tensors_with_other_axes(openclip_checkpoint, name, shape):
     weights = openclip_checkpoint / "open_clip_model.safetensors"
-    for shape in ((), (3,), (2, 3, 4)):
-        rewrite(weights, lambda tensors: tensors.update({name: np.zeros(shape, "float32")}))
-        refused(openclip_checkpoint, f"does not fit the model; .*\n  shape: .* is {re.escape(str(list(shape)))}, the")
+    rewrite(weights, lambda tensors: tensors.update({name: np.zeros(shape, "float32")}))
+    message = refused(openclip_checkpoint, "does not fit the model; nothing was loaded")
+    assert all(line.startswith("  shape: ") for line in message.splitlines()[1:])
 
 
 @pytest.mark.parametrize(

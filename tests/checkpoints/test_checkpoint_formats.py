@@ -139,8 +139,9 @@ def test_openclip(tmp_path, model, tensors, tiny_config, file, custom_text):
 
 def test_keras_hub(tmp_path, model, tensors, tiny_config):
     write_keras_hub(tmp_path, tensors, tiny_config)
-    loaded = same(model, tmp_path)
-    assert loaded.config.text_config.num_attention_heads == 3
+    for path in (tmp_path, tmp_path / "model.weights.h5"):
+        loaded = same(model, path)
+        assert loaded.config.text_config.num_attention_heads == 3
 
 
 def test_keras_hub_with_positions_that_were_never_set(tmp_path, tensors, tiny_config):

@@ -129,13 +129,23 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     process.close()
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
-def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Process]]:
+    """tf_clip, on all backends at once: a checkpoint is made once and loaded by each."""
+    folder = tmp_path_factory.mktemp("libraries")
+    processes = {
+        name: Process("library.py", folder / f"{name}.txt", KERAS_BACKEND=name, PYTHONPATH=str(ROOT))
+        for name in BACKENDS
+    }
+    yield processes
+    for process in processes.values():
+        process.close()
+
+
+@pytest.fixture(params=BACKENDS)
+def library(request: pytest.FixtureRequest, libraries: dict[str, Process]) -> Process:
     """tf_clip, on one backend after the other."""
-    log = tmp_path_factory.mktemp(request.param) / "log.txt"
-    process = Process("library.py", log, KERAS_BACKEND=request.param, PYTHONPATH=str(ROOT))
-    yield process
-    process.close()
+    return libraries[request.param]
 
 
 @pytest.fixture(autouse=True, scope="session")

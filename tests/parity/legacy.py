@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from serving import serve
 
 GENERATOR = np.random.default_rng(0)
 
@@ -109,23 +107,5 @@ def make_keras_hub(target: str, config: str, inputs: str, outputs: str) -> None:
     np.savez(outputs, **{name: keras.ops.convert_to_numpy(value) for name, value in results.items()})
 
 
-def serve() -> None:
-    """Loading TensorFlow takes longer than most commands, so that one process serves a whole session."""
-    answers, sys.stdout = sys.stdout, sys.stderr
-    for line in sys.stdin:
-        command, *words = json.loads(line)
-        try:
-            COMMANDS[command](*words)
-        except Exception:
-            traceback.print_exc()
-            print("failed", file=answers, flush=True)
-        else:
-            print("done", file=answers, flush=True)
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (make_tensorflow, make_flax, make_keras_hub)
-}
-
 if __name__ == "__main__":
-    serve()
+    serve(make_tensorflow, make_flax, make_keras_hub)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from serving import serve
 
 import tf_clip
 from tf_clip.checkpoints import save
@@ -125,26 +124,8 @@ def _on_torch(model: Any, tensors: dict[str, Any]) -> Any:
 GRADIENTS = {"tensorflow": _on_tensorflow, "jax": _on_jax, "torch": _on_torch}
 
 
-def serve() -> None:
-    """Loading a backend takes longer than most commands, so that one process serves a whole session."""
-    answers, sys.stdout = sys.stdout, sys.stderr
-    for line in sys.stdin:
-        command, *words = json.loads(line)
-        try:
-            COMMANDS[command](*words)
-        except Exception:
-            traceback.print_exc()
-            print("failed", file=answers, flush=True)
-        else:
-            print("done", file=answers, flush=True)
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (run, make, again, as_openclip, gradients)
-}
-
 if __name__ == "__main__":
     allowed = {"torch"} if keras.backend.backend() == "torch" else set()
-    serve()
+    serve(run, make, again, as_openclip, gradients)
     # No format may have needed its own library.
     assert not ({"torch", "transformers", "flax", "open_clip", "keras_hub"} - allowed) & set(sys.modules)

@@ -11,9 +11,7 @@ import importlib.metadata
 import importlib.util
 import json
 import sys
-import traceback
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from serving import serve
 
 CONFIGS = {
     "CLIPModel": transformers.CLIPConfig,
@@ -312,27 +311,8 @@ def pixels(folder: str, pictures: str, outputs: str) -> None:
     np.savez(outputs, **arrays)
 
 
-def serve() -> None:
-    """Loading torch takes longer than most commands, so that one process serves a whole session."""
-    answers, sys.stdout = sys.stdout, sys.stderr
-    for line in sys.stdin:
-        command, *words = json.loads(line)
-        try:
-            COMMANDS[command](*words)
-        except Exception:
-            traceback.print_exc()
-            print("failed", file=answers, flush=True)
-        else:
-            print("done", file=answers, flush=True)
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    function.__name__: function
-    for function in (
+if __name__ == "__main__":
+    serve(
         *(make, to_bin, to_shards, to_version_4, run, gradients, make_processor, tokenize, pixels),
         *(make_openai, make_openclip, run_openclip, list_openclip, count_operations),
     )
-}
-
-if __name__ == "__main__":
-    serve()

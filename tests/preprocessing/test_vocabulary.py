@@ -40,6 +40,14 @@ def test_written_files_read_back_equal(folder, vocabulary):
     assert Vocabulary.read(folder) == vocabulary
 
 
+def test_a_keras_hub_preset_has_them_elsewhere(folder, vocabulary):
+    (folder / "assets" / "tokenizer").mkdir(parents=True)
+    (folder / "vocab.json").rename(folder / "assets" / "tokenizer" / "vocabulary.json")
+    (folder / "merges.txt").rename(folder / "assets" / "tokenizer" / "merges.txt")
+    (folder / "tokenizer.json").write_text('{"class_name": "CLIPTokenizer"}')  # a Keras config, of the same name
+    assert Vocabulary.read(folder) == vocabulary
+
+
 @pytest.mark.parametrize("spelling", ["{} {}".format, lambda *pair: list(pair)], ids=["text", "pair"])
 def test_tokenizer_json_reads_like_vocab_and_merges(folder, vocabulary, spelling):
     with_tokenizer_json(folder, spelling)

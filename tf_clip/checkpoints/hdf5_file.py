@@ -41,15 +41,14 @@ def read_hdf5_file(path: str | Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _collect(group: Any, prefix: str, tensors: dict[str, StoredTensor], path: Path, seen: set[int]) -> None:
-    place = h5py.h5o.get_info(group.id).addr
-    if place in seen or prefix.count("/") > _MAX_DEPTH:
+def _collect(group: Any, prefix: str, tensors: dict[str, StoredTensor], path: Path, seen: set[Any]) -> None:
+    if group in seen or prefix.count("/") > _MAX_DEPTH:
         # A group under two names may be inside itself, and walking it would take forever.
         raise CheckpointError(
             f"{path} must hold groups under one name each, at most {_MAX_DEPTH} deep. Received: another at "
             f"{prefix[:200]}. Do not trust this file."
         )
-    seen.add(place)
+    seen.add(group)
     for name in group:
         full = f"{prefix}{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):

@@ -80,6 +80,8 @@ def _read_single_file(path: Path, config: Mapping[str, Any] | None) -> Checkpoin
         return _read_openclip(beside, None, path)
     if config is None and (beside / files.CONFIG).is_file():
         config = files.read_json(beside / files.CONFIG)
+        if keras_hub.is_preset(config) and path.name in files.KERAS_HUB_WEIGHTS:
+            return read_checkpoint(beside)
     tensors, layout = _read_file(path)
     return _finished(path, layout, config, tensors)
 

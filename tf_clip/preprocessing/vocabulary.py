@@ -12,6 +12,8 @@ from typing import Any
 from tf_clip.checkpoints.files import read_json
 
 DEFAULT_MAX_LENGTH = 77
+# Symbols and merges, as Hugging Face calls the two files and as KerasHub does.
+_PAIRS = (("vocab.json", "merges.txt"), ("assets/tokenizer/vocabulary.json", "assets/tokenizer/merges.txt"))
 # Files that set no limit say 1e30.
 _NO_LIMIT = 1_000_000
 
@@ -53,16 +55,16 @@ class Vocabulary:
 
     @classmethod
     def read(cls, folder: str | Path) -> Vocabulary:
-        """Reads `vocab.json` and `merges.txt`, or else `tokenizer.json`, and `tokenizer_config.json`.
+        """Reads symbols and merges in Hugging Face's or KerasHub's files, and `tokenizer_config.json`.
 
         Raises:
-            FileNotFoundError: the folder has neither form.
+            FileNotFoundError: the folder has none of these.
             ValueError: a file is not what its name says.
         """
         folder = Path(folder)
-        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            symbols = read_json(folder / "vocab.json")
-            merges = _read_merges(folder / "merges.txt")
+        pair = next((pair for pair in _PAIRS if all((folder / name).is_file() for name in pair)), None)
+        if pair:
+            symbols, merges = read_json(folder / pair[0]), _read_merges(folder / pair[1])
         elif (folder / "tokenizer.json").is_file():
             symbols, merges = _read_tokenizer_json(folder / "tokenizer.json")
         else:
