@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tf_clip.checkpoints.errors import CheckpointError
+from tf_clip.checkpoints.errors import refuse_unknown
 from tf_clip.checkpoints.stored import StoredTensor, StoredTensors
 
 # What stands before these differs from file to file: the Keras model's name, once or twice, or nothing.
@@ -40,12 +40,7 @@ def to_hugging_face(tensors: StoredTensors, source: str) -> dict[str, StoredTens
             unknown.append(name)
             continue
         result[path] = tensor if axes is None else tensor.transposed(axes)
-    if unknown:
-        shown = ", ".join(sorted(unknown)[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
-        raise CheckpointError(
-            f"{source} must hold the tensors of transformers' TensorFlow or Flax CLIP. Received also: {shown}. "
-            "It is another model, or another layout."
-        )
+    refuse_unknown(unknown, source, "transformers' TensorFlow or Flax CLIP", "It is another model, or another layout.")
     return result
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_clip.checkpoints import files
-from tf_clip.checkpoints.errors import CheckpointError
+from tf_clip.checkpoints.errors import CheckpointError, refuse_unknown
 from tf_clip.checkpoints.hdf5_file import read_hdf5_file
 from tf_clip.checkpoints.stored import Array, StoredTensor, StoredTensors
 
@@ -168,12 +168,12 @@ def _to_hugging_face(tensors: StoredTensors, source: str) -> dict[str, StoredTen
             result[f"{layer}.{kind}"] = _in_torch_layout(tensor, block[3], kind)
         elif name != _POSITION_IDS:
             unknown.append(name)
-    if unknown:
-        shown = ", ".join(sorted(unknown)[:8])
-        raise CheckpointError(
-            f"{source} must hold the tensors of KerasHub's CLIPBackbone. Received also: {shown}. "
-            "It is another model, or was saved by another version of KerasHub."
-        )
+    refuse_unknown(
+        unknown,
+        source,
+        "KerasHub's CLIPBackbone",
+        "It is another model, or was saved by another version of KerasHub.",
+    )
     return result
 
 

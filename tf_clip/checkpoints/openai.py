@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_clip.checkpoints.errors import CheckpointError
+from tf_clip.checkpoints.errors import refuse_unknown
 from tf_clip.checkpoints.stored import Array, StoredTensor, StoredTensors
 
 HEAD_WIDTH = 64
@@ -81,12 +81,13 @@ def to_hugging_face(tensors: StoredTensors, source: str) -> dict[str, StoredTens
             unknown.append(name)
         else:
             result.update(renamed)
-    if unknown:
-        shown = ", ".join(sorted(unknown)[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
-        raise CheckpointError(
-            f"{source} holds tensors that CLIP's towers do not have: {shown}. It is another architecture (SigLIP, "
-            "EVA, CoCa, ConvNeXt and others share OpenCLIP's file format), which tf_clip does not have."
-        )
+    refuse_unknown(
+        unknown,
+        source,
+        "CLIP's own towers",
+        "It is another architecture (SigLIP, EVA, CoCa, ConvNeXt and others share OpenCLIP's file format), which "
+        "tf_clip does not have.",
+    )
     return result
 
 

@@ -66,8 +66,11 @@ def show_rows(rows: Sequence[Sequence[str]], headings: Sequence[str], numbers: S
         numbers: the headings of the columns to align to the right.
     """
     table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in numbers else "left", overflow="fold")
+    for place, heading in enumerate(headings):
+        # The first is what people copy: it stays in one piece however narrow the terminal.
+        table.add_column(
+            heading, justify="right" if heading in numbers else "left", overflow="fold", no_wrap=place == 0
+        )
     for row in rows:
         table.add_row(*map(Text, row))
     _output.print(table)
