@@ -63,8 +63,8 @@ def models(options: argparse.Namespace) -> int:
         )
         for row in rows
     ]
-    headings = ("model", "architecture", "pixels", "parameters", "GFLOPs", "trained on", "licence")
-    tables.show_rows(cells, headings, numbers=("pixels", "parameters", "GFLOPs"))
+    headings = ("model", "kind", "pixels", "size", "GFLOPs", "trained on", "licence")
+    tables.show_rows(cells, headings, numbers=("pixels", "size", "GFLOPs"))
     tables.say("Pass a model's name to --model or from_pretrained. GFLOPs are per picture, two per multiply-add.")
     return EXIT_DONE
 

@@ -49,7 +49,7 @@ class Tower(PretrainedModel, keras.Model):
             raise ValueError(
                 "`gradient_checkpointing` must be False for a model with `attention_dropout`: the second computation "
                 "would drop other weights than the first, and the gradients would be wrong. Received: "
-                f"attention_dropout={config.attention_dropout}. Set one of the two to nothing."
+                f"attention_dropout={config.attention_dropout}. Leave one of the two out."
             )
         self.config = config
         self.attn_implementation = attn_implementation
@@ -106,20 +106,22 @@ class Tower(PretrainedModel, keras.Model):
             The stream, and `hidden_states` and `attentions` where asked for: tuples of one tensor a
             block, the states' beginning with what the first block reads.
         """
-        states, attentions = [x], []
+        states: list[Any] = []
+        attentions: list[Any] = []
         for layer in self.encoder_layers:
 
             def block(x: Any, layer: EncoderLayer = layer) -> Any:
                 return layer(x, output_attentions=output_attentions, training=training, **visibility)
 
+            if output_hidden_states:
+                states.append(x)
             x = keras.remat(block)(x) if self.gradient_checkpointing and training else block(x)
             if output_attentions:
                 x, weights = x
                 attentions.append(weights)
-            states.append(x)
         inside = CLIPOutput()
         if output_hidden_states:
-            inside["hidden_states"] = tuple(states)
+            inside["hidden_states"] = (*states, x)
         if output_attentions:
             inside["attentions"] = tuple(attentions)
         return x, inside
