@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tf_clip import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+from tf_clip import CLIPConfig, CLIPResNetConfig, CLIPTextConfig, CLIPVisionConfig
 from tf_clip.configuration import HIDDEN_ACTIVATIONS
 
 
@@ -88,3 +88,43 @@ def test_every_activation_has_a_function():
     from tf_clip.layers.activations import ACTIVATIONS
 
     assert set(ACTIVATIONS) == set(HIDDEN_ACTIVATIONS)
+
+
+def test_from_two_towers(tiny_config):
+    text, vision = tiny_config.text_config, tiny_config.vision_config
+    config = CLIPConfig.from_text_vision_configs(text, vision, projection_dim=28)
+    assert config == tiny_config
+    assert CLIPConfig.from_dict({"text_config": text, "vision_config": vision, "projection_dim": 28}) == tiny_config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"text_config": [1]}, "`text_config` must be a dictionary of a tower's fields"),
+        ({"id2label": {"0": "cat", "2": "dog"}}, "`id2label` must be numbered from 0 without gaps"),
+        ({"problem_type": "ranking"}, "`problem_type` must be None or one of regression"),
+        ({"vision_config": {"model_type": "clip_resnet_model", "image_size": 225}}, "`image_size` must be a multiple"),
+        ({"vision_config": {"model_type": "clip_resnet_model", "depths": [3, 4, 6]}}, "`depths` must be four positive"),
+        ({"vision_config": {"model_type": "clip_resnet_model", "num_attention_heads": 7}}, "must be a divisor of"),
+    ],
+)
+def test_more_bad_values_are_named(values, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        CLIPConfig.from_dict(values)
+
+
+def test_what_most_models_do_not_have_is_not_written(tiny_config):
+    assert not {"id2label", "problem_type", "logit_bias_init_value"} & set(tiny_config.to_dict())
+    named = CLIPConfig.from_dict({**tiny_config.to_dict(), "id2label": {"1": "dog", "0": "cat"}})
+    assert named.to_dict()["id2label"] == {"0": "cat", "1": "dog"}
+    assert named.to_dict()["label2id"] == {"cat": 0, "dog": 1}
+    assert named.num_labels == 2
+
+
+def test_a_resnet_comes_back_from_its_file(tmp_path):
+    config = CLIPConfig(vision_config=CLIPResNetConfig(depths=(3, 4, 23, 3)))
+    config.save_pretrained(tmp_path)
+    assert CLIPConfig.from_pretrained(tmp_path) == config
+    assert CLIPResNetConfig.from_pretrained(tmp_path) == config.vision_config
+    with pytest.raises(ValueError, match="the other kind of image tower"):
+        CLIPVisionConfig.from_pretrained(tmp_path)

@@ -395,7 +395,15 @@ def merged_tower_dict(values: Mapping[str, Any], part: str) -> dict[str, Any]:
     defaults and lets all of it win; the same is done here.
     """
     tower = CLIPTextConfig if part == CLIPTextConfig.part else CLIPVisionConfig
-    merged = dict(values.get(part) or {})
+    found = values.get(part) or {}
+    if isinstance(found, _JSONConfig):
+        found = found.to_dict()
+    if not isinstance(found, Mapping):
+        raise TypeError(
+            f"`{part}` must be a dictionary of a tower's fields. Received: {part}={found!r}. "
+            "Check the checkpoint's config.json."
+        )
+    merged = dict(found)
     override = values.get(f"{part}_dict")
     if override is not None:
         merged.update(tower.from_dict(override).to_dict())

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from tf_clip import CLIPConfig, CLIPModel
 from tf_clip.checkpoints import openai, save
 from tf_clip.checkpoints.source import read_checkpoint
-from tf_clip.checkpoints.stored import numpy_dtype
+from tf_clip.checkpoints.stored import StoredTensor, numpy_dtype
 
 RESNET = CLIPConfig(
     text_config={
@@ -225,3 +225,10 @@ def test_counters_of_batch_norms_are_ignored(tmp_path, resnet, resnet_tensors):
     arrays["visual.bn1.num_batches_tracked"] = np.array(7)
     save_file(arrays, tmp_path / "RN.safetensors")
     same(resnet, tmp_path / "RN.safetensors", config=RESNET)
+
+
+@pytest.mark.parametrize("name", ["attn_mask", "text.attn_mask", "transformer.resblocks.0.attn_mask"])
+def test_a_mask_among_the_weights_is_no_weight(name):
+    """Scripted modules carry along tensors that are no parameters."""
+    tensor = StoredTensor((2, 2), "float32", lambda: np.zeros((2, 2), "float32"))
+    assert openai.to_hugging_face({name: tensor}, "a file") == {}

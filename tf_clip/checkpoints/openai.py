@@ -49,7 +49,8 @@ _TRANSPOSED = {"text_projection": "text_projection.weight", "visual.proj": "visu
 _RESNET_PROJECTION = "visual.attnpool.c_proj."
 _Q_K_V = ("q_proj", "k_proj", "v_proj")
 
-_IGNORED = re.compile(r"^(input_resolution|context_length|vocab_size|attn_mask)$|\.num_batches_tracked$")
+# Sizes that OpenAI stored as tensors, the causal mask that scripted modules carry along, counters of batch norms.
+_IGNORED = re.compile(r"^(input_resolution|context_length|vocab_size)$|(^|\.)attn_mask$|\.num_batches_tracked$")
 
 
 def is_openai(tensors: StoredTensors) -> bool:
