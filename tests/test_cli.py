@@ -146,6 +146,18 @@ def test_models_lists_what_is_published(capsys):
     assert main(["models", "nothing"]) == 2
 
 
+def test_models_ids_can_be_copied_from_a_narrow_terminal(capsys, monkeypatch):
+    from tf_clip import known_models
+
+    monkeypatch.setattr("tf_clip.cli.tables._output.width", 100, raising=False)
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for model in known_models():
+        (line,) = [line for line in lines if line.split(" ")[0] == model.hub_id]
+        assert model.architecture in line
+    assert "Apple, DFN-5B, apple-amlr" in [line.strip() for line in lines]
+
+
 @pytest.mark.parametrize("form", ["hf", "openclip"])
 def test_convert_and_use(run, capsys, tiny_checkpoint, tmp_path, form):
     assert main(["convert", str(tiny_checkpoint), str(tmp_path / "there"), "--to", form]) == 0

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tf_clip import CLIPModel
-from tf_clip.checkpoints import files, hub
+from tf_clip.checkpoints import files, hub, save
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -144,24 +144,32 @@ def test_nonsense_is_an_error(name):
         hub.resolve(name)
 
 
+CLIP, TIMM = {"model_type": "clip"}, {"architecture": "vit_huge_patch14_clip_224"}
+BOTH = ("config.json", "open_clip_config.json")
+
+
 @pytest.mark.parametrize(
-    ("present", "wanted"),
+    ("present", "config", "wanted"),
     [
-        (("config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5"), "model.safetensors"),
-        (("config.json", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"), "pytorch_model.bin"),
-        (("config.json", "flax_model.msgpack"), "flax_model.msgpack"),
-        (("open_clip_config.json", "open_clip_model.safetensors", "README.md"), "open_clip_model.safetensors"),
-        (("config.json", "model.weights.h5", "assets/tokenizer/vocabulary.json"), "model.weights.h5"),
+        (("config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5"), CLIP, "model.safetensors"),
+        (("config.json", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"), CLIP, "pytorch_model.bin"),
+        (("config.json", "flax_model.msgpack"), CLIP, "flax_model.msgpack"),
+        (("open_clip_config.json", "open_clip_model.safetensors", "README.md"), {}, "open_clip_model.safetensors"),
+        ((*BOTH, "pytorch_model.bin", "open_clip_model.safetensors"), CLIP, "pytorch_model.bin"),
+        # timm's own files beside OpenCLIP's: an image tower alone
+        ((*BOTH, "model.safetensors", "open_clip_model.safetensors"), TIMM, "open_clip_model.safetensors"),
+        (("config.json", "model.weights.h5", "assets/tokenizer/vocabulary.json"), {}, "model.weights.h5"),
     ],
 )
-def test_one_format_of_weights_is_downloaded(present, wanted):
-    weights = [name for name in files.needed(present) if not name.endswith(".json")]
+def test_one_format_of_weights_is_downloaded(present, config, wanted):
+    weights = [name for name in files.needed(present, config) if not name.endswith(".json")]
     assert weights == [wanted]
 
 
 def test_all_parts_of_cut_up_weights_are_downloaded():
     parts = [f"model-0000{k}-of-00002.safetensors" for k in (1, 2)]
-    found = files.needed(["config.json", "model.safetensors.index.json", *parts, "modeling_clip.py", "model.gguf"])
+    present = ["config.json", "model.safetensors.index.json", *parts, "modeling_clip.py", "model.gguf"]
+    found = files.needed(present, CLIP)
     assert found == ["config.json", "model.safetensors.index.json", *parts]
 
 
@@ -197,3 +205,18 @@ def test_push_without_a_right_says_how_to_get_it(fake_hub, tiny_checkpoint, tmp_
     result = push(fake_hub[0], tmp_path / "cache", tiny_checkpoint, "hf_wrong")
     assert "PermissionError: `name` must be a repository you may write to" in result.stderr
     assert "hf auth login" in result.stderr
+
+
+def test_openclips_files_win_over_timms_beside_them(fake_hub, tiny_checkpoint, tiny_model, tmp_path):
+    """As in timm's repositories of CLIP models, whose model.safetensors is the image tower alone."""
+    endpoint, asked = fake_hub
+    save.save_openclip(tiny_model._variables_by_path(), tiny_model.config.to_dict(), None, tiny_checkpoint)
+    (tiny_checkpoint / "config.json").write_text('{"architecture": "vit_base_patch32_clip_224"}')
+    (tiny_checkpoint / "model.safetensors").write_bytes(b"not to be read")
+    code = """
+        from tf_clip import CLIPModel
+        print(CLIPModel.from_pretrained("someone/tiny").config.projection_dim)
+    """
+    result = run_with_hub(endpoint, tmp_path / "cache", code)
+    assert result.stdout.strip() == "28", result.stderr
+    assert not any(path.endswith("/model.safetensors") for path in asked)

@@ -3,7 +3,7 @@
 import pytest
 
 from tf_clip import known_models
-from tf_clip.registry import ARCHITECTURES
+from tf_clip.registry import ARCHITECTURES, find
 
 
 @pytest.mark.parametrize("model", known_models(), ids=lambda model: model.hub_id)
@@ -29,3 +29,18 @@ def test_search_is_by_any_name():
     assert {model.publisher for model in known_models("metaclip")} == {"Meta"}
     assert {model.architecture for model in known_models("bigG")} == {"ViT-bigG/14"}
     assert known_models("no such thing") == []
+
+
+def test_find_is_by_the_whole_id():
+    assert find("OpenAI/clip-vit-base-patch32").architecture == "ViT-B/32"
+    assert find("clip-vit-base-patch32") is None
+
+
+def test_only_openais_models_have_a_file_with_a_digest():
+    with_file = [model for model in known_models() if model.url]
+    assert {model.publisher for model in with_file} == {"OpenAI"}
+    assert len({model.sha256 for model in with_file}) == 9
+    for model in with_file:
+        assert len(bytes.fromhex(model.sha256)) == 32
+        assert f"/{model.sha256}/" in model.url
+    assert find("openai/clip-vit-large-patch14-336").url.endswith("/ViT-L-14-336px.pt")

@@ -25,6 +25,7 @@ class KnownModel:
         licence: its licence, by its usual short name.
         publisher: who trained it.
         pictures: how its pictures are prepared, where it is not as OpenAI's.
+        sha256: the digest of the one file that OpenAI published, for its nine; None for the others.
     """
 
     hub_id: str
@@ -35,6 +36,16 @@ class KnownModel:
     licence: str
     publisher: str
     pictures: str = ""
+    sha256: str | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where OpenAI published its file, which `from_pretrained` reads once it is downloaded; None for the others."""
+        if self.sha256 is None:
+            return None
+        name = self.architecture.replace("/", "-")
+        name = f"{name}px" if name == "ViT-L-14-336" else name
+        return f"https://openaipublic.azureedge.net/clip/models/{self.sha256}/{name}.pt"
 
     @property
     def config(self) -> CLIPConfig:
@@ -58,6 +69,15 @@ def known_models(containing: str = "") -> list[KnownModel]:
         for model in _MODELS
         if any(word in part.lower() for part in (model.hub_id, model.architecture, model.trained_on, model.publisher))
     ]
+
+
+def find(hub_id: str) -> KnownModel | None:
+    """Returns the known checkpoint of a Hub id, in any case, or None.
+
+    Args:
+        hub_id: the id, such as `"openai/clip-vit-base-patch32"`.
+    """
+    return next((model for model in _MODELS if model.hub_id.lower() == hub_id.lower()), None)
 
 
 def _text(width: int, layers: int, heads: int) -> dict[str, Any]:
@@ -111,9 +131,9 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
 """From an architecture's name to its text tower, its image tower and the width of the joint space."""
 
 
-def _openai(hub_id: str, architecture: str) -> KnownModel:
+def _openai(hub_id: str, architecture: str, sha256: str) -> KnownModel:
     layout = "huggingface" if hub_id.startswith("openai/") else "openclip"
-    return KnownModel(hub_id, architecture, "quick_gelu", layout, "WIT-400M", "MIT", "OpenAI")
+    return KnownModel(hub_id, architecture, "quick_gelu", layout, "WIT-400M", "MIT", "OpenAI", sha256=sha256)
 
 
 def _laion(name: str, architecture: str, trained_on: str, pictures: str = "") -> KnownModel:
@@ -135,15 +155,51 @@ def _dfn(name: str, architecture: str, trained_on: str, pictures: str = "", act:
 _SQUASHED = "resized to a square, whatever their shape"
 _MODELS = (
     # OpenAI's nine. Its ResNets have no transformers repository; these hold OpenAI's weights in OpenCLIP's layout.
-    _openai("timm/resnet50_clip.openai", "RN50"),
-    _openai("timm/resnet101_clip.openai", "RN101"),
-    _openai("timm/resnet50x4_clip.openai", "RN50x4"),
-    _openai("timm/resnet50x16_clip.openai", "RN50x16"),
-    _openai("timm/resnet50x64_clip.openai", "RN50x64"),
-    _openai("openai/clip-vit-base-patch32", "ViT-B/32"),
-    _openai("openai/clip-vit-base-patch16", "ViT-B/16"),
-    _openai("openai/clip-vit-large-patch14", "ViT-L/14"),
-    _openai("openai/clip-vit-large-patch14-336", "ViT-L/14-336"),
+    _openai(
+        "timm/resnet50_clip.openai",
+        "RN50",
+        "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
+    ),
+    _openai(
+        "timm/resnet101_clip.openai",
+        "RN101",
+        "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599",
+    ),
+    _openai(
+        "timm/resnet50x4_clip.openai",
+        "RN50x4",
+        "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd",
+    ),
+    _openai(
+        "timm/resnet50x16_clip.openai",
+        "RN50x16",
+        "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa",
+    ),
+    _openai(
+        "timm/resnet50x64_clip.openai",
+        "RN50x64",
+        "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c",
+    ),
+    _openai(
+        "openai/clip-vit-base-patch32",
+        "ViT-B/32",
+        "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
+    ),
+    _openai(
+        "openai/clip-vit-base-patch16",
+        "ViT-B/16",
+        "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
+    ),
+    _openai(
+        "openai/clip-vit-large-patch14",
+        "ViT-L/14",
+        "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+    ),
+    _openai(
+        "openai/clip-vit-large-patch14-336",
+        "ViT-L/14-336",
+        "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
+    ),
     _laion_400m("vit_base_patch32_clip_224", "ViT-B/32", "quick_gelu"),
     _laion_400m("vit_base_patch16_clip_224", "ViT-B/16", "gelu"),
     _laion_400m("vit_large_patch14_clip_224", "ViT-L/14", "gelu"),

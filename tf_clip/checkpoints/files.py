@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +39,33 @@ def index_of(weights: str) -> str:
     return f"{weights}.index.json"
 
 
-def best_weights(present: Collection[str]) -> str | None:
+def best_weights(present: Collection[str], config: Mapping[str, Any]) -> str | None:
     """Chooses the weights to read among the files of a folder or a repository.
 
     Args:
         present: the files' names.
+        config: its parsed `config.json`, empty when there is none. Beside OpenCLIP's files may lie timm's, whose
+            config.json has no `model_type` and whose model.safetensors is the image tower alone.
 
     Returns:
-        One of the names above, whole or cut up; Hugging Face's win over OpenCLIP's. None when there are none.
+        One of the names above, whole or cut up. None when there are none.
     """
-    for name in (*HUGGING_FACE_WEIGHTS, *OPENCLIP_WEIGHTS, *KERAS_HUB_WEIGHTS):
-        if name in present or index_of(name) in present:
-            return name
-    return None
+    is_openclip = OPENCLIP_CONFIG in present and "model_type" not in config
+    names = [*HUGGING_FACE_WEIGHTS, *OPENCLIP_WEIGHTS, *KERAS_HUB_WEIGHTS]
+    if is_openclip:
+        names = [*OPENCLIP_WEIGHTS, *names]
+    return next((name for name in names if name in present or index_of(name) in present), None)
 
 
-def needed(present: Collection[str]) -> list[str]:
-    """Lists what has to be downloaded of a repository: never code, and weights in one format only."""
+def needed(present: Collection[str], config: Mapping[str, Any]) -> list[str]:
+    """Lists what has to be downloaded of a repository: never code, and weights in one format only.
+
+    Args:
+        present: the files' names.
+        config: its parsed `config.json`, see `best_weights`.
+    """
     files = [name for name in _BESIDE_WEIGHTS if name in present]
-    weights = best_weights(present)
+    weights = best_weights(present, config)
     if weights is None:
         return files
     if weights in present:

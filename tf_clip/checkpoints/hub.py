@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from tf_clip.checkpoints import files
+from tf_clip.checkpoints.errors import CheckpointError
 
 SHIPPED = ("pictogram-clip",)
 """Names of the checkpoints that come with this package."""
@@ -51,8 +53,12 @@ def resolve_folder(name_or_path: str | Path, revision: str | None = None) -> Pat
 
 def _download(name: str, revision: str | None) -> Path:
     try:
-        wanted = files.needed(HfApi().list_repo_files(name, revision=revision))
-    except (HfHubHTTPError, HFValidationError):
+        present = HfApi().list_repo_files(name, revision=revision)
+        config: dict[str, Any] = {}
+        if {files.CONFIG, files.OPENCLIP_CONFIG} <= set(present):
+            config = files.read_json(Path(hf_hub_download(name, files.CONFIG, revision=revision)))
+        wanted = files.needed(present, config)
+    except (HfHubHTTPError, HFValidationError, CheckpointError):
         raise
     except Exception:  # no network, each way of which has an error of its own: what was downloaded before may do
         return Path(snapshot_download(name, revision=revision, local_files_only=True))

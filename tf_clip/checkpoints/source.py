@@ -57,7 +57,7 @@ def read_checkpoint(path: str | Path, config: Mapping[str, Any] | None = None) -
     if keras_hub.is_preset(described):
         own, tensors = keras_hub.read_preset(path)
         return Checkpoint(path / files.KERAS_HUB_WEIGHTS[0], "KerasHub preset", config or own, tensors)
-    weights = files.best_weights({file.name for file in path.iterdir()})
+    weights = files.best_weights({file.name for file in path.iterdir()}, described)
     if (path / files.OPENCLIP_CONFIG).is_file() and weights not in files.HUGGING_FACE_WEIGHTS:
         return _read_openclip(path, config)
     if not described and config is None:
@@ -92,7 +92,7 @@ def _read_openclip(folder: Path, config: Mapping[str, Any] | None, weights: Path
     # First the description: for another architecture its error says more than the tensors' would.
     _openclip_config(described, source)
     if weights is None:
-        name = files.best_weights({file.name for file in folder.iterdir()})
+        name = files.best_weights({file.name for file in folder.iterdir()}, {})
         if name is None:
             raise FileNotFoundError(
                 f"`folder` must hold one of {', '.join(files.OPENCLIP_WEIGHTS)}. "

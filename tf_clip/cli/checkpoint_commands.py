@@ -22,6 +22,9 @@ def info(options: argparse.Namespace) -> int:
     checkpoint = read_checkpoint(hub.resolve(options.model))
     facts = {"path": str(checkpoint.path), "format": checkpoint.layout, **_described(checkpoint)}
     facts["preprocessing"] = _preprocessing(checkpoint.path)
+    known = registry.find(options.model)
+    if known:
+        facts["published"] = f"by {known.publisher}, trained on {known.trained_on}, licence {known.licence}"
     facts["odd"] = [*checkpoint.notes, *_oddities(checkpoint)]
     if options.json:
         tables.print_json(facts)
@@ -45,6 +48,8 @@ def models(options: argparse.Namespace) -> int:
             "licence": model.licence,
             "format": model.layout,
             "pictures": model.pictures,
+            "url": model.url,
+            "sha256": model.sha256,
         }
         for model in found
     ]
@@ -55,16 +60,16 @@ def models(options: argparse.Namespace) -> int:
         raise ValueError(
             f"`containing` must be part of a name. Received: {options.containing!r}. Leave it out for all."
         )
-    cells = [
-        (
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for model, row in zip(found, rows, strict=True):
+        cells = (
             *(str(row[name]) for name in ("model", "architecture", "image size")),
             f"{row['parameters'] / 1e6:,.0f} M",
-            *(str(row[name]) for name in ("GFLOPs per image", "trained on", "licence")),
+            f"{row['GFLOPs per image']:,.1f}",
         )
-        for row in rows
-    ]
-    headings = ("model", "kind", "pixels", "size", "GFLOPs", "trained on", "licence")
-    tables.show_rows(cells, headings, numbers=("pixels", "size", "GFLOPs"))
+        groups.setdefault(f"{model.publisher}, {model.trained_on}, {model.licence}", []).append(cells)
+    headings = ("model", "architecture", "pixels", "parameters", "GFLOPs")
+    tables.show_groups(groups, headings, numbers=("pixels", "parameters", "GFLOPs"))
     tables.say("Pass a model's name to --model or from_pretrained. GFLOPs are per picture, two per multiply-add.")
     return EXIT_DONE
 

@@ -57,11 +57,13 @@ def show_facts(facts: Mapping[str, Any]) -> None:
     _output.print(table)
 
 
-def show_rows(rows: Sequence[Sequence[str]], headings: Sequence[str], numbers: Sequence[str] = ()) -> None:
-    """Prints a table.
+def show_groups(
+    groups: Mapping[str, Sequence[Sequence[str]]], headings: Sequence[str], numbers: Sequence[str] = ()
+) -> None:
+    """Prints rows under what they have in common, one table for all.
 
     Args:
-        rows: its cells.
+        groups: what the rows have in common, and their cells.
         headings: what the columns are called.
         numbers: the headings of the columns to align to the right.
     """
@@ -69,10 +71,12 @@ def show_rows(rows: Sequence[Sequence[str]], headings: Sequence[str], numbers: S
     for place, heading in enumerate(headings):
         # The first is what people copy: it stays in one piece however narrow the terminal.
         table.add_column(
-            heading, justify="right" if heading in numbers else "left", overflow="fold", no_wrap=place == 0
+            heading, justify="right" if heading in numbers else "left", no_wrap=place == 0, overflow="fold"
         )
-    for row in rows:
-        table.add_row(*map(Text, row))
+    for common, rows in groups.items():
+        table.add_row(Text(common, style="bold"))
+        for row in rows:
+            table.add_row(*map(Text, row))
     _output.print(table)
 
 
