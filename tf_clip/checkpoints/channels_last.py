@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tf_clip.checkpoints.errors import refuse_unknown
+from tf_clip.checkpoints.errors import CheckpointError, refuse_unknown
 from tf_clip.checkpoints.stored import StoredTensor, StoredTensors
 
 # What stands before these differs from file to file: the Keras model's name, once or twice, or nothing.
@@ -28,7 +28,7 @@ def to_hugging_face(tensors: StoredTensors, source: str) -> dict[str, StoredTens
         source: where they come from, for messages.
 
     Raises:
-        CheckpointError: there are tensors that CLIP does not have; all are listed.
+        CheckpointError: there are tensors that CLIP does not have, or one of its tensors is there twice.
     """
     result: dict[str, StoredTensor] = {}
     unknown = []
@@ -39,6 +39,11 @@ def to_hugging_face(tensors: StoredTensors, source: str) -> dict[str, StoredTens
         if path is None or (axes is not None and len(axes) != len(tensor.shape)):
             unknown.append(name)
             continue
+        if path in result:  # two models in one file: which of them is meant, nothing says
+            raise CheckpointError(
+                f"{source} must hold one CLIP. Received: two tensors for {path}, one of them {name}. "
+                "Save the model alone."
+            )
         result[path] = tensor if axes is None else tensor.transposed(axes)
     refuse_unknown(unknown, source, "transformers' TensorFlow or Flax CLIP", "It is another model, or another layout.")
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tf_clip.checkpoints.errors import CheckpointError
@@ -15,6 +15,7 @@ OPENCLIP_CONFIG = "open_clip_config.json"
 HUGGING_FACE_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack")
 OPENCLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")
 KERAS_HUB_WEIGHTS = ("model.weights.h5",)
+KERAS_HUB_INDEX = "model.weights.json"
 _BESIDE_WEIGHTS = (
     CONFIG,
     OPENCLIP_CONFIG,
@@ -36,7 +37,7 @@ _GIT_LFS_START = b"version https://git-lfs"
 
 def index_of(weights: str) -> str:
     """Returns the name of the index of a file of weights that is cut up."""
-    return f"{weights}.index.json"
+    return KERAS_HUB_INDEX if weights in KERAS_HUB_WEIGHTS else f"{weights}.index.json"
 
 
 def best_weights(present: Collection[str], config: Mapping[str, Any]) -> str | None:
@@ -70,8 +71,12 @@ def needed(present: Collection[str], config: Mapping[str, Any]) -> list[str]:
         return files
     if weights in present:
         return [*files, weights]
-    stem, _, suffix = weights.rpartition(".")
-    parts = [name for name in present if name.startswith(f"{stem}-") and name.endswith(f".{suffix}")]
+    if weights in KERAS_HUB_WEIGHTS:
+        start, end = "model_", ".weights.h5"
+    else:
+        stem, _, suffix = weights.rpartition(".")
+        start, end = f"{stem}-", f".{suffix}"
+    parts = [name for name in present if name.startswith(start) and name.endswith(end)]
     return [*files, index_of(weights), *sorted(parts)]
 
 
@@ -88,6 +93,26 @@ def refuse_git_lfs_pointer(path: Path) -> None:
             f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its repository, or download the "
             "file."
         )
+
+
+def require_beside(names: Collection[str], index: Path) -> None:
+    """Checks that an index names files that lie beside it.
+
+    Args:
+        names: the files' names, as the index has them.
+        index: the index.
+
+    Raises:
+        CheckpointError: a name leads elsewhere.
+        FileNotFoundError: a file is missing.
+    """
+    for name in sorted(names):
+        if PurePosixPath(name).name != name or "\\" in name:
+            raise CheckpointError(
+                f"{index} must name files beside it. Received: {name!r}. Do not trust this checkpoint."
+            )
+        if not (index.parent / name).is_file():
+            raise FileNotFoundError(f"{index} names {name}, which is missing. Download all parts.")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def _stored(dataset: Any, name: str, path: Path) -> StoredTensor:
 def _dtype_of(dataset: Any) -> np.dtype[Any] | None:
     """Returns the numbers' dtype in this machine's byte order, or None when they are no numbers."""
     stored: np.dtype[Any] = dataset.dtype
-    # HDF5 has no bfloat16: Keras writes two opaque bytes and says so beside them.
-    if stored.kind == "V" and stored.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16":
+    # HDF5 has no bfloat16: Keras writes two opaque bytes. It also says so in an attribute, which is not read: HDF5
+    # looks texts up in a heap, and in a damaged one it searches forever.
+    if stored.kind == "V" and stored.itemsize == 2 and stored.names is None and stored.subdtype is None:
         return numpy_dtype("bfloat16")
     return stored.newbyteorder("=") if stored.kind in "fiub" else None

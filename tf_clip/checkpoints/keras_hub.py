@@ -76,10 +76,7 @@ def read_preset(folder: str | Path) -> tuple[dict[str, Any], dict[str, StoredTen
         raise CheckpointError(
             f"{folder} must be a preset of CLIPBackbone. Received: {described['class_name']}. tf_clip reads CLIP alone."
         )
-    (weights,) = files.KERAS_HUB_WEIGHTS
-    if not (folder / weights).is_file():
-        raise FileNotFoundError(f"`folder` must hold {weights}. Received: {folder}. Download the weights, too.")
-    tensors = read_hdf5_file(folder / weights)
+    tensors = _read_weights(folder)
     try:
         config = _config(described["config"], folder)
     except (LookupError, TypeError, ValueError) as error:
@@ -91,6 +88,35 @@ def read_preset(folder: str | Path) -> tuple[dict[str, Any], dict[str, StoredTen
         ) from error
     _require_heads(tensors, config, folder)
     return config, _to_hugging_face(tensors, str(folder))
+
+
+def _read_weights(folder: Path) -> dict[str, StoredTensor]:
+    """Reads the one file of weights, or all that KerasHub's index of a larger model names."""
+    (weights,) = files.KERAS_HUB_WEIGHTS
+    index = folder / files.KERAS_HUB_INDEX
+    if (folder / weights).is_file():
+        return read_hdf5_file(folder / weights)
+    if not index.is_file():
+        raise FileNotFoundError(
+            f"`folder` must hold {weights} or {index.name}. Received: {folder}. Download the weights, too."
+        )
+    tensors: dict[str, StoredTensor] = {}
+    for name in _parts(index):
+        tensors.update(read_hdf5_file(folder / name))
+    return tensors
+
+
+def _parts(index: Path) -> list[str]:
+    """Returns the files that an index names; to each of a model's layers it has one or a list."""
+    weight_map = files.read_json(index).get("weight_map")
+    named = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    names = {name for value in named for name in (value if isinstance(value, list) else [value]) if name}
+    if not names or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(
+            f"{index} must have a `weight_map` from layers to files. Received none. Download it again."
+        )
+    files.require_beside(names, index)
+    return sorted(names)
 
 
 def _require_heads(tensors: StoredTensors, config: Mapping[str, Any], folder: Path) -> None:
@@ -125,7 +151,8 @@ def _config(backbone: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             "max_position_embeddings": text["max_sequence_length"],
             "pad_token_id": vocab_size - 1,
             "bos_token_id": vocab_size - 2,
-            "eos_token_id": vocab_size - 1,
+            # KerasHub pools at the highest id of a text, which need not be the table's last; this is what 2 stands for.
+            "eos_token_id": 2,
             "projection_dim": projection_dim,
         },
         "vision_config": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tf_clip.checkpoints import channels_last, files, keras_hub, openai, openclip
@@ -193,16 +193,12 @@ def _read_weights(folder: Path, name: str) -> tuple[dict[str, StoredTensor], str
         )
     tensors: dict[str, StoredTensor] = {}
     layout = ""
-    for file in sorted(set(map(str, weight_map.values()))):
-        if PurePosixPath(file).name != file or "\\" in file:
-            raise CheckpointError(
-                f"{index} must name files beside it. Received: {file!r}. Do not trust this checkpoint."
-            )
-        if not (folder / file).is_file():
-            raise FileNotFoundError(f"{index} names {file}, which is missing. Download all parts.")
+    parts = sorted(set(map(str, weight_map.values())))
+    files.require_beside(parts, index)
+    for file in parts:
         part, layout = _read_file(folder / file)
         tensors.update(part)
-    return tensors, f"{layout} in {len(set(weight_map.values()))} parts"
+    return tensors, f"{layout} in {len(parts)} parts"
 
 
 def _read_file(path: Path) -> tuple[dict[str, StoredTensor], str]:
