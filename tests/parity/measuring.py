@@ -84,24 +84,36 @@ def record(row: tuple[str, str], kind: str, backend: str, difference: float, bou
 PAGE = """# Parity: what was compared, and how far apart it was
 
 `make parity` makes each checkpoint with the library named, loads it here on each backend, runs both on the same
-inputs, and writes this page. Weights are random, every one of them moved from its initial value; `ViT-B/32` has the
-real model's size, the others are tiny with every width different. A cell is the largest absolute difference of any
-element (of embeddings, at unit length; of losses and gradients, relative to the largest), after the bound that
-fails the run. All in float32.
+inputs, and writes this page. Weights are random, every one of them moved from its initial value; ViT-B/32 and RN50
+have the real models' sizes, the others are tiny with every width different. All in float32.
+
+The first table has a row for each class and format. A cell is the largest difference of anything that came out, in
+percent of what is allowed. The tables below have the differences themselves: of any element, of embeddings at unit
+length, of losses and gradients relative to the largest.
 
 """
+_COLUMNS = "TensorFlow | JAX | PyTorch |"
+_BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def write_page(path: Path) -> None:
-    """Writes all that was recorded as tables, a section a class."""
-    backends = ("tensorflow", "jax", "torch")
-    lines = [PAGE]
+    """Writes all that was recorded: a row a class and format, then all differences, a section a class."""
+    lines = [PAGE, f"| class | from | {_COLUMNS}\n|---|---|---|---|---|\n"]
+    for title, source in dict.fromkeys(key[:2] for key in TABLE):
+        kinds = {key[2]: cells for key, cells in TABLE.items() if key[:2] == (title, source)}
+        shares = {
+            name: max(cells[name] / BOUNDS[kind] for kind, cells in kinds.items() if name in cells)
+            for name in _BACKENDS
+            if any(name in cells for cells in kinds.values())
+        }
+        lines.append(f"| {title} | {source} | {_row({name: f'{100 * share:.1f}' for name, share in shares.items()})}\n")
     for title in dict.fromkeys(key[0] for key in TABLE):
-        lines.append(
-            f"## {title}\n\n| from | compared | bound | TensorFlow | JAX | PyTorch |\n|---|---|---|---|---|---|\n"
-        )
+        lines.append(f"\n## {title}\n\n| from | compared | allowed | {_COLUMNS}\n|---|---|---|---|---|---|\n")
         for (_, source, kind), cells in ((key, cells) for key, cells in TABLE.items() if key[0] == title):
-            shown = " | ".join(f"{cells[name]:.2g}" if name in cells else "" for name in backends)
-            lines.append(f"| {source} | `{kind}` | {BOUNDS[kind]:g} | {shown} |\n")
-        lines.append("\n")
-    path.write_text("".join(lines).rstrip() + "\n", encoding="utf-8")
+            shown = _row({name: f"{difference:.2g}" for name, difference in cells.items()})
+            lines.append(f"| {source} | `{kind}` | {BOUNDS[kind]:g} | {shown}\n")
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _row(cells: Mapping[str, str]) -> str:
+    return " | ".join(cells.get(name, "") for name in _BACKENDS) + " |"

@@ -130,7 +130,15 @@ def legacy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     process.close()
 
 
-@pytest.fixture(scope="module", params=list(formats()), ids=lambda form: f"{form.title}, {form.size}")
+SMALL = [form for form in formats() if form.size.startswith("tiny")]
+LARGE = [form for form in formats() if not form.size.startswith("tiny")]
+
+
+def name_of(form: Format) -> str:
+    return f"{form.title}, {form.size}"
+
+
+@pytest.fixture(scope="module", params=[*SMALL, *LARGE], ids=name_of)
 def made(
     request: pytest.FixtureRequest, reference: Process, legacy: Process, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Format, Path]]:
@@ -184,11 +192,11 @@ def test_the_joint_model(made: tuple[Format, Path], library: Process) -> None:
     compare(("CLIPModel", f"{form.title}, {form.size}"), library.backend, ours, results(folder / "theirs.npz"))
 
 
+# What follows is seen on the small checkpoints alone: all sizes of a format share its code.
+@pytest.mark.parametrize("made", SMALL, ids=name_of, indirect=True)
 def test_its_parts(made: tuple[Format, Path], library: Process) -> None:
-    """Each class loads from the whole checkpoint; the small ones are enough, as parts share their weights."""
+    """Each class loads from the whole checkpoint."""
     form, folder = made
-    if not form.size.startswith("tiny"):
-        pytest.skip("seen on the small checkpoint of this format")
     theirs = results(folder / "theirs.npz")
     for kind in (*TOWERS, "CLIPResNetImageEncoder"):
         if ("ResNet" in form.size) != ("ResNet" in kind) and "Text" not in kind:
@@ -211,11 +219,10 @@ def test_its_parts(made: tuple[Format, Path], library: Process) -> None:
         compare((kind, f"{form.title}, {form.size}"), library.backend, ours, wanted)
 
 
+@pytest.mark.parametrize("made", SMALL, ids=name_of, indirect=True)
 def test_out_and_in_again(made: tuple[Format, Path], library: Process, reference: Process) -> None:
     """Saved in Hugging Face's format and in OpenCLIP's: the same bits come back, and the others load it."""
     form, folder = made
-    if not form.size.startswith("tiny"):
-        pytest.skip("seen on the small checkpoint of this format")
     source, everything = folder / "made" / form.file, ("input_ids", "attention_mask", "pixel_values")
     first = run_here(library, "CLIPModel", source, folder, everything)
     row = "CLIPModel, out and in again", f"{form.title}, {form.size}"
