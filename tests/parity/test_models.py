@@ -93,9 +93,11 @@ def test_gradients(checkpoint: Path, library: Process, reference: Process) -> No
     steepest = max(np.abs(gradient).max() for gradient in there.values())
     worst = 0.0
     for name, gradient in there.items():
-        # The true gradient of k_proj's bias is zero: what either side returns there is rounding alone.
-        reach = max(np.abs(gradient).max(), 1e-4 * steepest)
-        worst = max(worst, largest(here[name], gradient) / reach)
+        if name.endswith("k_proj.bias"):
+            # A shift of all scores changes no softmax: the true gradient is zero, and rounding is all there is.
+            assert max(np.abs(here[name]).max(), np.abs(gradient).max()) < 1e-6 * steepest
+        else:
+            worst = max(worst, largest(here[name], gradient) / np.abs(gradient).max())
     record(row, "gradients", library.backend, worst, 1e-4)
 
 
