@@ -65,7 +65,7 @@ class _Reader:
         """Yields the arrays of the map that begins here."""
         if depth > _MAX_DEPTH:
             raise CheckpointError(f"{self._path} must hold maps at most {_MAX_DEPTH} deep. Do not trust this file.")
-        count = self._header("read_map_header")
+        count = self._small_value("read_map_header")
         chunks: dict[str, StoredTensor] = {}
         is_chunked = False
         shape: tuple[int, ...] = ()
@@ -91,15 +91,10 @@ class _Reader:
         unpacker.feed(self._file.read(_PEEK))
         return unpacker, position
 
-    def _header(self, method: str) -> int:
+    def _small_value(self, method: str = "unpack") -> Any:
+        """Reads a value, or with `"read_map_header"` how many entries the map here has; leaves the file behind it."""
         unpacker, position = self._peeked()
-        count = int(getattr(unpacker, method)())
-        self._file.seek(position + unpacker.tell())
-        return count
-
-    def _small_value(self) -> Any:
-        unpacker, position = self._peeked()
-        value = unpacker.unpack()
+        value = getattr(unpacker, method)()
         self._file.seek(position + unpacker.tell())
         return value
 

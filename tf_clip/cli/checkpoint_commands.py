@@ -104,8 +104,8 @@ def convert(options: argparse.Namespace) -> int:
 
 
 def _described(checkpoint: Checkpoint) -> dict[str, Any]:
-    stored = sum(math.prod(tensor.shape) for tensor in checkpoint.tensors.values())
     if checkpoint.config.get("model_type") != CLIPConfig.model_type:
+        stored = sum(math.prod(tensor.shape) for tensor in checkpoint.tensors.values())
         return {"kind": f"one tower, {checkpoint.config.get('model_type')}", "parameters": stored}
     config = CLIPConfig.from_dict(checkpoint.config)
     text_length = config.text_config.max_position_embeddings
@@ -158,11 +158,10 @@ def _oddities(checkpoint: Checkpoint) -> list[str]:
     if "text_config_dict" in config or "vision_config_dict" in config:
         found.append("text_config_dict or vision_config_dict, as in old files, win over text_config and vision_config")
     if config.get("model_type") == CLIPConfig.model_type and "text_model.final_layer_norm.weight" in checkpoint.tensors:
-        whole = CLIPConfig.from_dict(config)
         stored = sum(
             math.prod(tensor.shape) for name, tensor in checkpoint.tensors.items() if not name.endswith(_STATISTICS)
         )
-        wanted = cost.parameter_count(whole)
+        wanted = cost.parameter_count(CLIPConfig.from_dict(config))
         if stored != wanted:
             found.append(f"the files hold {stored:,} numbers, the configuration needs {wanted:,}: it will not load")
     return found
