@@ -1,7 +1,9 @@
 """Byte-pair encoding inside the TensorFlow graph: words in, token ids out.
 
-A batch's distinct words lie behind one another in flat arrays, so that one step of the loop merges
-the best pair of every word at once. The loop ends when no word has a pair left to merge.
+The words lie behind one another in flat arrays, so that one step of the loop merges the best pair of every word at
+once. Where no token of the vocabulary can ever reach across two neighbours, a word falls into pieces that go on
+independently: a word of ten million random letters is done in some thirty steps. The loop ends when no piece has a
+pair left to merge.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 END_OF_WORD = "</w>"
-_NO_MERGE = np.int64(2**62)
 
 # A word of this one byte stands for a special token; white space never occurs inside a real word.
 BOS_MARK, EOS_MARK = b"\n", b"\r"
+
+# In place of a pair's rank: not to be merged yet, or never to be part of one token.
+_NOT_NOW, _NEVER = np.int64(2**61), np.int64(2**62)
 
 
 def byte_symbols() -> list[str]:
@@ -56,15 +60,16 @@ class BytePairEncoder(tf.Module):
         inner = [_id_of(vocab, symbol) for symbol in symbols]
         last = [_id_of(vocab, symbol + END_OF_WORD) for symbol in symbols]
         last[BOS_MARK[0]], last[EOS_MARK[0]] = bos_token_id, eos_token_id
-        self._byte_ids = tf.constant([inner, last], tf.int64)  # [is last byte of its word, byte]
+        self._byte_ids = tf.constant([*inner, *last], tf.int64)  # 256 more for the last byte of a word
 
-        pairs = np.array([[_id_of(vocab, a), _id_of(vocab, b)] for a, b in merges], np.int64).reshape(-1, 2)
-        self._merged_ids = tf.constant([_id_of(vocab, a + b) for a, b in merges] or [0], tf.int64)
-        # A pair listed twice keeps its better rank.
-        keys, ranks = np.unique(pairs[:, 0] * self._vocab_size + pairs[:, 1], return_index=True)
+        pairs = [(_id_of(vocab, left), _id_of(vocab, right)) for left, right in merges]
+        merged = [_id_of(vocab, left + right) for left, right in merges]
+        self._merged_ids = tf.constant(merged or [0], tf.int64)
+        ranks = _ranks(pairs, merged)
         # A table may not be empty: the key -1, which no pair has, keeps one without merges alive.
-        keys, ranks = np.append(keys, -1), np.append(ranks, _NO_MERGE)
-        self._ranks = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, ranks), int(_NO_MERGE))
+        keys = np.array([left * self._vocab_size + right for left, right in ranks] + [-1], np.int64)
+        values = np.array([*ranks.values(), _NEVER], np.int64)
+        self._ranks = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), int(_NEVER))
 
     def encode(self, words: tf.Tensor) -> tf.RaggedTensor:
         """Encodes words.
@@ -75,27 +80,23 @@ class BytePairEncoder(tf.Module):
         Returns:
             int32 RaggedTensor `[n, (tokens)]`.
         """
-        # Each distinct word is merged once, however often a batch repeats it.
-        distinct, index = tf.unique(words)
-        num_words = tf.size(distinct, tf.int64)
-        values = tf.io.decode_raw(tf.strings.reduce_join(distinct), tf.uint8)
-        word_of = tf.repeat(tf.range(num_words), tf.strings.length(distinct))
+        lengths = tf.strings.length(words)
+        values = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8), tf.int32)
+        word_of = tf.repeat(tf.range(tf.size(words)), lengths)
         is_last = tf.concat([word_of[1:] != word_of[:-1], tf.ones_like(word_of[:1], tf.bool)], axis=0)
-        symbols = tf.gather_nd(
-            self._byte_ids, tf.stack([tf.cast(is_last, tf.int32), tf.cast(values, tf.int32)], axis=1)
+        symbols = tf.gather(self._byte_ids, values + 256 * tf.cast(is_last, tf.int32))
+        symbols, word_of = self._merge_all(symbols, word_of)
+        return tf.RaggedTensor.from_value_rowids(
+            tf.cast(symbols, tf.int32), tf.cast(word_of, tf.int64), nrows=tf.size(words, tf.int64), validate=False
         )
-        symbols, word_of = self._merge_all(symbols, word_of, num_words)
-        encoded = tf.RaggedTensor.from_value_rowids(
-            tf.cast(symbols, tf.int32), word_of, nrows=num_words, validate=False
-        )
-        return tf.gather(encoded, index)
 
-    def _merge_all(self, symbols: tf.Tensor, word_of: tf.Tensor, num_words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _merge_all(self, symbols: tf.Tensor, word_of: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         def step(symbols: tf.Tensor, word_of: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            keys = symbols[:-1] * self._vocab_size + symbols[1:]
-            ranks = tf.where(word_of[:-1] == word_of[1:], self._ranks.lookup(keys), _NO_MERGE)
-            best = tf.math.unsorted_segment_min(ranks, word_of[:-1], num_words)
-            chosen = (ranks == tf.gather(best, word_of[:-1])) & (ranks != _NO_MERGE)
+            ranks = self._ranks.lookup(symbols[:-1] * self._vocab_size + symbols[1:])
+            ranks = tf.where(word_of[:-1] == word_of[1:], ranks, _NEVER)
+            piece_of = tf.cumsum(tf.cast(ranks == _NEVER, tf.int32))  # a border belongs to the piece after it
+            best = tf.math.segment_min(ranks, piece_of)
+            chosen = (ranks == tf.gather(best, piece_of)) & (ranks < _NOT_NOW)
             chosen = _without_overlaps(chosen)
             merged = tf.gather(self._merged_ids, tf.where(chosen, ranks, 0))
             # The left symbol becomes the pair; the right one goes.
@@ -106,17 +107,47 @@ class BytePairEncoder(tf.Module):
         symbols, word_of, _ = tf.while_loop(
             lambda _symbols, _word_of, merged_any: merged_any,
             step,
-            (symbols, word_of, tf.constant(True)),
+            (symbols, word_of, tf.size(symbols) > 1),
             shape_invariants=(tf.TensorShape([None]), tf.TensorShape([None]), tf.TensorShape([])),
         )
         return symbols, word_of
 
 
+def _ranks(pairs: Sequence[tuple[int, int]], merged: Sequence[int]) -> dict[tuple[int, int], int]:
+    """Returns the rank of each pair that is merged, and `_NOT_NOW` for those that a token can reach across.
+
+    A token reaches across two neighbours when it comes from a pair whose left half ends with the one, and whose
+    right half begins with the other, in the course of its own merging.
+    """
+    made_of: dict[int, list[tuple[int, int]]] = {}
+    for pair, token in zip(pairs, merged, strict=True):
+        made_of.setdefault(token, []).append(pair)
+    outer: tuple[dict[int, set[int]], dict[int, set[int]]] = ({}, {})
+
+    def begins_or_ends_with(token: int, side: int) -> set[int]:
+        if token not in outer[side]:
+            found = {token}
+            for pair in made_of.get(token, ()):
+                found |= begins_or_ends_with(pair[side], side)
+            outer[side][token] = found
+        return outer[side][token]
+
+    ranks = {
+        (left, right): int(_NOT_NOW)
+        for pair in set(pairs)
+        for left in begins_or_ends_with(pair[0], 1)
+        for right in begins_or_ends_with(pair[1], 0)
+    }
+    # A pair listed twice keeps its better rank.
+    ranks.update({pair: rank for rank, pair in reversed(list(enumerate(pairs)))})
+    return ranks
+
+
 def _without_overlaps(chosen: tf.Tensor) -> tf.Tensor:
     """Keeps the 1st, 3rd, 5th ... of each run of neighbours: "aaaa" is two pairs, not three."""
-    run = tf.cumsum(tf.cast(~chosen, tf.int64))  # equal within a run of chosen neighbours
-    count = tf.cumsum(tf.cast(chosen, tf.int64))
-    before_run = tf.math.unsorted_segment_min(count - tf.cast(chosen, tf.int64), run, tf.size(chosen, tf.int64) + 1)
+    run = tf.cumsum(tf.cast(~chosen, tf.int32))  # equal within a run of chosen neighbours
+    count = tf.cumsum(tf.cast(chosen, tf.int32))
+    before_run = tf.math.segment_min(count - tf.cast(chosen, tf.int32), run)
     position_in_run = count - tf.gather(before_run, run)  # from 1
     return chosen & (position_in_run % 2 == 1)
 

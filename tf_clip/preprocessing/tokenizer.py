@@ -1,9 +1,10 @@
-"""`CLIPTokenizer`: strings to token ids, the same in eager code, `tf.function` and `tf.data`."""
+"""`CLIPTokenizer`: strings to token ids, the same in eager code, `tf.function`, `tf.data` and a served graph."""
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,27 +13,22 @@ import tensorflow as tf
 import tensorflow_text
 
 from tf_clip.checkpoints import hub
-from tf_clip.preprocessing.byte_pair_encoding import (
-    BOS_MARK,
-    END_OF_WORD,
-    EOS_MARK,
-    BytePairEncoder,
-    byte_symbols,
-)
-from tf_clip.preprocessing.vocabulary import DEFAULT_MAX_LENGTH, Vocabulary
+from tf_clip.preprocessing.byte_pair_encoding import BOS_MARK, END_OF_WORD, EOS_MARK, BytePairEncoder, byte_symbols
+from tf_clip.preprocessing.return_tensors import from_numpy
+from tf_clip.preprocessing.vocabulary import DEFAULT_MAX_LENGTH, SIDES, Vocabulary
+from tf_clip.preprocessing.words import WordSplitter
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Unicode white space; RE2's own \s is ASCII's and lacks the vertical tab.
-_WHITE_SPACE = r"[\s\p{Z}\x0b\x{85}]+"
-_WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
-
 _PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
-_RETURN_TENSORS = ("tf", "np", None)
+_TRUNCATIONS = (True, False, "longest_first", "only_first", "do_not_truncate")
+_RETURN_TENSORS = ("tf", "np", "jax", "pt", None)
+_ASCII_SPACE = r"[\t\n\v\f\r]"
+_UNKNOWN = -1
 
 
-class CLIPTokenizer(tf.Module):
+class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detokenizer):
     """Turns strings into the ids that CLIP's text tower reads.
 
     Texts are NFC-normalised and lower-cased, white space is collapsed, words are split by CLIP's
@@ -45,25 +41,31 @@ class CLIPTokenizer(tf.Module):
         model_max_length: longest output, in tokens.
         bos_token, eos_token, pad_token: the special tokens, all in `vocab`. Hugging Face pads with
             the end token, OpenCLIP with id 0, `"!"`.
+        padding_side, truncation_side: `"right"` or `"left"`.
+        clean: None, or `"openai"` to repair broken encodings and unescape HTML first, as OpenAI's own
+            tokenizer does. That is Python code (`pip install "tf_clip[clean]"`): string tensors are refused.
 
     Call arguments:
         text: a string, a list of strings, or a string tensor of rank 0 or 1. Invalid UTF-8 is
             replaced by U+FFFD.
         padding: True or `"longest"` pads to the longest text, `"max_length"` to `max_length`; False
             does not pad, so that all texts must have one length unless lists are asked for.
-        truncation: cut longer texts to `max_length`, keeping the end token; False leaves them long.
+        truncation: cut longer texts to `max_length`, keeping start and end token; False leaves them long.
         max_length: longest output, in tokens; None takes `model_max_length`.
-        return_tensors: `"tf"`, `"np"`, or None for lists of Python integers.
+        padding_side: None takes the tokenizer's own.
+        add_special_tokens: put start and end around each text.
+        return_tensors: `"tf"`, `"np"`, `"jax"`, `"pt"`, or None for lists of Python integers.
 
     Returns:
         A dictionary with `input_ids` and `attention_mask` (1 keeps a token), int32 `[batch, length]`.
 
     Raises:
         TypeError: `text` is not made of strings.
-        ValueError: an option is none of those above, or texts of several lengths are not padded.
+        ValueError: an option is none of those above, or texts of several lengths are not padded (in a graph:
+            `tf.errors.InvalidArgumentError`).
 
-    Source: transformers 5's CLIPTokenizer. Differences: padding and truncation are on by default,
-    since the tower takes nothing else; one string gives a batch of one.
+    Source: transformers 5's CLIPTokenizer, whose ids these are for every string. Differences: padding and truncation
+    are on by default, since the tower takes nothing else; one string gives a batch of one.
     """
 
     def __init__(
@@ -75,19 +77,44 @@ class CLIPTokenizer(tf.Module):
         bos_token: str = "<|startoftext|>",
         eos_token: str = "<|endoftext|>",
         pad_token: str = "<|endoftext|>",
+        padding_side: str = "right",
+        truncation_side: str = "right",
+        clean: str | None = None,
     ) -> None:
         super().__init__(name="clip_tokenizer")
-        self._vocabulary = Vocabulary(vocab, tuple(merges), bos_token, eos_token, pad_token, model_max_length)
-        self.model_max_length = model_max_length
+        self._vocabulary = Vocabulary(
+            vocab,
+            tuple(merges),
+            bos_token=bos_token,
+            eos_token=eos_token,
+            pad_token=pad_token,
+            model_max_length=model_max_length,
+            padding_side=padding_side,
+            truncation_side=truncation_side,
+        )
+        self.model_max_length, self.padding_side, self.truncation_side = model_max_length, padding_side, truncation_side
         self.bos_token_id, self.eos_token_id, self.pad_token_id = vocab[bos_token], vocab[eos_token], vocab[pad_token]
+        self._clean = _cleaner(clean)
         self._specials = (bos_token, eos_token)
+        self._splitter = WordSplitter()
         self._encoder = BytePairEncoder(vocab, self._vocabulary.merges, self.bos_token_id, self.eos_token_id)
+        self._whole_words = self._find_whole_words()
+        self._special_ids = frozenset((self.bos_token_id, self.eos_token_id, self.pad_token_id))
+        self._pieces = _pieces(self._vocabulary)
+        spoken = [b"" if index in self._special_ids else piece for index, piece in enumerate(self._pieces)]
+        self._spoken = tf.constant(spoken)
+        # What a token covers of its word: without the space after it, and a mark is one byte.
+        marks = (self.bos_token_id, self.eos_token_id)
+        lengths = [1 if index in marks else len(piece.rstrip(b" ")) for index, piece in enumerate(self._pieces)]
+        self._lengths = tf.constant(lengths, tf.int32)
         self._traced_encode = tf.function(
             self._encode_rows,
             input_signature=[
                 tf.TensorSpec([None], tf.string),
                 tf.TensorSpec([], tf.int32),
                 tf.TensorSpec([], tf.int32),
+                tf.TensorSpec([], tf.bool),
+                tf.TensorSpec([], tf.bool),
             ],
         )
 
@@ -97,98 +124,150 @@ class CLIPTokenizer(tf.Module):
         return max(self._vocabulary.symbols.values()) + 1
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, *, revision: str | None = None) -> Self:
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, revision: str | None = None, clean: str | None = None
+    ) -> Self:
         """Reads a checkpoint's tokenizer files.
 
         Args:
             name_or_path: a shipped name, a local folder or a Hub id.
             revision: branch, tag or commit on the Hub.
+            clean: see the class.
 
         Raises:
             FileNotFoundError: there is no such checkpoint, or it has no tokenizer.
             ValueError: a file is broken or belongs to another kind of tokenizer.
         """
         vocabulary = Vocabulary.read(hub.resolve_folder(name_or_path, revision))
-        return cls(
-            vocabulary.symbols,
-            vocabulary.merges,
-            model_max_length=vocabulary.model_max_length,
-            bos_token=vocabulary.bos_token,
-            eos_token=vocabulary.eos_token,
-            pad_token=vocabulary.pad_token,
-        )
+        options = {name: value for name, value in vars(vocabulary).items() if name not in ("symbols", "merges")}
+        return cls(vocabulary.symbols, vocabulary.merges, clean=clean, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes `vocab.json`, `merges.txt` and `tokenizer_config.json` into a folder."""
+        """Writes `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json` into a folder."""
         self._vocabulary.write(folder)
+
+    def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str, str]:
+        """Writes the symbols and the merges alone.
+
+        Args:
+            save_directory: a folder; made when missing.
+            filename_prefix: put before both names, with a hyphen.
+
+        Returns:
+            The paths of `vocab.json` and `merges.txt`.
+        """
+        return self._vocabulary.write_symbols(save_directory, filename_prefix)
 
     def __call__(
         self,
         text: Any,
         padding: bool | str = True,
-        truncation: bool = True,
+        truncation: bool | str = True,
         max_length: int | None = None,
         return_tensors: str | None = "tf",
+        *,
+        padding_side: str | None = None,
+        add_special_tokens: bool = True,
     ) -> dict[str, Any]:
         """Tokenizes; see the class."""
         max_length = self.model_max_length if max_length is None else max_length
-        _require_options(padding, truncation, max_length, return_tensors)
-        texts = _as_string_tensor(text)
-        longest = max_length if truncation else tf.int32.max
+        side = self.padding_side if padding_side is None else padding_side
+        _require_options(padding, truncation, max_length, return_tensors, side)
+        is_padded, is_cut = padding not in (False, "do_not_pad"), truncation not in (False, "do_not_truncate")
+        longest = max_length if is_cut else tf.int32.max
         pads_to = max_length if padding == "max_length" else 0
-        ids, lengths = self._traced_encode(texts, longest, pads_to)
-
-        if return_tensors is None and padding in (False, "do_not_pad"):
-            rows = [row[:length].tolist() for row, length in zip(ids.numpy(), lengths.numpy(), strict=True)]
+        texts = _as_string_tensor(text, self._clean)
+        ids, mask = self._traced_encode(texts, longest, pads_to, side == "left", add_special_tokens)
+        if return_tensors is None and not is_padded:
+            kept = zip(ids.numpy(), mask.numpy() > 0, strict=True)
+            rows = [row[keep].tolist() for row, keep in kept]
             return {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
-        if padding in (False, "do_not_pad") and tf.executing_eagerly() and len(set(lengths.numpy().tolist())) > 1:
-            raise ValueError(
-                "`padding` must be True or 'max_length' for texts of several lengths. "
-                f"Received: padding={padding!r}, lengths in tokens {sorted(set(lengths.numpy().tolist()))}."
-            )
-        outputs = {"input_ids": ids, "attention_mask": tf.sequence_mask(lengths, tf.shape(ids)[1], tf.int32)}
-        if return_tensors == "tf":
-            return outputs
-        arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
-        return arrays if return_tensors == "np" else {name: array.tolist() for name, array in arrays.items()}
+        if not is_padded:
+            ids = _require_one_length(ids, mask, padding)
+        outputs = {"input_ids": ids, "attention_mask": mask}
+        return outputs if return_tensors == "tf" else _converted(outputs, return_tensors)
 
-    def tokenize(self, text: Any) -> tf.RaggedTensor:
+    def encode(
+        self,
+        text: str,
+        padding: bool | str = False,
+        truncation: bool | str = False,
+        max_length: int | None = None,
+        *,
+        add_special_tokens: bool = True,
+    ) -> list[int]:
+        """Returns one text's ids; as in Hugging Face's, neither padded nor cut unless asked for."""
+        if not isinstance(text, (str, bytes)):
+            raise TypeError(f"`text` must be one string. Received: {text!r}. For several, call batch_encode.")
+        return self.batch_encode([text], padding, truncation, max_length, add_special_tokens=add_special_tokens)[
+            "input_ids"
+        ][0]
+
+    def batch_encode(
+        self,
+        texts: Iterable[str],
+        padding: bool | str = False,
+        truncation: bool | str = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        *,
+        padding_side: str | None = None,
+        add_special_tokens: bool = True,
+    ) -> dict[str, Any]:
+        """Calls the tokenizer with Hugging Face's defaults: lists, neither padded nor cut."""
+        return self(
+            texts,
+            padding,
+            truncation,
+            max_length,
+            return_tensors,
+            padding_side=padding_side,
+            add_special_tokens=add_special_tokens,
+        )
+
+    def tokenize(self, input: Any) -> tf.RaggedTensor:
         """Returns the ids of each text alone, without start, end, truncation and padding.
 
         Args:
-            text: a string, a list of strings, or a string tensor of rank 0 or 1.
+            input: strings, as a Tensor or RaggedTensor of any rank.
 
         Returns:
-            int32 RaggedTensor `[batch, (tokens)]`.
+            int32, one more dimension: a RaggedTensor, or a Tensor for a single string.
         """
-        texts = _as_string_tensor(text)
-        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
-        texts = tf.strings.regex_replace(texts, _WHITE_SPACE, " ")
-        # Special tokens are found before anything else is changed, and as written: an upper-case
-        # "<|ENDOFTEXT|>" is ordinary text. The marks survive all that follows.
-        for token, mark in zip(self._specials, (BOS_MARK, EOS_MARK), strict=True):
-            texts = tf.strings.regex_replace(texts, re.escape(token), b" " + mark + b" ")
-        texts = tensorflow_text.normalize_utf8(texts, "NFC")
-        # The reference lower-cases letter by letter; ICU would turn a sigma that ends a word into another.
-        texts = tf.strings.regex_replace(texts, "Σ", "σ")
-        # tf.strings.lower ends a text at its first NUL; a tab, free by now, takes its place meanwhile.
-        texts = tf.strings.lower(tf.strings.regex_replace(texts, r"\x00", "\t"), encoding="utf-8")
-        texts = tf.strings.regex_replace(texts, r"\t", "\x00")
-        texts = tf.strings.regex_replace(texts, _WORD, r"\0 ")
-        words = tf.strings.split(texts, " ")
-        words = tf.ragged.boolean_mask(words, words != "")
-        return words.with_values(self._encoder.encode(words.values)).merge_dims(1, 2)
+        texts, shaped = _flattened(input)
+        return shaped(self._tokens(texts))
 
-    def _encode_rows(self, texts: tf.Tensor, longest: tf.Tensor, pads_to: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns ids `[batch, length]` and each row's own length `[batch]`."""
-        tokens = self.tokenize(texts)[:, : longest - 2]
-        column = tf.ones([tf.shape(texts)[0], 1], tf.int32)
-        rows = tf.concat([column * self.bos_token_id, tokens, column * self.eos_token_id], axis=1)
-        lengths = tf.cast(rows.row_lengths(), tf.int32)
-        width = tf.maximum(tf.reduce_max(tf.concat([lengths, [0]], axis=0)), pads_to)
-        ids = rows.to_tensor(default_value=self.pad_token_id, shape=[None, None])
-        missing = width - tf.shape(ids)[1]
-        return tf.pad(ids, [[0, 0], [0, missing]], constant_values=self.pad_token_id), lengths
+    def tokenize_with_offsets(self, input: Any) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        """Returns the ids of each text and where in it they come from.
+
+        Args:
+            input: strings, as a Tensor or RaggedTensor of any rank.
+
+        Returns:
+            What `tokenize` returns, and int64 of the same shape: the first byte of each token and the byte after its
+            last. Characters that NFC merges are one; a token that is part of a character has all of its bytes.
+        """
+        texts, shaped = _flattened(input)
+        tokens, starts, ends = self._tokens_and_offsets(texts)
+        return shaped(tokens), shaped(starts), shaped(ends)
+
+    def detokenize(self, input: Any) -> tf.Tensor:
+        """Turns ids back into strings, inside a graph, too; special tokens are left out.
+
+        Args:
+            input: ids, integers, a Tensor or RaggedTensor of rank 1 at least.
+
+        Returns:
+            Strings, one dimension less.
+
+        Raises:
+            tf.errors.InvalidArgumentError: an id is not in the vocabulary.
+        """
+        ids = input if isinstance(input, tf.RaggedTensor) or tf.is_tensor(input) else tf.ragged.constant(input, tf.int32)
+        texts = tf.strings.reduce_join(tf.ragged.map_flat_values(lambda flat: tf.gather(self._spoken, flat), ids), axis=-1)
+        return tf.ragged.map_flat_values(
+            lambda flat: tf.strings.strip(tf.strings.unicode_transcode(flat, "UTF-8", "UTF-8", errors="replace")), texts
+        )
 
     def decode(self, ids: Any, skip_special_tokens: bool = False) -> str:
         """Turns one text's ids back into a string.
@@ -203,31 +282,258 @@ class CLIPTokenizer(tf.Module):
         Raises:
             ValueError: an id is not in the vocabulary.
         """
-        symbol_of = self._vocabulary.symbol_of
-        byte_of = {symbol: byte for byte, symbol in enumerate(byte_symbols())}
-        skipped = {self.bos_token_id, self.eos_token_id, self.pad_token_id} if skip_special_tokens else set()
-        text = b""
-        for index in np.asarray(ids).tolist():
-            if index in skipped:
-                continue
-            if index not in symbol_of:
-                raise ValueError(
-                    f"`ids` must be ids of the vocabulary. Received: {index}. Decode with the tokenizer that made them."
-                )
-            symbol = symbol_of[index]
-            if index in (self.bos_token_id, self.eos_token_id):
-                text += symbol.encode()
-            else:
-                text += bytes(byte_of[character] for character in symbol.removesuffix(END_OF_WORD))
-                text += b" " if symbol.endswith(END_OF_WORD) else b""
-        return text.decode("utf-8", errors="replace").strip()
+        skipped = self._special_ids if skip_special_tokens else ()
+        kept = [index for index in np.asarray(ids).tolist() if index not in skipped]
+        unknown = [index for index in kept if index not in self._vocabulary.symbol_of]
+        if unknown:
+            raise ValueError(
+                f"`ids` must be ids of the vocabulary. Received: {unknown[0]}. Decode with the tokenizer that made them."
+            )
+        return b"".join(self._pieces[index] for index in kept).decode("utf-8", errors="replace").strip()
 
     def batch_decode(self, ids: Any, skip_special_tokens: bool = False) -> list[str]:
         """Turns rows of ids back into strings; see `decode`."""
         return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in ids]
 
+    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> int | list[int]:
+        """Looks symbols up; an unknown one gets the end token's id, as in Hugging Face's.
 
-def _as_string_tensor(text: Any) -> tf.Tensor:
+        Args:
+            tokens: one symbol of the vocabulary, such as `"cat</w>"`, or several.
+        """
+        if isinstance(tokens, str):
+            return self._vocabulary.symbols.get(tokens, self.eos_token_id)
+        return [self._vocabulary.symbols.get(token, self.eos_token_id) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: int | Iterable[int]) -> str | list[str]:
+        """Looks ids up: one, or several.
+
+        Raises:
+            ValueError: an id is not in the vocabulary.
+        """
+        several = np.atleast_1d(np.asarray(ids)).tolist()
+        unknown = [index for index in several if index not in self._vocabulary.symbol_of]
+        if unknown:
+            raise ValueError(f"`ids` must be ids of the vocabulary. Received: {unknown[0]}. Use ids of this tokenizer.")
+        tokens = [self._vocabulary.symbol_of[index] for index in several]
+        return tokens[0] if np.ndim(ids) == 0 else tokens
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
+    ) -> list[int]:
+        """Puts start and end around ids; a second text follows after an end of its own."""
+        ids = [self.bos_token_id, *token_ids_0, self.eos_token_id]
+        return ids if token_ids_1 is None else [*ids, self.eos_token_id, *token_ids_1, self.eos_token_id]
+
+    def get_special_tokens_mask(
+        self,
+        token_ids_0: Sequence[int],
+        token_ids_1: Sequence[int] | None = None,
+        already_has_special_tokens: bool = False,
+    ) -> list[int]:
+        """Tells which ids are special tokens, 1 for each that is.
+
+        Args:
+            token_ids_0, token_ids_1: ids of one text, or of two.
+            already_has_special_tokens: whether `token_ids_0` holds start and end; else what
+                `build_inputs_with_special_tokens` returns is meant.
+
+        Raises:
+            ValueError: there is a second text, though the first has its special tokens.
+        """
+        if not already_has_special_tokens:
+            second = [] if token_ids_1 is None else [1, *[0] * len(token_ids_1), 1]
+            return [1, *[0] * len(token_ids_0), 1, *second]
+        if token_ids_1 is not None:
+            raise ValueError(
+                "`token_ids_1` must be None when `already_has_special_tokens`. Received: two texts. "
+                "Pass all ids as token_ids_0."
+            )
+        return [int(index in self._special_ids) for index in token_ids_0]
+
+    def create_token_type_ids_from_sequences(
+        self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
+    ) -> list[int]:
+        """Returns a zero for each id of `build_inputs_with_special_tokens`: CLIP has no token types."""
+        return [0] * len(self.build_inputs_with_special_tokens(token_ids_0, token_ids_1))
+
+    def _encode_rows(
+        self, texts: tf.Tensor, longest: tf.Tensor, pads_to: tf.Tensor, pads_left: tf.Tensor, adds_special: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns `input_ids` and `attention_mask`, int32 `[batch, length]`."""
+        rows = self._tokens(texts)
+        added = tf.cast(adds_special, tf.int32)
+        begin, end = (tf.cast(splits, tf.int32) for splits in (rows.row_splits[:-1], rows.row_splits[1:]))
+        kept = tf.minimum(end - begin, longest - 2 * added)
+        begin = end - kept if self.truncation_side == "left" else begin
+        length = kept + 2 * added
+        width = tf.maximum(tf.reduce_max(tf.concat([length, [0]], axis=0)), pads_to)
+        # Each cell's place in its own text, from 0, the start token's; below 0 and beyond the end is padding.
+        shift = tf.where(pads_left, width - length, 0)
+        place = tf.range(width)[tf.newaxis, :] - shift[:, tf.newaxis]
+        length = length[:, tf.newaxis]
+        inside = (place >= added) & (place < length - added)
+        index = tf.where(inside, begin[:, tf.newaxis] + place - added, 0)
+        ids = tf.gather(tf.concat([rows.values, [0]], axis=0), index)
+        is_kept = (place >= 0) & (place < length)
+        special = tf.where(place == 0, self.bos_token_id, self.eos_token_id)
+        ids = tf.where(inside, ids, tf.where(is_kept, special, self.pad_token_id))
+        return ids, tf.cast(is_kept, tf.int32)
+
+    def _tokens(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Encodes texts `[n]`: each distinct run between white space once, and what the vocabulary has whole, at once."""
+        chunks = tf.strings.split(texts)
+        distinct, index = tf.unique(chunks.values)
+        known = self._whole_words.lookup(tf.strings.lower(distinct))
+        rows = tf.gather(_filled(distinct, known, self._split_and_merge), index)
+        return tf.RaggedTensor.from_row_splits(
+            rows.values, tf.gather(rows.row_splits, chunks.row_splits), validate=False
+        )
+
+    def _split_and_merge(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Encodes texts `[n]`."""
+        words = self._splitter(self._marked(texts))
+        rows = _filled(words.words, self._whole_words.lookup(words.words), self._merge_distinct)
+        return tf.RaggedTensor.from_row_splits(
+            rows.values, tf.gather(rows.row_splits, words.row_splits), validate=False
+        )
+
+    def _merge_distinct(self, words: tf.Tensor) -> tf.RaggedTensor:
+        distinct, index = tf.unique(words)
+        return tf.gather(self._encoder.encode(distinct), index)
+
+    def _marked(self, texts: tf.Tensor) -> tf.Tensor:
+        """Replaces special tokens, before anything else is changed: an upper-case one is ordinary text."""
+        for token, mark in zip(self._specials, (BOS_MARK, EOS_MARK), strict=True):
+            texts = tf.strings.regex_replace(texts, re.escape(token), mark)
+        return texts
+
+    def _tokens_and_offsets(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        marked = self._marked(tf.strings.regex_replace(texts, _ASCII_SPACE, " "))
+        words = self._splitter(marked)
+        tokens = self._encoder.encode(words.words)
+        text_splits = tf.gather(tokens.row_splits, words.row_splits)
+        # Tokens lie on the words' bytes one after another, and so do characters.
+        ends = tf.cumsum(tf.gather(self._lengths, tokens.values))
+        starts = ends - tf.gather(self._lengths, tokens.values)
+        character_of = tf.repeat(tf.range(tf.size(words.characters.codes)), _utf8_length(words.characters.codes))
+        first = tf.gather(words.characters.first, tf.gather(character_of, starts))
+        last = tf.gather(words.characters.last, tf.gather(character_of, ends - 1))
+        begins, lengths = self._bytes_of_characters(marked)
+        offsets = (tf.gather(begins, first), tf.gather(begins + lengths, last))
+        return tuple(
+            tf.RaggedTensor.from_row_splits(values, text_splits, validate=False) for values in (tokens.values, *offsets)
+        )
+
+    def _bytes_of_characters(self, marked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns where each character begins in its own text, and its length there, int64 `[characters]`."""
+        codes, begins = tf.strings.unicode_decode_with_offsets(marked, "UTF-8", errors="replace")
+        whole = tf.cast(tf.strings.length(marked), tf.int64)
+        ends = tf.concat([begins[:, 1:], whole[:, tf.newaxis]], axis=1)
+        # A mark is longer in the text: all that follows it moves.
+        longer = tf.zeros_like(codes.values, tf.int64)
+        for token, mark in zip(self._specials, (BOS_MARK, EOS_MARK), strict=True):
+            longer += tf.where(codes.values == mark[0], tf.constant(len(token.encode()) - 1, tf.int64), 0)
+        lengths = ends.values[: tf.size(begins.values)] - begins.values + longer
+        moved = tf.cumsum(longer, exclusive=True)
+        moved -= tf.gather(moved, tf.gather(codes.row_splits, codes.value_rowids()))
+        return begins.values + moved, lengths
+
+    def _find_whole_words(self) -> tf.lookup.StaticHashTable:
+        """Makes the table of words that are one token, and of the marks.
+
+        An entry counts only if the merges, too, make it one token; some vocabularies have entries that never come out.
+        """
+        none = tf.lookup.KeyValueTensorInitializer([b""], tf.constant([_UNKNOWN], tf.int64))
+        self._whole_words = tf.lookup.StaticHashTable(none, _UNKNOWN)
+        byte_of = {symbol: byte for byte, symbol in enumerate(byte_symbols())}
+        entries: dict[bytes, int] = {}
+        for symbol, index in self._vocabulary.symbols.items():
+            word = symbol.removesuffix(END_OF_WORD)
+            if symbol.endswith(END_OF_WORD) and word and all(character in byte_of for character in word):
+                entries[bytes(byte_of[character] for character in word)] = index
+        rows = self._split_and_merge(tf.constant(list(entries), tf.string, shape=[len(entries)]))
+        is_whole = (rows.row_lengths() == 1).numpy()
+        tokens = tf.gather(rows.values, tf.minimum(rows.row_starts(), tf.size(rows.values, tf.int64) - 1)).numpy()
+        # Words are looked up in lower case, too, so that none may hold a special token in any case.
+        specials = [token.lower().encode() for token in self._specials]
+        whole = {
+            word: index
+            for (word, index), is_one, token in zip(entries.items(), is_whole, tokens, strict=True)
+            if is_one and token == index and not any(special in word for special in specials)
+        }
+        whole |= {BOS_MARK: self.bos_token_id, EOS_MARK: self.eos_token_id}
+        keys, values = tf.constant(list(whole)), tf.constant(list(whole.values()), tf.int64)
+        return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), _UNKNOWN)
+
+
+def _filled(
+    strings: tf.Tensor, known: tf.Tensor, encode: Callable[[tf.Tensor], tf.RaggedTensor]
+) -> tf.RaggedTensor:
+    """Returns the tokens of strings, of which some are known to be one token, and the others are to be encoded.
+
+    Args:
+        strings: string `[n]`.
+        known: int64 `[n]`, an id or `_UNKNOWN`.
+        encode: from string `[m]` to int32 RaggedTensor `[m, (tokens)]`.
+    """
+    is_known = known != _UNKNOWN
+    ids = tf.cast(known, tf.int32)
+
+    def all_known() -> tuple[tf.Tensor, tf.Tensor]:
+        return ids, tf.range(tf.size(ids, tf.int64) + 1)
+
+    def some_unknown() -> tuple[tf.Tensor, tf.Tensor]:
+        encoded = encode(tf.boolean_mask(strings, ~is_known))
+        count = tf.reduce_sum(tf.cast(is_known, tf.int64))
+        bank = tf.RaggedTensor.from_row_splits(
+            tf.concat([tf.boolean_mask(ids, is_known), encoded.values], axis=0),
+            tf.concat([tf.range(count), count + encoded.row_splits], axis=0),
+            validate=False,
+        )
+        place = tf.cumsum(tf.cast(is_known, tf.int64), exclusive=True)
+        rows = tf.gather(bank, tf.where(is_known, place, count + tf.range(tf.size(place, tf.int64)) - place))
+        return rows.values, rows.row_splits
+
+    values, splits = tf.cond(tf.reduce_all(is_known), all_known, some_unknown)
+    return tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+
+
+def _pieces(vocabulary: Vocabulary) -> list[bytes]:
+    """Returns the bytes that each id stands for in a decoded text."""
+    byte_of = {symbol: byte for byte, symbol in enumerate(byte_symbols())}
+    specials = (vocabulary.bos_token, vocabulary.eos_token)
+    pieces = [b""] * (max(vocabulary.symbols.values()) + 1)
+    for symbol, index in vocabulary.symbols.items():
+        letters = symbol.removesuffix(END_OF_WORD)
+        if symbol in specials or not all(letter in byte_of for letter in letters):
+            pieces[index] = symbol.encode()
+        else:
+            space = b" " if symbol.endswith(END_OF_WORD) else b""
+            pieces[index] = bytes(byte_of[letter] for letter in letters) + space
+    return pieces
+
+
+def _utf8_length(codes: tf.Tensor) -> tf.Tensor:
+    return 1 + sum(tf.cast(codes >= least, tf.int32) for least in (0x80, 0x800, 0x10000))
+
+
+def _flattened(input: Any) -> tuple[tf.Tensor, Callable[[tf.RaggedTensor], Any]]:
+    """Returns strings in one dimension, and what brings rows of tokens to the strings' own shape."""
+    if isinstance(input, tf.RaggedTensor):
+        return input.flat_values, input.with_flat_values
+    strings = tf.convert_to_tensor(input, tf.string)
+    if strings.shape.rank is None:
+        raise ValueError("`input` must have a known rank. Received: strings of unknown rank. Call tf.ensure_shape.")
+    if strings.shape.rank == 0:
+        return strings[tf.newaxis], lambda rows: rows.values
+    if strings.shape.rank == 1:
+        return strings, lambda rows: rows
+    nested = tf.RaggedTensor.from_tensor(strings, ragged_rank=strings.shape.rank - 1)
+    return nested.flat_values, nested.with_flat_values
+
+
+def _as_string_tensor(text: Any, clean: Callable[[str], str] | None) -> tf.Tensor:
     if not tf.is_tensor(text):
         texts: Sequence[Any] = (
             [text] if isinstance(text, (str, bytes)) else list(text) if _is_iterable(text) else [text]
@@ -238,9 +544,16 @@ def _as_string_tensor(text: Any) -> tf.Tensor:
                     f"`text` must be a string or a list of strings. Received: text holding {one!r}. "
                     "Convert it with str()."
                 )
+        if clean is not None:
+            texts = [clean(one if isinstance(one, str) else one.decode("utf-8", errors="replace")) for one in texts]
         # Lone surrogates, which Python allows in a str, are not UTF-8: they become "?" rather than a crash.
         encoded = [one.encode("utf-8", errors="replace") if isinstance(one, str) else one for one in texts]
         text = tf.constant(encoded, tf.string, shape=[len(encoded)])
+    elif clean is not None:
+        raise TypeError(
+            "`text` must be Python strings for a tokenizer with clean='openai', which runs outside of graphs. "
+            "Received: a tensor. Pass strings, or clean them before and use a tokenizer with clean=None."
+        )
     if text.dtype != tf.string or text.shape.rank not in (0, 1):
         raise TypeError(
             "`text` must be a string tensor of rank 0 or 1. "
@@ -253,18 +566,52 @@ def _is_iterable(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, Mapping)
 
 
-def _require_options(padding: Any, truncation: Any, max_length: int, return_tensors: Any) -> None:
+def _cleaner(clean: str | None) -> Callable[[str], str] | None:
+    if clean is None:
+        return None
+    if clean != "openai":
+        raise ValueError(f"`clean` must be None or 'openai'. Received: clean={clean!r}. None is usual.")
+    try:
+        import ftfy
+    except ImportError:
+        raise ImportError("clean='openai' needs ftfy. Install it: pip install 'tf_clip[clean]'") from None
+    return lambda text: html.unescape(html.unescape(ftfy.fix_text(text)))
+
+
+def _require_one_length(ids: tf.Tensor, mask: tf.Tensor, padding: Any) -> tf.Tensor:
+    """Returns `ids` if no text had to be padded, and fails else: in a graph, when it runs."""
+    message = "`padding` must be True or 'max_length' for texts of several lengths."
+    if tf.executing_eagerly():
+        lengths = sorted(set(tf.reduce_sum(mask, axis=1).numpy().tolist()))
+        if len(lengths) > 1:
+            raise ValueError(f"{message} Received: padding={padding!r}, lengths in tokens {lengths}.")
+        return ids
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(mask == 1), [message])]):
+        return tf.identity(ids)
+
+
+def _converted(outputs: Mapping[str, tf.Tensor], return_tensors: str | None) -> dict[str, Any]:
+    arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
+    if return_tensors is None:
+        return {name: array.tolist() for name, array in arrays.items()}
+    return {name: from_numpy(array, return_tensors) for name, array in arrays.items()}
+
+
+def _require_options(padding: Any, truncation: Any, max_length: int, return_tensors: Any, padding_side: Any) -> None:
     if padding not in _PADDINGS:
         raise ValueError(f"`padding` must be one of {_PADDINGS}. Received: padding={padding!r}. True is usual.")
-    if not isinstance(truncation, bool):
-        raise ValueError(f"`truncation` must be True or False. Received: truncation={truncation!r}. True is usual.")
+    if truncation not in _TRUNCATIONS:
+        raise ValueError(
+            f"`truncation` must be one of {_TRUNCATIONS}. Received: truncation={truncation!r}. True is usual."
+        )
     if max_length < 2:
         raise ValueError(
             f"`max_length` must leave room for the start and the end token. Received: max_length={max_length}. "
             "Use at least 2."
         )
+    if padding_side not in SIDES:
+        raise ValueError(f"`padding_side` must be one of {SIDES}. Received: padding_side={padding_side!r}.")
     if return_tensors not in _RETURN_TENSORS:
         raise ValueError(
-            f"`return_tensors` must be one of {_RETURN_TENSORS}. Received: return_tensors={return_tensors!r}. "
-            "For JAX or PyTorch, take 'np' and convert."
+            f"`return_tensors` must be one of {_RETURN_TENSORS}. Received: return_tensors={return_tensors!r}."
         )

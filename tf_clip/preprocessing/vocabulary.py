@@ -12,8 +12,16 @@ from typing import Any
 from tf_clip.checkpoints.files import read_json
 
 DEFAULT_MAX_LENGTH = 77
+SIDES = ("right", "left")
 # Symbols and merges, as Hugging Face calls the two files and as KerasHub does.
 _PAIRS = (("vocab.json", "merges.txt"), ("assets/tokenizer/vocabulary.json", "assets/tokenizer/merges.txt"))
+# What transformers writes into tokenizer.json for CLIP.
+_NORMALIZERS = [
+    {"type": "NFC"},
+    {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+    {"type": "Lowercase"},
+]
+_PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 # Files that set no limit say 1e30.
 _NO_LIMIT = 1_000_000
 
@@ -27,9 +35,10 @@ class Vocabulary:
         merges: pairs of symbols, best first.
         bos_token, eos_token, pad_token: special tokens, each one of `symbols`.
         model_max_length: longest output, in tokens.
+        padding_side, truncation_side: where tokens are added or cut, `"right"` or `"left"`.
 
     Raises:
-        ValueError: a special token is not one of `symbols`.
+        ValueError: a special token is not one of `symbols` or holds white space, or a side is neither.
     """
 
     symbols: Mapping[str, int]
@@ -38,6 +47,8 @@ class Vocabulary:
     eos_token: str = "<|endoftext|>"
     pad_token: str = "<|endoftext|>"
     model_max_length: int = DEFAULT_MAX_LENGTH
+    padding_side: str = "right"
+    truncation_side: str = "right"
 
     def __post_init__(self) -> None:
         for name in ("bos_token", "eos_token", "pad_token"):
@@ -47,6 +58,11 @@ class Vocabulary:
                     f"`{name}` must be one of the vocabulary's symbols. Received: {name}={token!r}. "
                     "Add it to vocab.json, or name another token in tokenizer_config.json."
                 )
+            if token.split() != [token]:
+                raise ValueError(f"`{name}` must hold no white space. Received: {name}={token!r}. Name another token.")
+        for name in ("padding_side", "truncation_side"):
+            if getattr(self, name) not in SIDES:
+                raise ValueError(f"`{name}` must be one of {SIDES}. Received: {name}={getattr(self, name)!r}.")
 
     @functools.cached_property
     def symbol_of(self) -> dict[int, str]:
@@ -78,12 +94,8 @@ class Vocabulary:
         return cls(symbols, merges, **options)
 
     def write(self, folder: str | Path) -> None:
-        """Writes `vocab.json`, `merges.txt` and `tokenizer_config.json`, which transformers reads too."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "vocab.json").write_text(json.dumps(dict(self.symbols), ensure_ascii=False) + "\n", encoding="utf-8")
-        lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges)]
-        (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        """Writes `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json`, as transformers reads them."""
+        self.write_symbols(folder)
         config = {
             "tokenizer_class": "CLIPTokenizer",
             "model_max_length": self.model_max_length,
@@ -91,8 +103,57 @@ class Vocabulary:
             "eos_token": self.eos_token,
             "unk_token": self.eos_token,
             "pad_token": self.pad_token,
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
         }
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write = functools.partial(json.dumps, indent=2, ensure_ascii=False)
+        (Path(folder) / "tokenizer_config.json").write_text(write(config) + "\n", encoding="utf-8")
+        (Path(folder) / "tokenizer.json").write_text(write(self._tokenizer_json()) + "\n", encoding="utf-8")
+
+    def write_symbols(self, folder: str | Path, prefix: str | None = None) -> tuple[str, str]:
+        """Writes `vocab.json` and `merges.txt`, with a prefix and a hyphen before both names; returns their paths."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        symbols, merges = (folder / (f"{prefix}-{name}" if prefix else name) for name in _PAIRS[0])
+        symbols.write_text(json.dumps(dict(self.symbols), ensure_ascii=False) + "\n", encoding="utf-8")
+        lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges)]
+        merges.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return str(symbols), str(merges)
+
+    def _tokenizer_json(self) -> dict[str, Any]:
+        """Describes the whole tokenizer to the `tokenizers` library."""
+        specials = sorted({self.bos_token, self.eos_token}, key=self.symbols.__getitem__)
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        bytes_to_symbols = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        split = {"type": "Split", "pattern": {"Regex": _PATTERN}, "behavior": "Removed", "invert": True}
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [{"id": self.symbols[token], "content": token, **flags} for token in specials],
+            "normalizer": {"type": "Sequence", "normalizers": _NORMALIZERS},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, bytes_to_symbols]},
+            "post_processor": {
+                "type": "RobertaProcessing",
+                "sep": [self.eos_token, self.symbols[self.eos_token]],
+                "cls": [self.bos_token, self.symbols[self.bos_token]],
+                "trim_offsets": False,
+                "add_prefix_space": False,
+            },
+            "decoder": {**bytes_to_symbols, "add_prefix_space": True},
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": self.eos_token,
+                "continuing_subword_prefix": "",
+                "end_of_word_suffix": "</w>",
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": False,
+                "vocab": dict(self.symbols),
+                "merges": [list(pair) for pair in self.merges],
+            },
+        }
 
 
 def _read_merges(path: Path) -> tuple[tuple[str, str], ...]:
@@ -108,6 +169,13 @@ def _read_tokenizer_json(path: Path) -> tuple[dict[str, int], tuple[tuple[str, s
         raise ValueError(
             f"{path} must describe CLIP's byte-pair encoding with the suffix '</w>'. "
             f"Received: type={model.get('type')!r}, end_of_word_suffix={model.get('end_of_word_suffix')!r}. "
+            "This tokenizer belongs to another kind of model."
+        )
+    steps = values.get("normalizer") or {}
+    kinds = [step.get("type") for step in steps.get("normalizers", [steps])]
+    if kinds != [step["type"] for step in _NORMALIZERS]:
+        raise ValueError(
+            f"{path} must normalise as CLIP does: {[step['type'] for step in _NORMALIZERS]}. Received: {kinds}. "
             "This tokenizer belongs to another kind of model."
         )
     symbols = dict(model["vocab"])
@@ -127,6 +195,9 @@ def _pair(merge: str | list[str], path: Path) -> tuple[str, str]:
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Picks from `tokenizer_config.json` what a `Vocabulary` holds."""
     options: dict[str, Any] = {}
+    for name in ("padding_side", "truncation_side"):
+        if config.get(name) is not None:
+            options[name] = config[name]
     for name in ("bos_token", "eos_token", "pad_token"):
         token = config.get(name)
         if token is not None:  # a string, or an object that describes an added token

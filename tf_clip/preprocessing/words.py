@@ -1,0 +1,155 @@
+"""Texts to words inside the TensorFlow graph: NFC, lower case, and CLIP's rules of where a word ends.
+
+All of it is arithmetic on code points and look-ups in tables, with core operations only. TensorFlow's own lower case
+and regular expressions know an older Unicode than the reference.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_clip.preprocessing import unicode_tables
+from tf_clip.preprocessing.byte_pair_encoding import BOS_MARK, EOS_MARK
+from tf_clip.preprocessing.normalization import CanonicalComposition, Characters
+from tf_clip.preprocessing.unicode_tables import NUMBER, SPACE, CharacterTable
+
+# Of a number in the table: the lower case, what the character is, and whether it asks for more work.
+_CODE_BITS, _CLASS_BITS = 21, 2
+_UNUSUAL = 1 << (_CODE_BITS + _CLASS_BITS)
+_SPELLED = ("<|startoftext|>", "<|endoftext|>")
+
+
+class Words(NamedTuple):
+    """The words of texts, all behind one another.
+
+    Args:
+        words: string `[w]`, UTF-8, lower-case.
+        row_splits: int64 `[rows + 1]`, where each text's words begin.
+        characters: what the words are made of; `first` and `last` count the characters of the texts as given.
+    """
+
+    words: tf.Tensor
+    row_splits: tf.Tensor
+    characters: Characters
+
+
+class WordSplitter(tf.Module):
+    """Finds the words of texts.
+
+    Contractions ('s 't 're 've 'm 'll 'd), runs of letters, single number characters and runs of anything else that
+    is no white space are words; so is each `BOS_MARK` and `EOS_MARK`.
+
+    Source: Radford et al. 2021 (CLIP); NFC and lower case letter by letter as in Hugging Face's tokenizer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="word_splitter")
+        normalisation = unicode_tables.normalisation()
+        lower, classes = unicode_tables.lower_case(), unicode_tables.classes().copy()
+        # A mark is a word of its own wherever it stands, as a number character is.
+        classes[[BOS_MARK[0], EOS_MARK[0]]] = NUMBER
+        expands = lower[:, 1] >= 0
+        unusual = normalisation.may_change() | expands
+        self._table = CharacterTable(lower[:, 0] | classes << _CODE_BITS | np.where(unusual, _UNUSUAL, 0))
+        self._compose = CanonicalComposition(normalisation)
+        self._expanding = tf.constant(np.flatnonzero(expands), tf.int32)
+        self._second_letters = tf.constant(lower[expands, 1], tf.int32)
+
+    def __call__(self, texts: tf.Tensor) -> Words:
+        """Splits texts.
+
+        Args:
+            texts: string `[n]`; invalid UTF-8 is replaced by U+FFFD. Special tokens are marks already.
+        """
+        decoded = tf.strings.unicode_decode(texts, "UTF-8", errors="replace")
+        rows = tf.size(texts, tf.int64)
+        index = tf.range(tf.size(decoded.values))
+        characters = Characters(decoded.values, decoded.value_rowids(), index, index)
+        info = self._table(characters.codes)
+        *characters, info = tf.cond(
+            tf.reduce_any(info >= _UNUSUAL), lambda: self._normalised(characters), lambda: (*characters, info)
+        )
+        characters = Characters(*characters)._replace(codes=info & ((1 << _CODE_BITS) - 1))
+        classes = tf.bitwise.right_shift(info, _CODE_BITS) & ((1 << _CLASS_BITS) - 1)
+
+        is_word = classes != SPACE
+        begins = _word_begins(characters, classes) & is_word
+        characters = Characters(*(tf.boolean_mask(array, is_word) for array in characters))
+        begins = tf.boolean_mask(begins, is_word)
+        starts = tf.where(begins)[:, 0]
+        words = tf.strings.unicode_encode(
+            tf.RaggedTensor.from_row_starts(characters.codes, starts, validate=False), "UTF-8"
+        )
+        row_of_word = tf.gather(characters.rows, starts)
+        return Words(words, tf.searchsorted(row_of_word, tf.range(rows + 1), out_type=tf.int64), characters)
+
+    def _normalised(self, characters: Characters) -> tuple[tf.Tensor, ...]:
+        """Brings characters to NFC, and makes two of each whose lower case is two."""
+        characters = self._compose(characters)
+        matches = characters.codes[:, tf.newaxis] == self._expanding
+        counts = 1 + tf.reduce_sum(tf.cast(matches, tf.int32), axis=1)
+        index = tf.repeat(tf.range(tf.size(counts)), counts)
+        is_second = tf.concat([tf.zeros_like(index[:1], tf.bool), index[1:] == index[:-1]], axis=0)
+        second = tf.reduce_sum(tf.where(matches, self._second_letters, 0), axis=1)
+        characters = characters.taken(index)
+        codes = tf.where(is_second, tf.gather(second, index), characters.codes)
+        return *characters._replace(codes=codes), self._table(codes)
+
+
+def _word_begins(characters: Characters, classes: tf.Tensor) -> tf.Tensor:
+    """Returns which characters begin a word, or white space, bool `[n]`."""
+    codes, rows = characters.codes, characters.rows
+    begins_row = _differs(rows)
+    begins = begins_row | _differs(classes) | (classes == NUMBER)
+    brackets = tf.where(codes == ord("<"))[:, 0]
+    begins = tf.cond(
+        tf.size(brackets) > 0, lambda: begins | _after_spelled_tokens(characters, begins, brackets), lambda: begins
+    )
+
+    # A contraction takes its letters from the word that would begin there.
+    in_row = tf.pad(tf.where(begins_row, 0, codes), [[0, 2]])
+    one, two = in_row[1:-1], in_row[2:]
+    is_quote = begins & (codes == ord("'"))
+    is_short = is_quote & ((one == ord("s")) | (one == ord("t")) | (one == ord("m")) | (one == ord("d")))
+    is_long = is_quote & (
+        (((one == ord("r")) | (one == ord("v"))) & (two == ord("e"))) | ((one == ord("l")) & (two == ord("l")))
+    )
+    return (begins & ~_moved(is_short | is_long, 1)) | _moved(is_short, 2) | _moved(is_long, 3)
+
+
+def _after_spelled_tokens(characters: Characters, begins: tf.Tensor, brackets: tf.Tensor) -> tf.Tensor:
+    """Returns which characters follow "<|endoftext|>" or "<|startoftext|>", written in capitals, bool `[n]`.
+
+    The reference's pattern names both, and sees them in lower case: what was no special token then is still a match
+    of its own, if one may begin there, so that "<|ENDOFTEXT|>!!" ends with "|>" and "!!".
+    """
+    size = tf.size(characters.codes, tf.int64)
+    longest = max(map(len, _SPELLED))
+    index = brackets[:, tf.newaxis] + tf.range(longest, dtype=tf.int64)
+    window = tf.gather(tf.pad(characters.codes, [[0, longest]]), index)
+    row = tf.gather(tf.pad(characters.rows, [[0, longest]], constant_values=-1), index)
+    window = tf.where(row == row[:, :1], window, 0)
+    lengths = tf.zeros_like(brackets)
+    for token in _SPELLED:
+        is_equal = tf.reduce_all(window[:, : len(token)] == [ord(letter) for letter in token], axis=1)
+        lengths += tf.where(is_equal, tf.constant(len(token), tf.int64), 0)
+    brackets, lengths = tf.boolean_mask(brackets, lengths > 0), tf.boolean_mask(lengths, lengths > 0)
+    # One that follows another begins where that one ends.
+    ends = brackets + lengths
+    chain = tf.cumsum(tf.cast(tf.concat([tf.ones_like(ends[:1], tf.bool), brackets[1:] != ends[:-1]], 0), tf.int32)) - 1
+    counts = tf.math.segment_max(tf.cast(tf.gather(begins, brackets), tf.int32), chain)
+    ends = tf.boolean_mask(ends, (tf.gather(counts, chain) > 0) & (ends < size))
+    return tf.tensor_scatter_nd_update(tf.zeros_like(begins), ends[:, tf.newaxis], tf.ones_like(ends, tf.bool))
+
+
+def _differs(values: tf.Tensor) -> tf.Tensor:
+    """Returns where a value is not the one before it, bool `[n]`; the first one differs."""
+    return tf.concat([tf.ones_like(values[:1], tf.bool), values[1:] != values[:-1]], axis=0)
+
+
+def _moved(values: tf.Tensor, places: int) -> tf.Tensor:
+    """Moves values to the right, filling with False."""
+    return tf.pad(values, [[places, 0]])[: tf.size(values)]
