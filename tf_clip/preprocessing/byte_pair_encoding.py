@@ -62,6 +62,12 @@ class BytePairEncoder(tf.Module):
         last[BOS_MARK[0]], last[EOS_MARK[0]] = bos_token_id, eos_token_id
         self._byte_ids = tf.constant([*inner, *last], tf.int64)  # 256 more for the last byte of a word
 
+        ends_word = np.zeros(self._vocab_size, bool)
+        ends_word[[index for symbol, index in vocab.items() if symbol.endswith(END_OF_WORD)]] = True
+        ends_word[[bos_token_id, eos_token_id]] = True
+        self._ends_word = tf.constant(ends_word)
+
+        merges = [pair for pair in merges if not pair[0].endswith(END_OF_WORD)]  # no word goes on after its end
         pairs = [(_id_of(vocab, left), _id_of(vocab, right)) for left, right in merges]
         merged = [_id_of(vocab, left + right) for left, right in merges]
         self._merged_ids = tf.constant(merged or [0], tf.int64)
@@ -80,37 +86,36 @@ class BytePairEncoder(tf.Module):
         Returns:
             int32 RaggedTensor `[n, (tokens)]`.
         """
-        lengths = tf.strings.length(words)
-        values = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8), tf.int32)
-        word_of = tf.repeat(tf.range(tf.size(words)), lengths)
-        is_last = tf.concat([word_of[1:] != word_of[:-1], tf.ones_like(word_of[:1], tf.bool)], axis=0)
-        symbols = tf.gather(self._byte_ids, values + 256 * tf.cast(is_last, tf.int32))
-        symbols, word_of = self._merge_all(symbols, word_of)
-        return tf.RaggedTensor.from_value_rowids(
-            tf.cast(symbols, tf.int32), tf.cast(word_of, tf.int64), nrows=tf.size(words, tf.int64), validate=False
+        values = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8), tf.int64)
+        ends = tf.cumsum(tf.strings.length(words))
+        # The last byte of each word has symbols of its own.
+        is_last = tf.scatter_nd(ends[:, tf.newaxis] - 1, 256 * tf.ones_like(ends, tf.int64), tf.shape(values))
+        symbols = self._merge_all(tf.gather(self._byte_ids, values + is_last))
+        row_ends = tf.reshape(tf.where(tf.gather(self._ends_word, symbols)), [-1]) + 1
+        return tf.RaggedTensor.from_row_splits(
+            tf.cast(symbols, tf.int32), tf.concat([[0], row_ends], axis=0), validate=False
         )
 
-    def _merge_all(self, symbols: tf.Tensor, word_of: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        def step(symbols: tf.Tensor, word_of: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            ranks = self._ranks.lookup(symbols[:-1] * self._vocab_size + symbols[1:])
-            ranks = tf.where(word_of[:-1] == word_of[1:], ranks, _NEVER)
+    def _merge_all(self, symbols: tf.Tensor) -> tf.Tensor:
+        def step(symbols: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            left = symbols[:-1]
+            # Nothing is merged with what follows the end of a word.
+            ranks = self._ranks.lookup(left * self._vocab_size + symbols[1:])
             piece_of = tf.cumsum(tf.cast(ranks == _NEVER, tf.int32))  # a border belongs to the piece after it
             best = tf.math.segment_min(ranks, piece_of)
-            chosen = (ranks == tf.gather(best, piece_of)) & (ranks < _NOT_NOW)
-            chosen = _without_overlaps(chosen)
+            chosen = _without_overlaps((ranks == tf.gather(best, piece_of)) & (ranks < _NOT_NOW))
             merged = tf.gather(self._merged_ids, tf.where(chosen, ranks, 0))
             # The left symbol becomes the pair; the right one goes.
-            symbols = tf.concat([tf.where(chosen, merged, symbols[:-1]), symbols[-1:]], axis=0)
-            kept = tf.concat([tf.ones_like(symbols[:1], tf.bool), ~chosen], axis=0)
-            return symbols[kept], word_of[kept], tf.reduce_any(chosen)
+            symbols = tf.concat([tf.where(chosen, merged, left), symbols[-1:]], axis=0)
+            kept = tf.where(tf.concat([[True], ~chosen], axis=0))
+            return tf.gather(symbols, tf.reshape(kept, [-1])), tf.reduce_any(chosen)
 
-        symbols, word_of, _ = tf.while_loop(
-            lambda _symbols, _word_of, merged_any: merged_any,
+        return tf.while_loop(
+            lambda _symbols, merged_any: merged_any,
             step,
-            (symbols, word_of, tf.size(symbols) > 1),
-            shape_invariants=(tf.TensorShape([None]), tf.TensorShape([None]), tf.TensorShape([])),
-        )
-        return symbols, word_of
+            (symbols, tf.size(symbols) > 1),
+            shape_invariants=(tf.TensorShape([None]), tf.TensorShape([])),
+        )[0]
 
 
 def _ranks(pairs: Sequence[tuple[int, int]], merged: Sequence[int]) -> dict[tuple[int, int], int]:

@@ -1,7 +1,7 @@
 """Canonical composition (NFC) inside the TensorFlow graph, with core operations only.
 
 Characters are taken apart, marks are put in order, and pairs are merged again until there is none left: the last
-part is a loop like that of byte-pair encoding. All texts of a batch lie behind one another in flat arrays.
+part is a loop like that of byte-pair encoding. All texts of a batch lie behind one another in one array.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ _CODE_BITS = 21
 
 
 class Characters(NamedTuple):
-    """Texts as flat arrays of characters.
+    """Texts as one array of characters; each text follows a tab, across which nothing combines.
 
     Args:
         codes: int32 `[n]` code points.
-        rows: int64 `[n]`, the text that each belongs to, ascending.
         first, last: int32 `[n]`, the first and the last of the characters before that each was made of.
     """
 
     codes: tf.Tensor
-    rows: tf.Tensor
     first: tf.Tensor
     last: tf.Tensor
 
@@ -77,7 +75,7 @@ class CanonicalComposition(tf.Module):
     def _in_order(self, characters: Characters) -> tuple[Characters, tf.Tensor]:
         """Sorts each run of marks by class; returns the classes, too."""
         classes = self._table(characters.codes) & ((1 << _CLASS_BITS) - 1)
-        run = tf.cumsum(tf.cast((classes == 0) | _begins(characters.rows), tf.int64))
+        run = tf.cumsum(tf.cast(classes == 0, tf.int64))
         keys = run * (1 << _CLASS_BITS) + tf.cast(classes, tf.int64)
 
         def in_order() -> tuple[tf.Tensor, ...]:
@@ -90,17 +88,15 @@ class CanonicalComposition(tf.Module):
 
     def _composed_again(self, characters: Characters, classes: tf.Tensor) -> Characters:
         def step(
-            codes: tf.Tensor, rows: tf.Tensor, first: tf.Tensor, last: tf.Tensor, classes: tf.Tensor, _: tf.Tensor
+            codes: tf.Tensor, first: tf.Tensor, last: tf.Tensor, classes: tf.Tensor, _: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
             # What follows is about each character but the first, and the starter before it.
-            is_base = (classes == 0) | _begins(rows)
-            group = tf.cumsum(tf.cast(is_base, tf.int32))[:-1] - 1
-            base = tf.gather(tf.cast(tf.where(is_base)[:, 0], tf.int32), group)
+            group = tf.cumsum(tf.cast(classes == 0, tf.int32))[:-1] - 1
+            base = tf.gather(tf.cast(tf.where(classes == 0)[:, 0], tf.int32), group)
             index = tf.range(1, tf.size(codes))
             before, own = classes[:-1], classes[1:]
             # A mark is hidden from the starter by one of the same class that stayed between them.
             is_open = (base == index - 1) | ((before > 0) & (before < own))
-            is_open &= (tf.gather(rows, base) == rows[1:]) & (tf.gather(classes, base) == 0)
             pairs = tf.cast(tf.gather(codes, base), tf.int64) * (1 << _CODE_BITS) + tf.cast(codes[1:], tf.int64)
             composed = tf.cast(self._composed.lookup(pairs), tf.int32)
             candidates = tf.where(is_open & (composed < CODES), index, codes.dtype.max)
@@ -114,7 +110,7 @@ class CanonicalComposition(tf.Module):
             keep = tf.tensor_scatter_nd_update(
                 tf.ones_like(codes, tf.bool), chosen[:, tf.newaxis], tf.zeros_like(chosen, tf.bool)
             )
-            arrays = [tf.boolean_mask(array, keep) for array in (codes, rows, first, last, classes)]
+            arrays = [tf.boolean_mask(array, keep) for array in (codes, first, last, classes)]
             return *arrays, tf.size(chosen) > 0
 
         anything = tf.TensorShape([None])
@@ -122,11 +118,6 @@ class CanonicalComposition(tf.Module):
             lambda *state: state[-1],
             step,
             (*characters, classes, tf.size(classes) > 1),
-            shape_invariants=(*[anything] * 5, tf.TensorShape([])),
+            shape_invariants=(*[anything] * 4, tf.TensorShape([])),
         )
         return Characters(*arrays)
-
-
-def _begins(rows: tf.Tensor) -> tf.Tensor:
-    """Returns where a text begins, bool `[n]`."""
-    return tf.concat([tf.ones_like(rows[:1], tf.bool), rows[1:] != rows[:-1]], axis=0)

@@ -16,7 +16,7 @@ from tf_clip.checkpoints import hub
 from tf_clip.preprocessing.byte_pair_encoding import BOS_MARK, END_OF_WORD, EOS_MARK, BytePairEncoder, byte_symbols
 from tf_clip.preprocessing.return_tensors import from_numpy
 from tf_clip.preprocessing.vocabulary import DEFAULT_MAX_LENGTH, SIDES, Vocabulary
-from tf_clip.preprocessing.words import WordSplitter
+from tf_clip.preprocessing.words import WordSplitter, places
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -393,14 +393,10 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
     def _split_and_merge(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Encodes texts `[n]`."""
         words = self._splitter(self._marked(texts))
-        rows = _filled(words.words, self._whole_words.lookup(words.words), self._merge_distinct)
+        rows = _filled(words.words, self._whole_words.lookup(words.words), self._encoder.encode)
         return tf.RaggedTensor.from_row_splits(
             rows.values, tf.gather(rows.row_splits, words.row_splits), validate=False
         )
-
-    def _merge_distinct(self, words: tf.Tensor) -> tf.RaggedTensor:
-        distinct, index = tf.unique(words)
-        return tf.gather(self._encoder.encode(distinct), index)
 
     def _marked(self, texts: tf.Tensor) -> tf.Tensor:
         """Replaces special tokens, before anything else is changed: an upper-case one is ordinary text."""
@@ -419,25 +415,30 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         character_of = tf.repeat(tf.range(tf.size(words.characters.codes)), _utf8_length(words.characters.codes))
         first = tf.gather(words.characters.first, tf.gather(character_of, starts))
         last = tf.gather(words.characters.last, tf.gather(character_of, ends - 1))
-        begins, lengths = self._bytes_of_characters(marked)
-        offsets = (tf.gather(begins, first), tf.gather(begins + lengths, last))
+        begins, ends = self._bytes_of_characters(marked)
         return tuple(
-            tf.RaggedTensor.from_row_splits(values, text_splits, validate=False) for values in (tokens.values, *offsets)
+            tf.RaggedTensor.from_row_splits(values, text_splits, validate=False)
+            for values in (tokens.values, tf.gather(begins, first), tf.gather(ends, last))
         )
 
     def _bytes_of_characters(self, marked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns where each character begins in its own text, and its length there, int64 `[characters]`."""
-        codes, begins = tf.strings.unicode_decode_with_offsets(marked, "UTF-8", errors="replace")
-        whole = tf.cast(tf.strings.length(marked), tf.int64)
-        ends = tf.concat([begins[:, 1:], whole[:, tf.newaxis]], axis=1)
-        # A mark is longer in the text: all that follows it moves.
-        longer = tf.zeros_like(codes.values, tf.int64)
+        """Returns the first byte of each character in its own text, and the byte after its last, int64 `[characters]`.
+
+        Characters are counted as `WordSplitter` does, with the tab before each text.
+        """
+        codes, begins = tf.strings.unicode_decode_with_offsets(tf.strings.join(["\t", marked]), "UTF-8", "replace")
+        whole = tf.cast(tf.strings.length(marked), tf.int64)[:, tf.newaxis] + 1
+        ends = tf.concat([begins[:, 1:], whole], axis=1)
+        # A mark is longer in the text, and all that follows moves; so does the tab, which is not in the text.
+        zero = tf.constant(0, tf.int64)
+        longer = tf.where(codes.values == ord("\t"), zero - 1, zero)
         for token, mark in zip(self._specials, (BOS_MARK, EOS_MARK), strict=True):
-            longer += tf.where(codes.values == mark[0], tf.constant(len(token.encode()) - 1, tf.int64), 0)
-        lengths = ends.values[: tf.size(begins.values)] - begins.values + longer
-        moved = tf.cumsum(longer, exclusive=True)
-        moved -= tf.gather(moved, tf.gather(codes.row_splits, codes.value_rowids()))
-        return begins.values + moved, lengths
+            longer += tf.where(codes.values == mark[0], zero + len(token.encode()) - 1, zero)
+        moved = tf.cumsum(longer)
+        # It begins anew in each text.
+        before = tf.gather(tf.concat([[0], moved], axis=0), codes.row_starts())
+        moved -= tf.gather(before, codes.value_rowids())
+        return begins.values + moved - longer, ends.values + moved
 
     def _find_whole_words(self) -> tf.lookup.StaticHashTable:
         """Makes the table of words that are one token, and of the marks.
@@ -452,6 +453,7 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
             word = symbol.removesuffix(END_OF_WORD)
             if symbol.endswith(END_OF_WORD) and word and all(character in byte_of for character in word):
                 entries[bytes(byte_of[character] for character in word)] = index
+        entries = {word: index for word, index in entries.items() if word.split() == [word]}  # none with white space
         rows = self._split_and_merge(tf.constant(list(entries), tf.string, shape=[len(entries)]))
         is_whole = (rows.row_lengths() == 1).numpy()
         tokens = tf.gather(rows.values, tf.minimum(rows.row_starts(), tf.size(rows.values, tf.int64) - 1)).numpy()
@@ -484,15 +486,17 @@ def _filled(
         return ids, tf.range(tf.size(ids, tf.int64) + 1)
 
     def some_unknown() -> tuple[tf.Tensor, tf.Tensor]:
-        encoded = encode(tf.boolean_mask(strings, ~is_known))
-        count = tf.reduce_sum(tf.cast(is_known, tf.int64))
+        known_at, unknown_at = places(is_known), places(~is_known)
+        encoded = encode(tf.gather(strings, unknown_at))
+        count = tf.size(known_at, tf.int64)
         bank = tf.RaggedTensor.from_row_splits(
-            tf.concat([tf.boolean_mask(ids, is_known), encoded.values], axis=0),
+            tf.concat([tf.gather(ids, known_at), encoded.values], axis=0),
             tf.concat([tf.range(count), count + encoded.row_splits], axis=0),
             validate=False,
         )
-        place = tf.cumsum(tf.cast(is_known, tf.int64), exclusive=True)
-        rows = tf.gather(bank, tf.where(is_known, place, count + tf.range(tf.size(place, tf.int64)) - place))
+        # The place in the bank of each string is the other way round.
+        order = tf.concat([known_at, unknown_at], axis=0)
+        rows = tf.gather(bank, tf.math.invert_permutation(order))
         return rows.values, rows.row_splits
 
     values, splits = tf.cond(tf.reduce_all(is_known), all_known, some_unknown)

@@ -19,6 +19,7 @@ from tf_clip.preprocessing.unicode_tables import NUMBER, SPACE, CharacterTable
 # Of a number in the table: the lower case, what the character is, and whether it asks for more work.
 _CODE_BITS, _CLASS_BITS = 21, 2
 _UNUSUAL = 1 << (_CODE_BITS + _CLASS_BITS)
+_TAB = "\t"
 _SPELLED = ("<|startoftext|>", "<|endoftext|>")
 
 
@@ -53,6 +54,8 @@ class WordSplitter(tf.Module):
         classes[[BOS_MARK[0], EOS_MARK[0]]] = NUMBER
         expands = lower[:, 1] >= 0
         unusual = normalisation.may_change() | expands
+        # Words are found in lower case, which a few capitals are no letters without.
+        classes = classes[lower[:, 0]]
         self._table = CharacterTable(lower[:, 0] | classes << _CODE_BITS | np.where(unusual, _UNUSUAL, 0))
         self._compose = CanonicalComposition(normalisation)
         self._expanding = tf.constant(np.flatnonzero(expands), tf.int32)
@@ -62,29 +65,29 @@ class WordSplitter(tf.Module):
         """Splits texts.
 
         Args:
-            texts: string `[n]`; invalid UTF-8 is replaced by U+FFFD. Special tokens are marks already.
+            texts: string `[n]`, without tabs; invalid UTF-8 is replaced by U+FFFD. Special tokens are marks already.
         """
-        decoded = tf.strings.unicode_decode(texts, "UTF-8", errors="replace")
-        rows = tf.size(texts, tf.int64)
-        index = tf.range(tf.size(decoded.values))
-        characters = Characters(decoded.values, decoded.value_rowids(), index, index)
-        info = self._table(characters.codes)
+        codes = tf.strings.unicode_decode(tf.strings.reduce_join(tf.strings.join([_TAB, texts])), "UTF-8", "replace")
+        index = tf.range(tf.size(codes))
+        characters = Characters(codes, index, index)
+        info = self._table(codes)
         *characters, info = tf.cond(
             tf.reduce_any(info >= _UNUSUAL), lambda: self._normalised(characters), lambda: (*characters, info)
         )
-        characters = Characters(*characters)._replace(codes=info & ((1 << _CODE_BITS) - 1))
+        codes = info & ((1 << _CODE_BITS) - 1)
         classes = tf.bitwise.right_shift(info, _CODE_BITS) & ((1 << _CLASS_BITS) - 1)
 
         is_word = classes != SPACE
-        begins = _word_begins(characters, classes) & is_word
-        characters = Characters(*(tf.boolean_mask(array, is_word) for array in characters))
-        begins = tf.boolean_mask(begins, is_word)
-        starts = tf.where(begins)[:, 0]
+        begins = _word_begins(codes, classes) & is_word
+        kept = places(is_word)
+        characters = Characters(codes, *characters[1:]).taken(kept)
+        starts = tf.concat([places(tf.gather(begins, kept)), tf.size(kept, tf.int64)[tf.newaxis]], axis=0)
         words = tf.strings.unicode_encode(
-            tf.RaggedTensor.from_row_starts(characters.codes, starts, validate=False), "UTF-8"
+            tf.RaggedTensor.from_row_splits(characters.codes, starts, validate=False), "UTF-8"
         )
-        row_of_word = tf.gather(characters.rows, starts)
-        return Words(words, tf.searchsorted(row_of_word, tf.range(rows + 1), out_type=tf.int64), characters)
+        # A text's first word has the number of all words before its tab.
+        count = tf.gather(tf.cumsum(tf.cast(begins, tf.int64)), places(codes == ord(_TAB)))
+        return Words(words, tf.concat([count, tf.size(words, tf.int64)[tf.newaxis]], axis=0), characters)
 
     def _normalised(self, characters: Characters) -> tuple[tf.Tensor, ...]:
         """Brings characters to NFC, and makes two of each whose lower case is two."""
@@ -99,39 +102,31 @@ class WordSplitter(tf.Module):
         return *characters._replace(codes=codes), self._table(codes)
 
 
-def _word_begins(characters: Characters, classes: tf.Tensor) -> tf.Tensor:
+def places(mask: tf.Tensor) -> tf.Tensor:
+    """Returns where a mask is true, int64 `[m]`; `tf.boolean_mask` takes five times the operations."""
+    return tf.reshape(tf.where(mask), [-1])
+
+
+def _word_begins(codes: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
     """Returns which characters begin a word, or white space, bool `[n]`."""
-    codes, rows = characters.codes, characters.rows
-    begins_row = _differs(rows)
-    begins = begins_row | _differs(classes) | (classes == NUMBER)
-    brackets = tf.where(codes == ord("<"))[:, 0]
+    begins = tf.concat([tf.ones_like(classes[:1], tf.bool), classes[1:] != classes[:-1]], axis=0) | (classes == NUMBER)
+    brackets = places(codes == ord("<"))
     begins = tf.cond(
-        tf.size(brackets) > 0, lambda: begins | _after_spelled_tokens(characters, begins, brackets), lambda: begins
+        tf.size(brackets) > 0, lambda: begins | _after_spelled_tokens(codes, begins, brackets), lambda: begins
     )
-
-    # A contraction takes its letters from the word that would begin there.
-    in_row = tf.pad(tf.where(begins_row, 0, codes), [[0, 2]])
-    one, two = in_row[1:-1], in_row[2:]
-    is_quote = begins & (codes == ord("'"))
-    is_short = is_quote & ((one == ord("s")) | (one == ord("t")) | (one == ord("m")) | (one == ord("d")))
-    is_long = is_quote & (
-        (((one == ord("r")) | (one == ord("v"))) & (two == ord("e"))) | ((one == ord("l")) & (two == ord("l")))
-    )
-    return (begins & ~_moved(is_short | is_long, 1)) | _moved(is_short, 2) | _moved(is_long, 3)
+    quotes = places(begins & (codes == ord("'")))
+    return tf.cond(tf.size(quotes) > 0, lambda: _with_contractions(codes, begins, quotes), lambda: begins)
 
 
-def _after_spelled_tokens(characters: Characters, begins: tf.Tensor, brackets: tf.Tensor) -> tf.Tensor:
+def _after_spelled_tokens(codes: tf.Tensor, begins: tf.Tensor, brackets: tf.Tensor) -> tf.Tensor:
     """Returns which characters follow "<|endoftext|>" or "<|startoftext|>", written in capitals, bool `[n]`.
 
     The reference's pattern names both, and sees them in lower case: what was no special token then is still a match
     of its own, if one may begin there, so that "<|ENDOFTEXT|>!!" ends with "|>" and "!!".
     """
-    size = tf.size(characters.codes, tf.int64)
+    size = tf.size(codes, tf.int64)
     longest = max(map(len, _SPELLED))
-    index = brackets[:, tf.newaxis] + tf.range(longest, dtype=tf.int64)
-    window = tf.gather(tf.pad(characters.codes, [[0, longest]]), index)
-    row = tf.gather(tf.pad(characters.rows, [[0, longest]], constant_values=-1), index)
-    window = tf.where(row == row[:, :1], window, 0)
+    window = tf.gather(tf.pad(codes, [[0, longest]]), brackets[:, tf.newaxis] + tf.range(longest, dtype=tf.int64))
     lengths = tf.zeros_like(brackets)
     for token in _SPELLED:
         is_equal = tf.reduce_all(window[:, : len(token)] == [ord(letter) for letter in token], axis=1)
@@ -145,11 +140,15 @@ def _after_spelled_tokens(characters: Characters, begins: tf.Tensor, brackets: t
     return tf.tensor_scatter_nd_update(tf.zeros_like(begins), ends[:, tf.newaxis], tf.ones_like(ends, tf.bool))
 
 
-def _differs(values: tf.Tensor) -> tf.Tensor:
-    """Returns where a value is not the one before it, bool `[n]`; the first one differs."""
-    return tf.concat([tf.ones_like(values[:1], tf.bool), values[1:] != values[:-1]], axis=0)
-
-
-def _moved(values: tf.Tensor, places: int) -> tf.Tensor:
-    """Moves values to the right, filling with False."""
-    return tf.pad(values, [[places, 0]])[: tf.size(values)]
+def _with_contractions(codes: tf.Tensor, begins: tf.Tensor, quotes: tf.Tensor) -> tf.Tensor:
+    """Lets the contractions at some quotes take their letters from the word that would begin there."""
+    padded = tf.pad(codes, [[0, 3]])
+    pair = tf.gather(padded, quotes + 1) * 256 + tf.gather(padded, quotes + 2)  # anything else is no such pair
+    one = tf.reduce_any(tf.gather(padded, quotes + 1)[:, tf.newaxis] == [ord(letter) for letter in "stmd"], axis=1)
+    two = tf.reduce_any(pair[:, tf.newaxis] == [ord(a) * 256 + ord(b) for a, b in ("re", "ve", "ll")], axis=1)
+    length = tf.where(one, tf.constant(2, tf.int64), tf.where(two, tf.constant(3, tf.int64), 0))
+    quotes, length = tf.boolean_mask(quotes, length > 0), tf.boolean_mask(length, length > 0)
+    padded = tf.pad(begins, [[0, 3]])
+    padded = tf.tensor_scatter_nd_update(padded, quotes[:, tf.newaxis] + 1, tf.zeros_like(quotes, tf.bool))
+    ends = (quotes + length)[:, tf.newaxis]
+    return tf.tensor_scatter_nd_update(padded, ends, tf.ones_like(quotes, tf.bool))[: tf.size(begins)]
