@@ -1,13 +1,16 @@
 """Pillow's 8-bit image resampling, reproduced to the last bit inside the TensorFlow graph.
 
 Pillow rounds its filter weights to integers of 22 fractional bits and sums in integers, along one axis
-and then along the other, rounding to a byte after each. Products of such weights with bytes are whole
-numbers far below 2^53, so float64 matrix products give the same sums exactly.
+and then along the other, rounding to a byte after each. Here the sums are matrix products: neighbouring
+outputs share their inputs, so that a few small products of eight outputs each do it. Weights are split into
+two halves of 11 bits, whose sums are whole numbers that float32 holds exactly; for filters so wide that it
+might not, the same is done in float64.
 
 The order follows Pillow 13: the width first, unless the height loses more than twice as many pixels.
 Before 13 the width always came first, which differs by a level here and there in tall pictures.
 
-Only the window that is wanted is computed: a 20 000 x 20 picture costs no more memory than its pixels.
+Only the window that is wanted is computed, from the rows and columns that it needs: a 20 000 x 20 picture
+costs no more memory than its pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-_PRECISION_BITS = 22
+_PRECISION_BITS, _HALF_BITS = 22, 11
+_EXACT_BITS = 23  # one less than float32 has, for the half that is added
+_BLOCK = 8  # outputs of one matrix product
 _BICUBIC_A = -0.5
 
 
@@ -52,14 +57,16 @@ def _sinc(x: tf.Tensor) -> tf.Tensor:
     return tf.where(x == 0.0, tf.ones_like(x), tf.math.divide_no_nan(tf.sin(angle), angle))
 
 
-FILTERS: dict[int, tuple[Callable[[tf.Tensor], tf.Tensor], float]] = {
+NEAREST = 0
+FILTERS: dict[int, tuple[Callable[[tf.Tensor], tf.Tensor], float] | None] = {
+    NEAREST: None,
     1: (_lanczos, 3.0),
     2: (_bilinear, 1.0),
     3: (_bicubic, 2.0),
     4: (_box, 0.5),
     5: (_hamming, 1.0),
 }
-"""Pillow's number of a filter -> its function and half-width in source pixels."""
+"""Pillow's number of a filter -> its function and half-width in source pixels; nearest has none."""
 
 
 def resample_window(
@@ -82,46 +89,124 @@ def resample_window(
         uint8 `[window height, window width, channels]`, equal to Pillow's resize and crop.
     """
     shape = tf.shape(image)
-    by_row = _weights(shape[0], resized[0], offset[0], window[0], resample)  # [window height, height]
-    by_column = _weights(shape[1], resized[1], offset[1], window[1], resample)  # [window width, width]
+    if resample == NEAREST:
+        return _nearest(image, shape, resized, offset, window)
+    rows = _Pass(shape[0], resized[0], offset[0], window[0], resample)
+    columns = _Pass(shape[1], resized[1], offset[1], window[1], resample)
+    needed = image[rows.first : rows.last, columns.first : columns.last]
     removed_rows, removed_columns = shape[0] - resized[0], shape[1] - resized[1]
-    return tf.cond(
+    pixels = tf.cond(
         removed_rows > tf.maximum(2 * removed_columns, 0),
-        lambda: _along_width(_along_height(image, by_row), by_column),
-        lambda: _along_height(_along_width(image, by_column), by_row),
+        lambda: _along_width(rows(needed), columns),
+        lambda: rows(_along_width(needed, columns)),
     )
+    return tf.ensure_shape(tf.cast(pixels, tf.uint8), [None, None, image.shape[2]])
 
 
-def _along_width(pixels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    return tf.transpose(_along_height(tf.transpose(pixels, (1, 0, 2)), weights), (1, 0, 2))
+def _along_width(pixels: tf.Tensor, columns: _Pass) -> tf.Tensor:
+    transposed = tf.transpose(tf.cast(pixels, tf.float32), (1, 0, 2))
+    return tf.transpose(columns(transposed), (1, 0, 2))
 
 
-def _along_height(pixels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Weighs the rows of bytes and rounds to bytes: `[height, width, channels]` to `[count, width, channels]`."""
-    height, width, channels = tf.unstack(tf.shape(pixels))
-    rows = tf.cast(tf.reshape(pixels, [height, width * channels]), tf.float64)
-    # The sums are whole numbers: a half more, and all below the point cut off, rounds them.
-    rounded = tf.floor(tf.matmul(weights, rows) * 2.0**-_PRECISION_BITS + 0.5)
-    values = tf.cast(tf.clip_by_value(rounded, 0.0, 255.0), tf.uint8)
-    return tf.reshape(values, [-1, width, pixels.shape[2]])
+class _Pass:
+    """Pillow's weighted sums along the first axis of a picture.
+
+    Args:
+        size_in, size_out: scalars int32, length of the axis before and after.
+        start, count: scalars int32, which part of the result is wanted.
+        resample: Pillow's number of the filter.
+
+    Attributes:
+        first, last: scalars int32, the inputs that the part depends on; calls take no others.
+    """
+
+    def __init__(
+        self, size_in: tf.Tensor, size_out: tf.Tensor, start: tf.Tensor, count: tf.Tensor, resample: int
+    ) -> None:
+        function, half_width = FILTERS[resample]
+        blocks = (count + _BLOCK - 1) // _BLOCK
+        wanted = tf.range(start, start + blocks * _BLOCK)
+        ends = tf.stack([start, start + count - 1])
+        outputs = tf.clip_by_value(wanted, *tf.unstack(tf.clip_by_value(ends, 0, size_out - 1)))
+        scale = _ratio(size_in, size_out)
+        stretch = tf.maximum(scale, 1.0)
+        support = half_width * stretch
+        centre = (tf.cast(outputs, tf.float64) + 0.5) * scale
+        # int() in C cuts towards zero, which is the same as floor once the lower bound is held at zero.
+        first = tf.cast(tf.maximum(tf.floor(centre - support + 0.5), 0.0), tf.int32)
+        last = tf.minimum(tf.cast(tf.floor(centre + support + 0.5), tf.int32), size_in)
+
+        taps = tf.range(tf.reduce_max(last - first))
+        inputs = first[:, tf.newaxis] + taps
+        distance = (tf.cast(inputs, tf.float64) - centre[:, tf.newaxis] + 0.5) / stretch
+        weights = tf.where(inputs < last[:, tf.newaxis], function(distance), 0.0)
+        weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=1, keepdims=True))
+        scaled = weights * float(1 << _PRECISION_BITS)
+        rounded = tf.sign(scaled) * tf.floor(tf.abs(scaled) + 0.5)  # half away from zero, as in C
+        # Beyond the picture all is black.
+        rounded = tf.where((wanted == outputs)[:, tf.newaxis], rounded, 0.0)
+
+        self.first, self.last = first[0], last[-1]
+        self._count, self._blocks = count, blocks
+        self._place_in_blocks(rounded, first, last)
+
+    def _place_in_blocks(self, weights: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> None:
+        """Makes one matrix of each block's weights, over the inputs that any of its outputs needs."""
+        begin = first[::_BLOCK]
+        width = tf.reduce_max(last[_BLOCK - 1 :: _BLOCK] - begin)
+        # All blocks are as wide as the widest, so that the last ones begin earlier.
+        begin = tf.maximum(tf.minimum(begin, self.last - width), self.first)
+        inputs = begin[:, tf.newaxis] + tf.range(width)
+        self._inputs = tf.minimum(inputs, self.last - 1) - self.first
+        tap = tf.repeat(inputs, _BLOCK, axis=0) - first[:, tf.newaxis]
+        taps = tf.shape(weights)[1]
+        placed = tf.gather(weights, tf.clip_by_value(tap, 0, taps - 1), batch_dims=1)
+        placed = tf.reshape(tf.where((tap >= 0) & (tap < taps), placed, 0.0), [-1, _BLOCK, width])
+        high = tf.round(placed * 2.0**-_HALF_BITS)
+        low = placed - high * 2.0**_HALF_BITS
+        self._weights = tf.concat([high, low], axis=1)
+        largest = tf.reduce_max(tf.reduce_sum(tf.abs(self._weights), axis=2)) * 255.0
+        self._is_exact = largest < 2.0**_EXACT_BITS
+
+    def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Weighs and rounds, `[last - first, others, channels]` of bytes to float32 `[count, others, channels]`."""
+        others, channels = tf.shape(pixels)[1], pixels.shape[2]
+        rows = tf.reshape(pixels, [-1, others * channels])
+        sums = tf.cond(
+            self._is_exact, lambda: self._weighed(rows, tf.float32), lambda: self._weighed(rows, tf.float64)
+        )
+        return tf.reshape(sums, [-1, others, channels])[: self._count]
+
+    def _weighed(self, rows: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        blocks = tf.gather(tf.cast(rows, dtype), self._inputs)
+        sums = tf.matmul(tf.cast(self._weights, dtype), blocks)
+        high, low = sums[:, :_BLOCK], sums[:, _BLOCK:]
+        # A half more, and all below the point cut off, rounds; first in the lower half, whose rest goes to the upper.
+        carried = tf.floor(low * 2.0**-_HALF_BITS + 2.0 ** (_PRECISION_BITS - _HALF_BITS - 1))
+        rounded = tf.floor((high + carried) * 2.0**-_HALF_BITS)
+        return tf.cast(tf.clip_by_value(rounded, 0.0, 255.0), tf.float32)
 
 
-def _weights(size_in: tf.Tensor, size_out: tf.Tensor, start: tf.Tensor, count: tf.Tensor, resample: int) -> tf.Tensor:
-    """Returns Pillow's integer weights of `count` outputs from `start` on, float64 `[count, size_in]`."""
-    function, half_width = FILTERS[resample]
-    scale = tf.cast(size_in, tf.float64) / tf.cast(size_out, tf.float64)
-    stretch = tf.maximum(scale, 1.0)
-    support = half_width * stretch
-    outputs = tf.range(start, start + count)[:, tf.newaxis]
-    inputs = tf.range(size_in)[tf.newaxis, :]
-    centre = (tf.cast(outputs, tf.float64) + 0.5) * scale
-    # int() in C cuts towards zero, which is the same as floor once the lower bound is held at zero.
-    first = tf.cast(tf.maximum(tf.floor(centre - support + 0.5), 0.0), tf.int32)
-    last = tf.cast(tf.floor(centre + support + 0.5), tf.int32)
-    within = (inputs >= first) & (inputs < last) & (outputs >= 0) & (outputs < size_out)
+def _nearest(
+    image: tf.Tensor,
+    shape: tf.Tensor,
+    resized: tuple[tf.Tensor, tf.Tensor],
+    offset: tuple[tf.Tensor, tf.Tensor],
+    window: tuple[tf.Tensor, tf.Tensor],
+) -> tf.Tensor:
+    """Takes one pixel for each, and black beyond the picture."""
+    for axis in (0, 1):
+        step = _ratio(shape[axis], resized[axis])
+        # Pillow adds the step again and again; the rounding of that decides ties.
+        positions = tf.cumsum(tf.concat([[step * 0.5], tf.fill([resized[axis] - 1], step)], axis=0))
+        outputs = tf.range(offset[axis], offset[axis] + window[axis])
+        is_inside = (outputs >= 0) & (outputs < resized[axis])
+        chosen = tf.gather(tf.cast(positions, tf.int32), tf.clip_by_value(outputs, 0, resized[axis] - 1))
+        image = tf.gather(image, chosen, axis=axis)
+        image = tf.where(tf.reshape(is_inside, [-1, 1, 1] if axis == 0 else [1, -1, 1]), image, 0)
+    return image
 
-    distance = (tf.cast(inputs, tf.float64) - centre + 0.5) / stretch
-    weights = tf.where(within, function(distance), 0.0)
-    weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=1, keepdims=True))
-    scaled = weights * float(1 << _PRECISION_BITS)
-    return tf.sign(scaled) * tf.floor(tf.abs(scaled) + 0.5)  # half away from zero, as in C
+
+def _ratio(size_in: tf.Tensor, size_out: tf.Tensor) -> tf.Tensor:
+    # Graphs replace a plain division by a constant with a product, whose last bit may be another.
+    return tf.math.divide_no_nan(tf.cast(size_in, tf.float64), tf.cast(size_out, tf.float64))
