@@ -33,7 +33,7 @@ def decode_rgb(data: tf.Tensor) -> tf.Tensor:
     """
     # Padded, so that a header can be read from any file.
     head = tf.strings.substr(tf.strings.join([data, b"\0" * 32]), 0, 32)
-    values = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int64)
+    values = tf.io.decode_raw(head, tf.uint8)
     is_webp = (tf.strings.substr(head, 0, 4) == b"RIFF") & (tf.strings.substr(head, 8, 4) == b"WEBP")
     rgb = tf.case(
         [

@@ -24,8 +24,9 @@ def checked(data: tf.Tensor, holds: tf.Tensor, problem: str, value: tf.Tensor) -
 
 
 def little_endian(values: tf.Tensor) -> tf.Tensor:
-    """Reads bytes as one whole number, lowest byte first: int64 `[n]` to a scalar."""
-    return tf.reduce_sum(values * 256 ** tf.range(tf.size(values, tf.int64)))
+    """Reads bytes as whole numbers, lowest byte first: uint8 `[..., n]` to int64 `[...]`."""
+    values = tf.cast(values, tf.int64)
+    return tf.reduce_sum(values * 256 ** tf.range(tf.shape(values, tf.int64)[-1]), axis=-1)
 
 
 class GifFrame(NamedTuple):
@@ -85,10 +86,10 @@ def first_gif_frame(data: tf.Tensor) -> GifFrame:
         return _replaced(painted, control + 3, [0])
 
     data = tf.cond(is_transparent, paint_white, lambda: data)
-    background = tf.where(is_transparent, tf.constant(255, tf.int64), values[table : table + 3])
+    background = tf.where(is_transparent, tf.constant(255, tf.uint8), values[table : table + 3])
     # The empty sub-block and the trailer, which Pillow does not miss where they are cut off.
     data = tf.strings.join([tf.strings.substr(data, 0, end - 1), b"\0;"])
-    return GifFrame(data, canvas, offset, tf.cast(background, tf.uint8))
+    return GifFrame(data, canvas, offset, background)
 
 
 def first_webp_frame(data: tf.Tensor) -> tf.Tensor:
@@ -121,13 +122,13 @@ def first_webp_frame(data: tf.Tensor) -> tf.Tensor:
 
 
 def _padded_values(data: tf.Tensor) -> tf.Tensor:
-    """Returns a file's bytes as int64, with zeros behind them: a cut file is read past its end."""
-    return tf.cast(tf.io.decode_raw(tf.strings.join([data, b"\0" * 1024]), tf.uint8), tf.int64)
+    """Returns a file's bytes as uint8, with zeros behind them: a cut file is read past its end."""
+    return tf.io.decode_raw(tf.strings.join([data, b"\0" * 1024]), tf.uint8)
 
 
 def _colour_table_bytes(flags: tf.Tensor) -> tf.Tensor:
-    size = 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags & 7)
-    return tf.cast(tf.where(flags & 0x80 > 0, size, 0), tf.int32)
+    size = 3 * tf.bitwise.left_shift(2, tf.cast(flags & 7, tf.int32))
+    return tf.where(flags & 0x80 > 0, size, 0)
 
 
 def _sizes(values: tf.Tensor, position: tf.Tensor | int) -> tf.Tensor:
