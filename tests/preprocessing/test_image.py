@@ -157,6 +157,7 @@ def test_each_step_can_be_switched_alone(options, expected):
         {"do_normalize": False},
         {"image_mean": np.array([0.1, 0.2, 0.3])},
         {"image_std": [1, 2, 3]},
+        {"image_mean": 0.5, "image_std": 2},
         {"size": 12, "crop_size": 11, "do_normalize": False, "resample": 2},
     ],
     ids=str,
@@ -310,7 +311,14 @@ def test_pictures_of_other_sizes_do_not_retrace():
 
 
 @pytest.mark.parametrize("wrap", [list, tf.constant], ids=["list", "tensor"])
-@pytest.mark.parametrize("bad", [b"", b"no picture at all", written(noise(), "JPEG")[:200]])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *[b"", b"no picture at all", BOMB, b"\xff\xd8\xff" + written(noise(), "PNG")],
+        *[written(noise(), name)[:200] for name in ("JPEG", "PNG", "WEBP", "GIF")],
+    ],
+    ids=["empty", "text", "bomb", "other magic", "jpeg", "png", "webp", "gif"],
+)
 def test_the_index_and_length_of_a_bad_file_are_named(small, wrap, bad):
     files = [written(noise(), "PNG"), bad]
     with pytest.raises(ValueError, match=rf"`images` must hold whole .*at index 1, {len(bad)} bytes") as caught:

@@ -61,13 +61,13 @@ class CLIPFeatureExtractorTF(tf.Module):
         do_rescale: whether to multiply by `rescale_factor`.
         rescale_factor: 1/255 brings bytes to [0, 1].
         do_normalize: whether to subtract `image_mean` and divide by `image_std`.
-        image_mean, image_std: one value per channel, on the rescaled scale.
+        image_mean, image_std: one value per channel, or one for all, on the rescaled scale.
         do_convert_rgb: whether greys are repeated and transparency is composited on white. With False, pixels
             of another number of channels than 3 and PIL images of another mode than RGB are errors, as
             three means cannot normalise them; encoded pictures are decoded to RGB either way.
-        crop_style: how the centre crop rounds where the margin is odd. `"huggingface"` cuts fewer and pads
-            more at the top and left; `"openai"`, as in OpenAI's code, OpenCLIP and torchvision, cuts to the
-            nearest even number there, and pads less.
+        crop_style: how the centre crop rounds at the top and left when half a pixel is left over.
+            `"huggingface"` rounds a cut down and a padding up; `"openai"`, as OpenAI's code, OpenCLIP and
+            torchvision do, rounds a cut to the even number and a padding down.
         apply_exif: whether encoded pictures are turned upright by their orientation tag. Pixels and PIL
             images are always taken as they lie.
 
@@ -101,8 +101,8 @@ class CLIPFeatureExtractorTF(tf.Module):
         do_rescale: bool = True,
         rescale_factor: float = 1 / 255,
         do_normalize: bool = True,
-        image_mean: Sequence[float] = CLIP_MEAN,
-        image_std: Sequence[float] = CLIP_STD,
+        image_mean: Sequence[float] | float = CLIP_MEAN,
+        image_std: Sequence[float] | float = CLIP_STD,
         do_convert_rgb: bool = True,
         crop_style: str = "huggingface",
         apply_exif: bool = True,
@@ -186,8 +186,8 @@ class CLIPFeatureExtractorTF(tf.Module):
         do_rescale: bool | None = None,
         rescale_factor: float | None = None,
         do_normalize: bool | None = None,
-        image_mean: Sequence[float] | None = None,
-        image_std: Sequence[float] | None = None,
+        image_mean: Sequence[float] | float | None = None,
+        image_std: Sequence[float] | float | None = None,
         do_convert_rgb: bool | None = None,
         return_tensors: str = "tf",
     ) -> dict[str, Any]:
@@ -378,7 +378,8 @@ def _is_length(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _three_numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+def _three_numbers(name: str, values: Sequence[float] | float) -> tuple[float, ...]:
+    values = [values] * 3 if isinstance(values, (int, float)) else values
     if len(values) != 3 or (name == "image_std" and 0 in values):
         raise ValueError(
             f"`{name}` must be three numbers, one per channel, and a divisor not 0. Received: {name}={values!r}. "

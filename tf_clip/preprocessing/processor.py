@@ -42,7 +42,7 @@ class CLIPProcessor:
 
     Example:
         >>> processor = CLIPProcessor.from_pretrained("pictogram-clip")
-        >>> sorted(processor(text=["a cat"], images=np.zeros((8, 8, 3), np.uint8)))
+        >>> sorted(processor(text=["a cat"], images="examples/pictures/owl.png"))
         ['attention_mask', 'input_ids', 'pixel_values']
 
     Source: transformers' CLIPProcessor. Differences: tensors are TensorFlow's and channels last by default.
