@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from PIL import Image
+from PIL import Image, ImageOps
 from serving import serve
 
 CONFIGS = {
@@ -289,10 +289,7 @@ def make_processor(folder: str, vocabulary: str) -> None:
 
 @functools.lru_cache(maxsize=1)
 def load_processor(folder: str) -> transformers.CLIPProcessor:
-    processor = transformers.CLIPProcessor.from_pretrained(folder)
-    # Beside torchvision, version 5 picks a resize of its own that differs from Pillow's by single levels.
-    processor.image_processor = transformers.CLIPImageProcessorPil.from_pretrained(folder)
-    return processor
+    return transformers.CLIPProcessor.from_pretrained(folder)
 
 
 def tokenize(folder: str, texts: str, ids: str) -> None:
@@ -302,12 +299,14 @@ def tokenize(folder: str, texts: str, ids: str) -> None:
     Path(ids).write_text(json.dumps({name: dict(row) for name, row in rows.items()}))
 
 
-def pixels(folder: str, pictures: str, outputs: str) -> None:
-    processor = load_processor(folder)
-    arrays = {
-        path.stem: processor(images=Image.open(path), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
-        for path in Path(pictures).glob("*.png")
-    }
+def pixels(folder: str, pictures: str, options: str, outputs: str) -> None:
+    """Prepares all pictures of a folder as an image processor that was saved says, but for other options."""
+    # Beside torchvision, version 5 picks a resize of its own that differs from Pillow's by single levels.
+    processor, changes = transformers.CLIPImageProcessorPil.from_pretrained(folder), json.loads(options)
+    arrays = {}
+    for path in Path(pictures).iterdir():
+        image = ImageOps.exif_transpose(Image.open(path))
+        arrays[path.name] = processor(image, **changes)["pixel_values"][0].transpose(1, 2, 0)
     np.savez(outputs, **arrays)
 
 

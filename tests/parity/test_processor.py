@@ -8,14 +8,12 @@ import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor, CLIPTokenizer
 
 from .conftest import Process
-from .measuring import largest, report
+from .measuring import report
 
 EDGES = [
     "",
@@ -79,30 +77,6 @@ def scrambled(generator: random.Random, count: int) -> list[str]:
 def texts() -> list[str]:
     generator = random.Random(0)
     return EDGES + described(generator, 1500) + scrambled(generator, 1500)
-
-
-def photo(generator: np.random.Generator, height: int, width: int) -> Image.Image:
-    """Noise over gradients, so that every frequency is there."""
-    rows, columns = np.mgrid[0:height, 0:width]
-    base = np.stack([rows * 255 / height, columns * 255 / width, (rows + columns) % 256], axis=-1)
-    return Image.fromarray(np.clip(base + generator.normal(0, 40, base.shape), 0, 255).astype(np.uint8))
-
-
-def pictures() -> dict[str, Image.Image]:
-    generator = np.random.default_rng(0)
-    sizes = [(480, 640), (224, 224), (223, 225), (64, 300), (500, 90), (1, 1), (17, 1000), (227, 224), (224, 299)]
-    made = {f"{height}x{width}": photo(generator, height, width) for height, width in sizes}
-    ramp = np.linspace(0, 255, 300, dtype=np.uint8)
-    made["gradient"] = Image.fromarray(np.tile(ramp, (260, 1)))
-    base = photo(generator, 260, 310)
-    made |= {f"mode {mode}": base.convert(mode) for mode in ("L", "P", "LA", "1")}
-    see_through = base.copy()
-    see_through.putalpha(Image.fromarray(generator.integers(0, 256, (260, 310), dtype=np.uint8)))
-    made |= {"mode RGBA": see_through, "mode LA, varied": see_through.convert("LA")}
-    palette = base.convert("P")
-    palette.info["transparency"] = palette.getpixel((5, 5))
-    made["mode P, one colour transparent"] = palette
-    return made
 
 
 @pytest.fixture(scope="module", params=["saved there", "saved here"])
@@ -173,19 +147,3 @@ def test_every_character(saved: Path, processor: CLIPProcessor, reference: Proce
     got = processor.tokenizer(sample, padding=False, truncation=False, return_tensors=None)["input_ids"]
     label = "newer characters (known to differ)" if newer else "every other character"
     compare_rows(label, sample, got, tokenized_there(reference, saved, sample)["whole"]["input_ids"])
-
-
-def test_pixels(saved: Path, processor: CLIPProcessor, reference: Process) -> None:
-    made = pictures()
-    folder = saved / "pictures"
-    folder.mkdir()
-    for name, picture in made.items():
-        picture.save(folder / f"{name}.png")
-    reference("pixels", saved, folder, saved / "pixels.npz")
-    images = [Image.open(folder / f"{name}.png") for name in made]
-    got = processor(images=images, return_tensors="np")["pixel_values"]
-    with np.load(saved / "pixels.npz") as wanted:
-        assert set(wanted) == set(made)
-        for name, values in zip(made, got, strict=True):
-            assert values.shape == (224, 224, 3)
-            report(f"pixel_values, processor {saved.name}, {name}", largest(values, wanted[name]), 1e-6)

@@ -9,7 +9,7 @@ from picture_files import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, noise, png, writ
 from PIL import Image
 
 from tf_clip.preprocessing.decode import MAX_PIXELS, decode_rgb
-from tf_clip.preprocessing.processor import open_image
+from tf_clip.preprocessing.opening import open_image
 
 SMOOTH = Image.fromarray(noise((8, 8, 3))).resize((25, 32))
 NOISE = Image.fromarray(noise((32, 25, 3)))

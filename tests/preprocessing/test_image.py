@@ -13,9 +13,11 @@ from picture_files import noise, written
 from PIL import Image
 
 from tf_clip import CLIPFeatureExtractorTF
+from tf_clip.preprocessing import image as image_module
 from tf_clip.preprocessing.image import CLIP_MEAN, CLIP_STD
 
 BYTES_ONLY = {"do_rescale": False, "do_normalize": False}
+BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\0\1\0\0" * 2 + bytes(9)
 
 
 def cropped_as_hugging_face_does(image, height, width):
@@ -28,6 +30,15 @@ def cropped_as_hugging_face_does(image, height, width):
     left_pad = math.ceil((padded.shape[1] - image.shape[1]) / 2)
     padded[top_pad : top_pad + image.shape[0], left_pad : left_pad + image.shape[1]] = image
     top, left = max(0, top + top_pad), max(0, left + left_pad)
+    return padded[top : top + height, left : left + width]
+
+
+def cropped_as_torchvision_does(image, height, width):
+    """Restates `center_crop` of torchvision.transforms.functional, channels last."""
+    rows, columns = max(height - image.shape[0], 0), max(width - image.shape[1], 0)
+    padding = ((rows // 2, (rows + 1) // 2), (columns // 2, (columns + 1) // 2), (0, 0))
+    padded = np.pad(image, padding)
+    top, left = round((padded.shape[0] - height) / 2), round((padded.shape[1] - width) / 2)
     return padded[top : top + height, left : left + width]
 
 
@@ -66,11 +77,26 @@ def test_resized_and_cropped_bytes_equal_hugging_faces(shape, shortest_edge):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.tuples(st.integers(1, 30), st.integers(1, 30)), st.sampled_from([(1, 1), (7, 12), (20, 13)]))
-def test_the_centre_crop_rounds_and_pads_as_hugging_faces(shape, crop):
-    extractor = bytes_extractor(crop, do_resize=False)
+def test_the_centre_crop_rounds_and_pads_as_hugging_faces_and_as_torchvisions(shape, crop):
     image = noise((*shape, 3))
-    expected = cropped_as_hugging_face_does(image, *crop)
-    np.testing.assert_array_equal(pixels_of(extractor, image)[0], expected)
+    for style, cropped in [("huggingface", cropped_as_hugging_face_does), ("openai", cropped_as_torchvision_does)]:
+        extractor = bytes_extractor(crop, do_resize=False, crop_style=style)
+        np.testing.assert_array_equal(pixels_of(extractor, image)[0], cropped(image, *crop))
+
+
+@pytest.mark.parametrize(
+    ("style", "starts"),
+    [
+        ("huggingface", [-3, -2, -2, -1, -1, 0, 0, 1, 1, 2, 2, 3, 3]),
+        ("openai", [-2, -2, -1, -1, 0, 0, 0, 1, 2, 2, 2, 3, 4]),
+    ],
+)
+def test_where_a_centre_crop_of_7_begins(style, starts):
+    extractor = bytes_extractor((7, 7), do_resize=False, crop_style=style)
+    for length, start in zip(range(2, 15), starts, strict=True):
+        image = np.repeat(np.arange(1, length + 1, dtype=np.uint8)[:, np.newaxis], 7, axis=1)
+        rows = pixels_of(extractor, image)[0, :, 0, 0].tolist()
+        assert rows == [row + 1 if 0 <= row < length else 0 for row in range(start, start + 7)]
 
 
 def test_a_photo_at_clips_own_size():
@@ -115,6 +141,98 @@ def test_each_step_can_be_switched_alone(options, expected):
     extractor = CLIPFeatureExtractorTF(**{**nothing, **options})
     pixels = np.array([[[51, 102, 204]]], np.uint8)
     np.testing.assert_allclose(pixels_of(extractor, pixels)[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"do_resize": False},
+        {"size": 30},
+        {"size": {"height": 7, "width": 9}, "do_center_crop": False},
+        {"resample": 1},
+        {"do_center_crop": False},
+        {"crop_size": {"height": 5, "width": 50}},
+        {"do_rescale": False},
+        {"rescale_factor": 0.5},
+        {"do_normalize": False},
+        {"image_mean": np.array([0.1, 0.2, 0.3])},
+        {"image_std": [1, 2, 3]},
+        {"image_mean": 0.5, "image_std": 2},
+        {"size": 12, "crop_size": 11, "do_normalize": False, "resample": 2},
+    ],
+    ids=str,
+)
+def test_options_of_a_call_are_those_of_an_extractor(small, options):
+    image = noise((40, 33, 3))
+    wanted = pixels_of(CLIPFeatureExtractorTF(**{"size": 20, "crop_size": 20, **options}), image)
+    before = small.to_dict()
+    for function in (small, small.preprocess):
+        for images in (image, written(image, "PNG")):
+            np.testing.assert_array_equal(function(images, **options)["pixel_values"], wanted)
+    assert small.to_dict() == before
+    dataset = tf.data.Dataset.from_tensors(image).map(lambda image: small(image, **options)["pixel_values"])
+    np.testing.assert_array_equal(next(iter(dataset)), wanted)
+
+
+def test_options_of_a_call_that_are_none_or_the_same_change_nothing(small):
+    image = noise((40, 33, 3))
+    assert small._with({"size": 20, "crop_size": {"height": 20, "width": 20}}) is small
+    np.testing.assert_array_equal(pixels_of(small, image), small(image, size=None, do_resize=None)["pixel_values"])
+
+
+def test_bad_options_of_a_call_are_refused_by_name(small):
+    with pytest.raises(ValueError, match="`size` must be"):
+        small(noise((5, 5, 3)), size={"longest_edge": 5})
+    with pytest.raises(TypeError, match="do_pad"):
+        small(noise((5, 5, 3)), do_pad=True)
+
+
+def test_options_and_sizes_that_come_again_are_not_traced_again(monkeypatch):
+    traces = []
+    resample_window = image_module.resample_window
+    monkeypatch.setattr(image_module, "resample_window", lambda *words: traces.append(0) or resample_window(*words))
+    extractor = CLIPFeatureExtractorTF(size=8, crop_size=8)
+    for size in range(5, 9):
+        for options in ({}, {"size": 6}, {"size": 7, "crop_size": 7}):
+            extractor([noise((size, 9, 3))], **options)
+    assert len(traces) == 3
+
+
+def test_the_extractors_kept_for_options_are_few(small):
+    for size in range(1, 100):
+        small._with({"size": size})
+    assert image_module._extractor_with.cache_info().currsize <= 32
+    assert small._with({"size": 99}) is small._with({"size": 99})
+
+
+def test_the_return_kind_inside_a_graph_can_only_be_tensorflows(small):
+    dataset = tf.data.Dataset.from_tensors(noise((5, 5, 3)))
+    with pytest.raises(ValueError, match=r"`return_tensors` must be 'tf' inside .*Received: return_tensors='np'"):
+        dataset.map(lambda image: small(image, return_tensors="np")["pixel_values"])
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_pixels_that_are_not_rgb_are_refused_where_they_may_not_be_converted(small, channels):
+    with pytest.raises(ValueError, match=rf"RGB with do_convert_rgb=False. Received: pixels of {channels} channels"):
+        small(noise((5, 5, channels)), do_convert_rgb=False)
+    with pytest.raises(ValueError, match=r"Received: a PIL image of mode (L|RGBA) at index 1\. Convert them"):
+        small([noise((5, 5, 3)), Image.fromarray(noise((5, 5, channels)).squeeze())], do_convert_rgb=False)
+
+
+def test_rgb_needs_no_conversion(small):
+    image = noise((25, 31, 3))
+    images = [image, Image.fromarray(image), written(Image.fromarray(image[..., 0]).convert("RGB"), "PNG")]
+    np.testing.assert_array_equal(small(images, do_convert_rgb=False)["pixel_values"], pixels_of(small, images))
+    # Files are decoded to RGB whatever they hold.
+    grey = written(image[..., 0], "PNG")
+    np.testing.assert_array_equal(small(grey, do_convert_rgb=False)["pixel_values"], pixels_of(small, grey))
+
+
+def test_pil_images_are_taken_alone_and_in_lists(small):
+    image = Image.fromarray(noise((25, 31, 3))).quantize(9)
+    rgb = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(pixels_of(small, image), pixels_of(small, rgb))
+    np.testing.assert_array_equal(pixels_of(small, [image, rgb]), pixels_of(small, [rgb, rgb]))
 
 
 def test_a_list_may_mix_sizes_bytes_and_pixels(small):
@@ -193,7 +311,14 @@ def test_pictures_of_other_sizes_do_not_retrace():
 
 
 @pytest.mark.parametrize("wrap", [list, tf.constant], ids=["list", "tensor"])
-@pytest.mark.parametrize("bad", [b"", b"no picture at all", written(noise(), "JPEG")[:200]])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *[b"", b"no picture at all", BOMB, b"\xff\xd8\xff" + written(noise(), "PNG")],
+        *[written(noise(), name)[:200] for name in ("JPEG", "PNG", "WEBP", "GIF")],
+    ],
+    ids=["empty", "text", "bomb", "other magic", "jpeg", "png", "webp", "gif"],
+)
 def test_the_index_and_length_of_a_bad_file_are_named(small, wrap, bad):
     files = [written(noise(), "PNG"), bad]
     with pytest.raises(ValueError, match=rf"`images` must hold whole .*at index 1, {len(bad)} bytes") as caught:
@@ -204,6 +329,16 @@ def test_the_index_and_length_of_a_bad_file_are_named(small, wrap, bad):
 def test_a_bad_file_inside_a_dataset_stops_it(small):
     dataset = tf.data.Dataset.from_tensor_slices([b"no picture"]).map(lambda data: small(data)["pixel_values"])
     with pytest.raises(tf.errors.InvalidArgumentError, match="not a JPEG, PNG, WebP or GIF picture"):
+        next(iter(dataset))
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [(b"a text", "not a JPEG"), (b"GIF89a" + bytes(9), "GIF without a picture"), (BOMB, "more than 89478485 pixels")],
+)
+def test_the_index_of_a_bad_file_inside_a_graph_is_named(small, bad, reason):
+    dataset = tf.data.Dataset.from_tensors([written(noise(), "PNG"), bad]).map(small)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"at index 1: {reason}"):
         next(iter(dataset))
 
 
@@ -243,9 +378,9 @@ def test_edges_that_cannot_be_honoured_are_refused(size):
         CLIPFeatureExtractorTF(size=size)
 
 
-@pytest.mark.parametrize("resample", [0, 6, None, "bicubic"])
+@pytest.mark.parametrize("resample", [-1, 6, None, "bicubic"])
 def test_unknown_filters_are_refused(resample):
-    with pytest.raises(ValueError, match=r"`resample` must be one of Pillow's \[1, 2, 3, 4, 5\]"):
+    with pytest.raises(ValueError, match=r"`resample` must be one of Pillow's \[.*1, 2, 3, 4, 5\]"):
         CLIPFeatureExtractorTF(resample=resample)
 
 
@@ -264,6 +399,21 @@ def test_saved_options_load_to_an_equal_extractor(tmp_path, size):
     )
     extractor.save_pretrained(tmp_path / "new")
     assert CLIPFeatureExtractorTF.from_pretrained(tmp_path / "new").to_dict() == extractor.to_dict()
+
+
+def test_options_that_other_libraries_do_not_know_are_saved_only_where_they_are_needed(tmp_path):
+    assert not {"crop_style", "apply_exif"} & CLIPFeatureExtractorTF().to_dict().keys()
+    extractor = CLIPFeatureExtractorTF(crop_style="openai", apply_exif=False, do_convert_rgb=False)
+    extractor.save_pretrained(tmp_path)
+    loaded = CLIPFeatureExtractorTF.from_pretrained(tmp_path)
+    assert (loaded.crop_style, loaded.apply_exif, loaded.do_convert_rgb) == ("openai", False, False)
+    assert loaded._with({"size": 30}).to_dict() == {**extractor.to_dict(), "size": {"shortest_edge": 30}}
+
+
+@pytest.mark.parametrize("style", ["torchvision", None, ""])
+def test_unknown_crop_styles_are_refused(style):
+    with pytest.raises(ValueError, match=r"`crop_style` must be one of \('huggingface', 'openai'\)\. Received: "):
+        CLIPFeatureExtractorTF(crop_style=style)
 
 
 def test_the_oldest_config_form_loads(tmp_path):

@@ -1,13 +1,16 @@
 """`CLIPProcessor`: every kind of picture to pixels, and both halves together."""
 
+import io
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from picture_files import RGB, noise, png, written
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor
-from tf_clip.preprocessing.processor import open_image
+from tf_clip.preprocessing.opening import open_image
 
 COLOUR = Image.fromarray(noise((9, 12, 3)))
 SIXTEEN_BITS = np.random.default_rng(0).integers(0, 65536, (9, 12)).astype(np.uint16)
@@ -16,16 +19,6 @@ SIXTEEN_BITS = np.random.default_rng(0).integers(0, 65536, (9, 12)).astype(np.ui
 @pytest.fixture(scope="module")
 def processor(tiny_tokenizer):
     return CLIPProcessor(CLIPFeatureExtractorTF(size=10, crop_size=10), tiny_tokenizer)
-
-
-@pytest.fixture
-def upright(tmp_path):
-    """A JPEG that says it must be turned by 90 degrees."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = tmp_path / "turned.jpg"
-    path.write_bytes(written(COLOUR, "JPEG", exif=exif))
-    return path
 
 
 def on_white(image):
@@ -53,6 +46,17 @@ def test_transparent_colours_are_composited_on_white(mode, transparency):
     np.testing.assert_array_equal(open_image(image), on_white(image))
 
 
+def test_odd_modes_come_through_extractor_and_processor_alike(processor):
+    transparent = COLOUR.quantize(25)
+    transparent.info["transparency"] = 3
+    images = [*(COLOUR.convert(mode) for mode in ("L", "1", "CMYK")), transparent, Image.fromarray(SIXTEEN_BITS)]
+    images += [Image.fromarray(noise((9, 12, 4))), Image.fromarray(noise((9, 12, 4))).convert("LA")]
+    assert [image.mode for image in images] == ["L", "1", "CMYK", "P", "I;16", "RGBA", "LA"]
+    rows = processor.image_processor([open_image(image) for image in images])["pixel_values"]
+    np.testing.assert_array_equal(processor.image_processor(images)["pixel_values"], rows)
+    np.testing.assert_array_equal(processor(images=images)["pixel_values"], rows)
+
+
 @pytest.mark.parametrize(
     ("image", "values"),
     [
@@ -70,18 +74,6 @@ def test_16_bit_greys_are_cut_to_8(image, values):
 def test_any_format_that_pillow_knows_opens(file_format):
     data = written(COLOUR, file_format, **({"lossless": True} if file_format == "WEBP" else {}))
     np.testing.assert_array_equal(open_image(data), COLOUR)
-
-
-def test_a_path_is_turned_upright(upright):
-    turned = ImageOps.exif_transpose(Image.open(upright))
-    np.testing.assert_array_equal(open_image(upright), turned)
-    np.testing.assert_array_equal(open_image(str(upright)), turned)
-    assert open_image(upright).shape == (12, 9, 3)
-
-
-@pytest.mark.parametrize("as_it_lies", [lambda path: path.read_bytes(), Image.open], ids=["bytes", "PIL"])
-def test_bytes_and_pil_images_are_taken_as_they_lie(upright, as_it_lies):
-    assert open_image(as_it_lies(upright)).shape == (9, 12, 3)
 
 
 def test_of_an_animation_the_first_frame_counts():
@@ -117,6 +109,18 @@ def test_a_picture_of_more_pixels_than_pillow_deems_safe_is_refused(monkeypatch,
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(ValueError, match=r"of a safe size.*too many pixels"):
         open_image(png(RGB, 8, shape=(9, 12)))
+
+
+def test_the_index_of_a_bad_file_in_a_list_is_named(processor, tmp_path):
+    (tmp_path / "text.jpg").write_bytes(b"a text")
+    broken = Image.open(io.BytesIO(written(COLOUR, "JPEG")[:-30]))
+    for bad, name in [
+        (b"a text", "'6 bytes' at index 1"),
+        (tmp_path / "text.jpg", "text.jpg' at index 1"),
+        (broken, "'a PIL image of mode RGB' at index 1"),
+    ]:
+        with pytest.raises(ValueError, match=name):
+            processor(images=[COLOUR, bad])
 
 
 def test_a_missing_path_is_named(tmp_path):
@@ -157,10 +161,24 @@ def test_files_in_the_graph_and_through_pillow_give_the_same_values(processor):
     )
 
 
-@pytest.mark.parametrize(("return_tensors", "kind"), [("tf", tf.Tensor), ("np", np.ndarray)])
-def test_return_kinds(processor, return_tensors, kind):
+@pytest.mark.parametrize("return_tensors", ["tf", "np", "jax", "pt"])
+def test_return_kinds_are_of_the_library(processor, return_tensors):
+    module = {"tf": "tensorflow", "np": "numpy", "jax": "jax", "pt": "torch"}[return_tensors]
+    pytest.importorskip(module)
+    expected = processor(text="a", images=COLOUR)
     outputs = processor(text="a", images=COLOUR, return_tensors=return_tensors)
-    assert all(isinstance(value, kind) for value in outputs.values())
+    assert outputs.keys() == expected.keys()
+    for name, value in outputs.items():
+        assert module in {kind.__module__.partition(".")[0].removesuffix("lib") for kind in type(value).__mro__}
+        np.testing.assert_array_equal(np.asarray(value), expected[name])
+
+
+@pytest.mark.parametrize(("return_tensors", "module"), [("jax", "jax"), ("pt", "torch")])
+def test_a_library_that_is_not_installed_is_named(processor, monkeypatch, return_tensors, module):
+    for name in (module, f"{module}.numpy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=rf"`return_tensors` .*'{return_tensors}'.*Run `pip install {module}`"):
+        processor(images=COLOUR, return_tensors=return_tensors)
 
 
 def test_text_options_reach_the_tokenizer(processor):
@@ -172,9 +190,9 @@ def test_neither_text_nor_images_is_refused(processor):
         processor()
 
 
-@pytest.mark.parametrize("return_tensors", ["pt", None])
+@pytest.mark.parametrize("return_tensors", ["list", None])
 def test_unknown_return_kinds_are_refused(processor, return_tensors):
-    with pytest.raises(ValueError, match=r"`return_tensors` must be 'tf' or 'np'\. Received: return_tensors="):
+    with pytest.raises(ValueError, match=r"`return_tensors` must be one of .*Received: return_tensors="):
         processor(text="a", return_tensors=return_tensors)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tf_clip.preprocessing.processor import open_image
+from tf_clip.preprocessing.opening import open_image
 
 _THUMBNAIL = 320
 

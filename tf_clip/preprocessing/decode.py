@@ -13,11 +13,13 @@ _PNG_PALETTE = 3
 _ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
 
-def decode_rgb(data: tf.Tensor) -> tf.Tensor:
-    """Decodes one picture.
+def decode_rgb(data: tf.Tensor, place: tf.Tensor | str = "") -> tf.Tensor:
+    """Decodes one picture, as it lies in the file.
 
     Args:
         data: scalar string, the file's bytes. Of an animation the first frame counts.
+        place: scalar string, which picture it is; the message of an error begins with it. TensorFlow's
+            own decoders, which find that a file is broken inside, do not know it.
 
     Returns:
         uint8 `[height, width, 3]`; transparent pixels are composited on white.
@@ -33,16 +35,16 @@ def decode_rgb(data: tf.Tensor) -> tf.Tensor:
     """
     # Padded, so that a header can be read from any file.
     head = tf.strings.substr(tf.strings.join([data, b"\0" * 32]), 0, 32)
-    values = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int64)
+    values = tf.io.decode_raw(head, tf.uint8)
     is_webp = (tf.strings.substr(head, 0, 4) == b"RIFF") & (tf.strings.substr(head, 8, 4) == b"WEBP")
     rgb = tf.case(
         [
-            (tf.strings.substr(head, 0, 3) == b"\xff\xd8\xff", lambda: _decode_jpeg(data)),
-            (tf.strings.substr(head, 0, 8) == b"\x89PNG\r\n\x1a\n", lambda: _decode_png(data, values)),
-            (tf.strings.substr(head, 0, 4) == b"GIF8", lambda: _decode_gif(data)),
-            (is_webp, lambda: _decode_webp(data, values)),
+            (tf.strings.substr(head, 0, 3) == b"\xff\xd8\xff", lambda: _decode_jpeg(data, place)),
+            (tf.strings.substr(head, 0, 8) == b"\x89PNG\r\n\x1a\n", lambda: _decode_png(data, values, place)),
+            (tf.strings.substr(head, 0, 4) == b"GIF8", lambda: _decode_gif(data, place)),
+            (is_webp, lambda: _decode_webp(data, values, place)),
         ],
-        default=lambda: _refuse(data),
+        default=lambda: _refuse(data, place),
     )
     return tf.ensure_shape(rgb, [None, None, 3])
 
@@ -62,9 +64,9 @@ def composite_on_white(rgba: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.bitwise.right_shift(divided, 7), tf.uint8)
 
 
-def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
+def _decode_jpeg(data: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
     shape = tf.io.extract_jpeg_shape(data, output_type=tf.int64)  # [height, width, channels]
-    data = _within_limit(data, shape[0] * shape[1])
+    data = _within_limit(data, shape[0] * shape[1], place)
     # Pillow takes every CMYK file for one of Adobe's, whose values are inverted. A file's own marker, which
     # comes later, wins over this one.
     is_cmyk = shape[2] == 4
@@ -74,9 +76,9 @@ def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True)
 
 
-def _decode_png(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+def _decode_png(data: tf.Tensor, head: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
     width, height = little_endian(head[19:15:-1]), little_endian(head[23:19:-1])
-    data = _within_limit(data, width * height)
+    data = _within_limit(data, width * height, place)
 
     def with_palette() -> tf.Tensor:
         return _on_white_if_transparent(tf.io.decode_png(data))
@@ -92,16 +94,17 @@ def _decode_png(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     return tf.cond(head[25] == _PNG_PALETTE, with_palette, without_palette)
 
 
-def _decode_gif(data: tf.Tensor) -> tf.Tensor:
-    frame = first_gif_frame(data)
-    pixels = tf.io.decode_gif(_within_limit(frame.data, tf.reduce_prod(tf.cast(frame.canvas, tf.int64))))[0]
+def _decode_gif(data: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
+    frame = first_gif_frame(data, place)
+    data = _within_limit(frame.data, tf.reduce_prod(tf.cast(frame.canvas, tf.int64)), place)
+    pixels = tf.io.decode_gif(data)[0]
     behind = frame.canvas - frame.offset - tf.shape(pixels)[:2]
     padding = tf.stack([frame.offset, behind], axis=1)  # [row or column, before or after]
     is_covered = tf.pad(tf.ones_like(pixels[..., 0], tf.bool), padding)
     return tf.where(is_covered[..., tf.newaxis], tf.pad(pixels, tf.pad(padding, [[0, 1], [0, 0]])), frame.background)
 
 
-def _decode_webp(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+def _decode_webp(data: tf.Tensor, head: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
     kind = tf.strings.substr(data, 12, 4)  # of the first chunk: lossy, lossless or extended
     bits = little_endian(head[21:25])
     width, height = tf.case(
@@ -111,9 +114,9 @@ def _decode_webp(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
         ],
         default=lambda: (little_endian(head[24:27]) + 1, little_endian(head[27:30]) + 1),
     )
-    data = _within_limit(data, width * height)
+    data = _within_limit(data, width * height, place)
     is_animated = (kind == b"VP8X") & (head[20] & 2 > 0)
-    data = tf.cond(is_animated, lambda: first_webp_frame(data), lambda: data)
+    data = tf.cond(is_animated, lambda: first_webp_frame(data, place), lambda: data)
     return _on_white_if_transparent(tf.io.decode_webp(data)[0])
 
 
@@ -122,12 +125,12 @@ def _on_white_if_transparent(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.shape(pixels)[-1] == 4, lambda: composite_on_white(pixels), lambda: pixels[..., :3])
 
 
-def _within_limit(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+def _within_limit(data: tf.Tensor, pixels: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
     problem = f"more than {MAX_PIXELS} pixels, which may be an attack on this machine's memory:"
-    return checked(data, pixels <= MAX_PIXELS, problem, pixels)
+    return checked(data, pixels <= MAX_PIXELS, place, problem, pixels)
 
 
-def _refuse(data: tf.Tensor) -> tf.Tensor:
+def _refuse(data: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
     problem = "not a JPEG, PNG, WebP or GIF picture; its length in bytes is"
-    data = checked(data, tf.constant(False), problem, tf.strings.length(data))
+    data = checked(data, tf.constant(False), place, problem, tf.strings.length(data))
     return tf.zeros([0 * tf.strings.length(data), 0, 3], tf.uint8)

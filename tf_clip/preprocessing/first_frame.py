@@ -16,16 +16,17 @@ _WEBP_FIRST_CHUNK, _WEBP_FLAGS, _WEBP_ALPHA = 12, 20, 0x10
 _WEBP_FRAME = int.from_bytes(b"ANMF", "little")
 
 
-def checked(data: tf.Tensor, holds: tf.Tensor, problem: str, value: tf.Tensor) -> tf.Tensor:
-    """Returns `data` where a condition holds, and else fails with the problem and the value."""
-    check = tf.debugging.Assert(holds, [problem, value])
+def checked(data: tf.Tensor, holds: tf.Tensor, place: tf.Tensor | str, problem: str, value: tf.Tensor) -> tf.Tensor:
+    """Returns `data` where a condition holds, and else fails with its place, the problem and the value."""
+    check = tf.debugging.Assert(holds, [tf.strings.join([place, problem]), value])
     with tf.control_dependencies([] if check is None else [check]):  # None in eager code, where it has run
         return tf.identity(data)
 
 
 def little_endian(values: tf.Tensor) -> tf.Tensor:
-    """Reads bytes as one whole number, lowest byte first: int64 `[n]` to a scalar."""
-    return tf.reduce_sum(values * 256 ** tf.range(tf.size(values, tf.int64)))
+    """Reads bytes as whole numbers, lowest byte first: uint8 `[..., n]` to int64 `[...]`."""
+    values = tf.cast(values, tf.int64)
+    return tf.reduce_sum(values * 256 ** tf.range(tf.shape(values, tf.int64)[-1]), axis=-1)
 
 
 class GifFrame(NamedTuple):
@@ -44,11 +45,12 @@ class GifFrame(NamedTuple):
     background: tf.Tensor
 
 
-def first_gif_frame(data: tf.Tensor) -> GifFrame:
+def first_gif_frame(data: tf.Tensor, place: tf.Tensor | str) -> GifFrame:
     """Cuts a GIF to its first frame and paints its transparent colour white.
 
     Args:
         data: scalar string, a GIF's bytes, possibly cut short.
+        place: scalar string, what the message of an error begins with.
 
     Source: Pillow, which takes the palette's first colour as background where none is transparent, and
     lets a frame that is larger than the screen enlarge the picture.
@@ -65,7 +67,8 @@ def first_gif_frame(data: tf.Tensor) -> GifFrame:
 
     blocks = 13 + _colour_table_bytes(values[10])
     image, control = tf.while_loop(is_before_image, skip_extension, (blocks, tf.constant(0)))
-    data = checked(data, values[image] == _GIF_IMAGE, "GIF without a picture; its length in bytes is", length)
+    problem = "GIF without a picture; its length in bytes is"
+    data = checked(data, values[image] == _GIF_IMAGE, place, problem, length)
 
     # An image block: 2C, column, row, width, height of 2 bytes each, flags, its own colour table if any,
     # a byte of code size, and sub-blocks.
@@ -85,17 +88,18 @@ def first_gif_frame(data: tf.Tensor) -> GifFrame:
         return _replaced(painted, control + 3, [0])
 
     data = tf.cond(is_transparent, paint_white, lambda: data)
-    background = tf.where(is_transparent, tf.constant(255, tf.int64), values[table : table + 3])
+    background = tf.where(is_transparent, tf.constant(255, tf.uint8), values[table : table + 3])
     # The empty sub-block and the trailer, which Pillow does not miss where they are cut off.
     data = tf.strings.join([tf.strings.substr(data, 0, end - 1), b"\0;"])
-    return GifFrame(data, canvas, offset, tf.cast(background, tf.uint8))
+    return GifFrame(data, canvas, offset, background)
 
 
-def first_webp_frame(data: tf.Tensor) -> tf.Tensor:
+def first_webp_frame(data: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
     """Cuts an animated WebP to its first frame, and declares that it has an alpha channel.
 
     Args:
         data: scalar string, a WebP's bytes whose header says that it is animated.
+        place: scalar string, what the message of an error begins with.
 
     Returns:
         The shorter file, scalar string.
@@ -115,19 +119,19 @@ def first_webp_frame(data: tf.Tensor) -> tf.Tensor:
     end = end_of_chunk(frame)
     # The file must be as long as it says, even though only the first frame is read.
     is_whole = (end <= length) & (little_endian(values[4:8]) + 8 <= tf.cast(length, tf.int64))
-    data = checked(data, is_whole, "animated WebP that is cut short; its length in bytes is", length)
+    data = checked(data, is_whole, place, "animated WebP that is cut short; its length in bytes is", length)
     data = _replaced(tf.strings.substr(data, 0, end), 4, tf.bitwise.right_shift(end - 8, [0, 8, 16, 24]) & 255)
     return _replaced(data, _WEBP_FLAGS, tf.cast(values[_WEBP_FLAGS : _WEBP_FLAGS + 1] | _WEBP_ALPHA, tf.int32))
 
 
 def _padded_values(data: tf.Tensor) -> tf.Tensor:
-    """Returns a file's bytes as int64, with zeros behind them: a cut file is read past its end."""
-    return tf.cast(tf.io.decode_raw(tf.strings.join([data, b"\0" * 1024]), tf.uint8), tf.int64)
+    """Returns a file's bytes as uint8, with zeros behind them: a cut file is read past its end."""
+    return tf.io.decode_raw(tf.strings.join([data, b"\0" * 1024]), tf.uint8)
 
 
 def _colour_table_bytes(flags: tf.Tensor) -> tf.Tensor:
-    size = 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags & 7)
-    return tf.cast(tf.where(flags & 0x80 > 0, size, 0), tf.int32)
+    size = 3 * tf.bitwise.left_shift(2, tf.cast(flags & 7, tf.int32))
+    return tf.where(flags & 0x80 > 0, size, 0)
 
 
 def _sizes(values: tf.Tensor, position: tf.Tensor | int) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from tf_clip.checkpoints import files, hub, openclip
 from tf_clip.checkpoints.files import read_json
 from tf_clip.preprocessing.decode import composite_on_white, decode_rgb
+from tf_clip.preprocessing.opening import open_image
+from tf_clip.preprocessing.orientation import turned_upright
 from tf_clip.preprocessing.resample import FILTERS, resample_window
+from tf_clip.preprocessing.return_kinds import converter
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,9 +26,11 @@ if TYPE_CHECKING:
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 BICUBIC = 3
+CROP_STYLES = ("huggingface", "openai")
 
 _CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
 _OPTIONS = (
+    "do_convert_rgb",
     "do_resize",
     "size",
     "resample",
@@ -34,6 +41,8 @@ _OPTIONS = (
     "do_normalize",
     "image_mean",
     "image_std",
+    "crop_style",
+    "apply_exif",
 )
 
 
@@ -52,23 +61,33 @@ class CLIPFeatureExtractorTF(tf.Module):
         do_rescale: whether to multiply by `rescale_factor`.
         rescale_factor: 1/255 brings bytes to [0, 1].
         do_normalize: whether to subtract `image_mean` and divide by `image_std`.
-        image_mean, image_std: one value per channel, on the rescaled scale.
+        image_mean, image_std: one value per channel, or one for all, on the rescaled scale.
+        do_convert_rgb: whether greys are repeated and transparency is composited on white. With False, pixels
+            of another number of channels than 3 and PIL images of another mode than RGB are errors, as
+            three means cannot normalise them; encoded pictures are decoded to RGB either way.
+        crop_style: how the centre crop rounds at the top and left when half a pixel is left over.
+            `"huggingface"` rounds a cut down and a padding up; `"openai"`, as OpenAI's code, OpenCLIP and
+            torchvision do, rounds a cut to the even number and a padding down.
+        apply_exif: whether encoded pictures are turned upright by their orientation tag. Pixels and PIL
+            images are always taken as they lie.
 
     Call arguments:
         images: encoded pictures (bytes, a list of bytes, a string tensor of rank 0 or 1; JPEG, PNG,
-            WebP or GIF), or uint8 pixels: one `[height, width, channels]`, a batch of them, or a
-            list of pictures of any sizes. 1 channel is repeated, 4 are composited on white.
+            WebP or GIF), PIL images, or uint8 pixels: one `[height, width, channels]`, a batch of them, or
+            a list of pictures of any sizes and kinds. 1 channel is repeated, 4 are composited on white.
+        do_resize ... do_convert_rgb: as above, for this call alone; None takes the object's own.
+        return_tensors: `"tf"`, `"np"`, `"jax"` or `"pt"`; `"tf"` inside a graph.
 
     Returns:
         A dictionary with `pixel_values`, float32 `[batch, height, width, 3]`, channels last.
 
     Raises:
+        ImportError: the library that `return_tensors` names is not installed.
         TypeError: the pixels are not uint8.
-        ValueError: a picture cannot be decoded or is unsafely large (its index is named), or has another
-            number of channels. Inside a graph: `tf.errors.InvalidArgumentError`.
+        ValueError: an option has no meaning; a picture cannot be decoded or is unsafely large (its index is
+            named), or has another number of channels. Inside a graph: `tf.errors.InvalidArgumentError`.
 
-    Source: transformers 5's CLIPImageProcessor, PIL backend, but channels last. Encoded pictures are
-    taken as they lie: orientation tags are not applied here.
+    Source: transformers 5's CLIPImageProcessor, PIL backend, but channels last.
     """
 
     def __init__(
@@ -82,8 +101,11 @@ class CLIPFeatureExtractorTF(tf.Module):
         do_rescale: bool = True,
         rescale_factor: float = 1 / 255,
         do_normalize: bool = True,
-        image_mean: Sequence[float] = CLIP_MEAN,
-        image_std: Sequence[float] = CLIP_STD,
+        image_mean: Sequence[float] | float = CLIP_MEAN,
+        image_std: Sequence[float] | float = CLIP_STD,
+        do_convert_rgb: bool = True,
+        crop_style: str = "huggingface",
+        apply_exif: bool = True,
     ) -> None:
         super().__init__(name="clip_feature_extractor")
         if resample not in FILTERS:
@@ -91,6 +113,12 @@ class CLIPFeatureExtractorTF(tf.Module):
                 f"`resample` must be one of Pillow's {sorted(FILTERS)}. Received: resample={resample!r}. "
                 f"CLIP uses {BICUBIC}, bicubic."
             )
+        if crop_style not in CROP_STYLES:
+            raise ValueError(
+                f"`crop_style` must be one of {CROP_STYLES}. Received: crop_style={crop_style!r}. "
+                "Take the one of the library that the model was trained with."
+            )
+        self.do_convert_rgb, self.crop_style, self.apply_exif = do_convert_rgb, crop_style, apply_exif
         self.do_resize, self.do_center_crop = do_resize, do_center_crop
         self.do_rescale, self.do_normalize = do_rescale, do_normalize
         self.shortest_edge, self.resized_to = _size(size)
@@ -119,9 +147,9 @@ class CLIPFeatureExtractorTF(tf.Module):
         """Returns the options, as `preprocessor_config.json` holds them."""
         height, width = self.resized_to or (0, 0)
         size = {"height": height, "width": width} if self.resized_to else {"shortest_edge": self.shortest_edge}
-        return {
+        options = {
             "image_processor_type": "CLIPImageProcessor",
-            "do_convert_rgb": True,
+            "do_convert_rgb": self.do_convert_rgb,
             "do_resize": self.do_resize,
             "size": size,
             "resample": self.resample,
@@ -133,6 +161,12 @@ class CLIPFeatureExtractorTF(tf.Module):
             "image_mean": list(self.image_mean),
             "image_std": list(self.image_std),
         }
+        # Other libraries do not know these two.
+        if self.crop_style != CROP_STYLES[0]:
+            options["crop_style"] = self.crop_style
+        if not self.apply_exif:
+            options["apply_exif"] = False
+        return options
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `preprocessor_config.json` into a folder."""
@@ -140,27 +174,78 @@ class CLIPFeatureExtractorTF(tf.Module):
         path.mkdir(parents=True, exist_ok=True)
         (path / _CONFIG_FILES[0]).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
-    def __call__(self, images: Any) -> dict[str, tf.Tensor]:
-        """Prepares pictures; see the class."""
+    def preprocess(
+        self,
+        images: Any,
+        *,
+        do_resize: bool | None = None,
+        size: Mapping[str, int] | int | None = None,
+        resample: int | None = None,
+        do_center_crop: bool | None = None,
+        crop_size: Mapping[str, int] | int | None = None,
+        do_rescale: bool | None = None,
+        rescale_factor: float | None = None,
+        do_normalize: bool | None = None,
+        image_mean: Sequence[float] | float | None = None,
+        image_std: Sequence[float] | float | None = None,
+        do_convert_rgb: bool | None = None,
+        return_tensors: str = "tf",
+    ) -> dict[str, Any]:
+        """Prepares pictures, the same as calling the object; see the class."""
+        options = {
+            "do_resize": do_resize,
+            "size": size,
+            "resample": resample,
+            "do_center_crop": do_center_crop,
+            "crop_size": crop_size,
+            "do_rescale": do_rescale,
+            "rescale_factor": rescale_factor,
+            "do_normalize": do_normalize,
+            "image_mean": image_mean,
+            "image_std": image_std,
+            "do_convert_rgb": do_convert_rgb,
+        }
+        convert = converter(return_tensors)
+        pixel_values = self._with(_options_of(options))._prepare(images)
+        return {"pixel_values": convert(pixel_values)}
+
+    __call__ = preprocess
+
+    def _with(self, changes: dict[str, Any]) -> Self:
+        """Returns an extractor with other options; the same one for the same options, which is traced already."""
+        if not changes:
+            return self
+        options = type(self)(**{**_options_of(self.to_dict()), **changes}).to_dict()
+        return self if options == self.to_dict() else _extractor_with(type(self), json.dumps(options))
+
+    def _prepare(self, images: Any) -> tf.Tensor:
+        if isinstance(images, Image.Image):
+            images = [images]
         if isinstance(images, (list, tuple)):
-            rows = [self._prepare_one(image, index) for index, image in enumerate(images)]
-            return {"pixel_values": _stack(rows)}
+            return _stack([self._prepare_one(image, index) for index, image in enumerate(images)])
         images = tf.convert_to_tensor(images)
-        if images.dtype == tf.string:
-            images, function = tf.reshape(images, [-1]), self._from_bytes
+        is_encoded = images.dtype == tf.string
+        if is_encoded:
+            images = tf.reshape(images, [-1])
         else:
-            images, function = _as_rgb(images), self._from_pixels
+            images = self._as_rgb(images)
             images = images[tf.newaxis] if images.shape.rank == 3 else images
         if tf.executing_eagerly():
-            return self(list(images))  # one by one, so that an error can tell which
+            return self._prepare(list(images))  # one by one, so that an error can tell which
         crop = self.crop_to if self.do_center_crop else (None, None)
         spec = tf.TensorSpec([*crop, 3], tf.float32)
-        return {"pixel_values": tf.map_fn(function, images, fn_output_signature=spec)}
+        if not is_encoded:
+            return tf.map_fn(self._from_pixels, images, fn_output_signature=spec)
+        places = tf.strings.join(["at index ", tf.strings.as_string(tf.range(tf.size(images))), ": "])
+        return tf.map_fn(lambda row: self._from_bytes(*row), (images, places), fn_output_signature=spec)
 
     def _prepare_one(self, image: Any, index: int) -> tf.Tensor:
+        if isinstance(image, Image.Image):
+            self._require_rgb(image.mode == "RGB", f"a PIL image of mode {image.mode} at index {index}")
+            image = open_image(image, index=index)
         is_encoded = isinstance(image, bytes) or (tf.is_tensor(image) and image.dtype == tf.string)
         if not is_encoded:
-            return self._traced_pixels(_as_rgb(tf.convert_to_tensor(image)))
+            return self._traced_pixels(self._as_rgb(tf.convert_to_tensor(image)))
         try:
             return self._traced_bytes(image)
         except tf.errors.InvalidArgumentError as error:
@@ -172,16 +257,16 @@ class CLIPFeatureExtractorTF(tf.Module):
                 f"Received: at index {index}, {size} bytes that cannot be decoded ({reason}). Leave it out."
             ) from error
 
-    def _from_bytes(self, data: tf.Tensor) -> tf.Tensor:
-        return self._from_pixels(decode_rgb(data))
+    def _from_bytes(self, data: tf.Tensor, place: tf.Tensor | str = "") -> tf.Tensor:
+        pixels = decode_rgb(data, place)
+        return self._from_pixels(turned_upright(pixels, data) if self.apply_exif else pixels)
 
     def _from_pixels(self, image: tf.Tensor) -> tf.Tensor:
         """Returns one picture's values, float32 `[height, width, 3]`."""
         shape = tf.shape(image)[:2]
         resized = self._resized_shape(shape) if self.do_resize else shape
         window = tf.constant(self.crop_to) if self.do_center_crop else resized
-        # Rounds down for padding too: the odd row of black goes to the top.
-        offset = (resized - window) // 2
+        offset = _crop_offset(resized - window, self.crop_style)
         pixels = resample_window(image, tf.unstack(resized), tf.unstack(offset), tf.unstack(window), self.resample)
         if self.do_center_crop:
             pixels = tf.ensure_shape(pixels, [*self.crop_to, 3])
@@ -206,27 +291,55 @@ class CLIPFeatureExtractorTF(tf.Module):
         shape = tf.cast(shape, tf.int64)
         return tf.cast(shape * self.shortest_edge // tf.reduce_min(shape), tf.int32)
 
+    def _as_rgb(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Brings uint8 pixels of 1, 3 or 4 channels to 3."""
+        if pixels.dtype != tf.uint8:
+            raise TypeError(
+                f"`images` must be uint8 pixels or encoded bytes. Received: dtype {pixels.dtype.name}. "
+                "For floats in [0, 1], pass tf.cast(images * 255 + 0.5, tf.uint8)."
+            )
+        if pixels.shape.rank == 2:
+            pixels = pixels[..., tf.newaxis]
+        channels = pixels.shape[-1] if pixels.shape.rank in (3, 4) else None
+        if channels not in (1, 3, 4) or 0 in pixels.shape:
+            raise ValueError(
+                "`images` must have shape [height, width, channels] or [batch, height, width, channels] with 1, 3 or "
+                f"4 channels, none of it empty. Received: shape {tuple(pixels.shape)}. Put the channels last."
+            )
+        self._require_rgb(channels == 3, f"pixels of {channels} channels")
+        if channels == 1:
+            return tf.repeat(pixels, 3, axis=-1)
+        return composite_on_white(pixels) if channels == 4 else pixels
 
-def _as_rgb(pixels: tf.Tensor) -> tf.Tensor:
-    """Brings uint8 pixels of 1, 3 or 4 channels to 3."""
-    if pixels.dtype != tf.uint8:
-        raise TypeError(
-            f"`images` must be uint8 pixels or encoded bytes. Received: dtype {pixels.dtype.name}. "
-            "For floats in [0, 1], pass tf.cast(images * 255 + 0.5, tf.uint8)."
-        )
-    if pixels.shape.rank == 2:
-        pixels = pixels[..., tf.newaxis]
-    channels = pixels.shape[-1] if pixels.shape.rank in (3, 4) else None
-    if channels == 1:
-        return tf.repeat(pixels, 3, axis=-1)
-    if channels == 4:
-        return composite_on_white(pixels)
-    if channels != 3 or 0 in pixels.shape:
-        raise ValueError(
-            "`images` must have shape [height, width, channels] or [batch, height, width, channels] with 1, 3 or 4 "
-            f"channels, none of it empty. Received: shape {tuple(pixels.shape)}. Put the channels last."
-        )
-    return pixels
+    def _require_rgb(self, is_rgb: bool, received: str) -> None:
+        if not is_rgb and not self.do_convert_rgb:
+            raise ValueError(
+                f"`images` must be RGB with do_convert_rgb=False. Received: {received}. "
+                "Convert them, or set do_convert_rgb=True."
+            )
+
+
+@functools.lru_cache(maxsize=32)
+def _extractor_with(kind: type[CLIPFeatureExtractorTF], options: str) -> CLIPFeatureExtractorTF:
+    return kind(**_options_of(json.loads(options)))
+
+
+def _crop_offset(surplus: tf.Tensor, style: str) -> tf.Tensor:
+    """Returns where a centre crop begins.
+
+    Args:
+        surplus: int32, by how much the picture is larger than the crop; negative where black is added.
+        style: one of `CROP_STYLES`.
+
+    Returns:
+        int32, the first row or column of the crop, negative where black is added.
+
+    Source: `center_crop` of transformers.image_transforms, and of torchvision.transforms.functional.
+    """
+    if style == "huggingface":
+        return surplus // 2
+    # Halves go to the even number: of 1, 3, 5 and 7 too many, 0, 2, 2 and 4 are cut off.
+    return tf.where(surplus < 0, -(-surplus // 2), (surplus + surplus // 2 % 2) // 2)
 
 
 def _stack(rows: list[tf.Tensor]) -> tf.Tensor:
@@ -265,7 +378,8 @@ def _is_length(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _three_numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+def _three_numbers(name: str, values: Sequence[float] | float) -> tuple[float, ...]:
+    values = [values] * 3 if isinstance(values, (int, float)) else values
     if len(values) != 3 or (name == "image_std" and 0 in values):
         raise ValueError(
             f"`{name}` must be three numbers, one per channel, and a divisor not 0. Received: {name}={values!r}. "

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from tf_clip.checkpoints import hub
 from tf_clip.preprocessing.image import CLIPFeatureExtractorTF
+from tf_clip.preprocessing.opening import open_image
+from tf_clip.preprocessing.return_kinds import converter
 from tf_clip.preprocessing.tokenizer import CLIPTokenizer
 
 if TYPE_CHECKING:
@@ -28,10 +25,10 @@ class CLIPProcessor:
 
     Call arguments:
         text: see `CLIPTokenizer`; or None.
-        images: a picture or a list of them: a PIL image (taken as it lies), a path (turned upright by
-            its orientation tag), a file's bytes, or uint8 pixels; or None.
+        images: a picture or a list of them: a path or a file's bytes (both turned upright by their
+            orientation tag), a PIL image or uint8 pixels (both taken as they lie); or None.
         padding, truncation, max_length: see `CLIPTokenizer`.
-        return_tensors: `"tf"` or `"np"`.
+        return_tensors: `"tf"`, `"np"`, `"jax"` or `"pt"`.
 
     Returns:
         A dictionary with `input_ids` and `attention_mask` when there is text, and `pixel_values`
@@ -39,12 +36,13 @@ class CLIPProcessor:
 
     Raises:
         FileNotFoundError: a path does not exist.
+        ImportError: the library that `return_tensors` names is not installed.
         TypeError: an argument is of another kind.
         ValueError: nothing is given, or a file is not a whole picture of a safe size.
 
     Example:
         >>> processor = CLIPProcessor.from_pretrained("pictogram-clip")
-        >>> sorted(processor(text=["a cat"], images=Image.new("RGB", (8, 8))))
+        >>> sorted(processor(text=["a cat"], images="examples/pictures/owl.png"))
         ['attention_mask', 'input_ids', 'pixel_values']
 
     Source: transformers' CLIPProcessor. Differences: tensors are TensorFlow's and channels last by default.
@@ -86,81 +84,24 @@ class CLIPProcessor:
         """Prepares both; see the class."""
         if text is None and images is None:
             raise ValueError("`text` or `images` must be given. Received neither. Pass at least one.")
-        if return_tensors not in ("tf", "np"):
-            raise ValueError(
-                f"`return_tensors` must be 'tf' or 'np'. Received: return_tensors={return_tensors!r}. "
-                "For JAX or PyTorch, take 'np' and convert."
-            )
+        convert = converter(return_tensors)
         inputs: dict[str, Any] = {}
         if text is not None:
-            inputs.update(self.tokenizer(text, padding, truncation, max_length, return_tensors))
+            inputs.update(self.tokenizer(text, padding, truncation, max_length))
         if images is not None:
-            pixels = self.image_processor(_open_all(images))["pixel_values"]
-            inputs["pixel_values"] = pixels.numpy() if return_tensors == "np" else pixels
-        return inputs
+            inputs.update(self.image_processor(self._opened(images)))
+        return {name: convert(tensor) for name, tensor in inputs.items()}
+
+    def _opened(self, images: Any) -> Any:
+        """Reads files, of more formats than the graph knows; all else passes as it is."""
+        if not isinstance(images, Sequence) or isinstance(images, (str, bytes)):
+            return self._opened([images])[0] if isinstance(images, (str, Path, bytes)) else images
+        apply_exif = self.image_processor.apply_exif
+        return [
+            open_image(image, apply_exif=apply_exif, index=index) if isinstance(image, (str, Path, bytes)) else image
+            for index, image in enumerate(images)
+        ]
 
     def batch_decode(self, ids: Any, skip_special_tokens: bool = False) -> list[str]:
         """Turns rows of ids back into strings; see `CLIPTokenizer.decode`."""
         return self.tokenizer.batch_decode(ids, skip_special_tokens=skip_special_tokens)
-
-
-def open_image(source: str | Path | bytes | Image.Image) -> np.ndarray:
-    """Reads a picture as RGB pixels.
-
-    Args:
-        source: a path (turned upright by its orientation tag), a file's bytes, or a PIL image (both
-            taken as they lie). Of an animation the first frame counts.
-
-    Returns:
-        uint8 `[height, width, 3]`; transparent pixels are composited on white, 16 bits cut to 8.
-
-    Raises:
-        FileNotFoundError: the path does not exist.
-        ValueError: it is not a picture, is cut short, or has more pixels than Pillow deems safe.
-    """
-    if isinstance(source, Image.Image):
-        return _to_rgb(source)
-    name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
-    if not isinstance(source, bytes) and not Path(source).is_file():
-        raise FileNotFoundError(f"`images` must name existing files. Received: {name!r}. Check the path.")
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    try:
-        return _decode(data, upright=not isinstance(source, bytes))
-    except UnidentifiedImageError:
-        reason = "an empty file" if not data else "not a picture that Pillow knows"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = f"too many pixels ({error})"
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all three on broken files
-        reason = f"broken or cut short ({error})"
-    raise ValueError(f"`images` must be whole pictures of a safe size. Received: {name!r}, {reason}. Leave it out.")
-
-
-def _decode(data: bytes, *, upright: bool) -> np.ndarray:
-    with warnings.catch_warnings():
-        # Pillow only warns between its limit and twice it; both are too much for one picture.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data)) as image:
-            return _to_rgb(ImageOps.exif_transpose(image) if upright else image)
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow would clip 16-bit values to 255, which turns most of a picture white.
-        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        grey = np.where(values == image.info.get("transparency"), 255, values >> 8).astype(np.uint8)
-        return np.repeat(grey[..., np.newaxis], 3, axis=-1)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.asarray(image.convert("RGB"))
-
-
-def _open_all(images: Any) -> Any:
-    """Opens what Pillow opens; pixels and tensors pass as they are."""
-    if isinstance(images, Sequence) and not isinstance(images, (str, bytes)):
-        return [_open_if_picture(image) for image in images]
-    return _open_if_picture(images)
-
-
-def _open_if_picture(image: Any) -> Any:
-    return open_image(image) if isinstance(image, (str, Path, bytes, Image.Image)) else image

@@ -1,0 +1,78 @@
+"""Opens picture files and PIL images with Pillow, which knows more formats than the graph, outside of it."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+def open_image(
+    source: str | Path | bytes | Image.Image, *, apply_exif: bool = True, index: int | None = None
+) -> np.ndarray:
+    """Reads a picture as RGB pixels.
+
+    Args:
+        source: a path, a file's bytes, or a PIL image. Of an animation the first frame counts.
+        apply_exif: whether files are turned upright by their orientation tag; PIL images are taken as they lie.
+        index: the picture's place in a list, for the message of an error.
+
+    Returns:
+        uint8 `[height, width, 3]`; transparent pixels are composited on white, 16 bits cut to 8.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+        ValueError: it is not a picture, is cut short, or has more pixels than Pillow deems safe.
+    """
+    if isinstance(source, Image.Image):
+        name = f"a PIL image of mode {source.mode}"
+    else:
+        name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+    received = repr(name) if index is None else f"{name!r} at index {index}"
+    if isinstance(source, (str, Path)):
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"`images` must name existing files. Received: {received}. Check the path.")
+        source = Path(source).read_bytes()
+    try:
+        return _to_rgb(source) if isinstance(source, Image.Image) else _decode(source, apply_exif)
+    except UnidentifiedImageError:
+        reason = "not a picture that Pillow knows" if source else "an empty file"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        reason = f"too many pixels ({error})"
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all three on broken files
+        reason = f"broken or cut short ({error})"
+    raise ValueError(f"`images` must be whole pictures of a safe size. Received: {received}, {reason}. Leave it out.")
+
+
+def _decode(data: bytes, apply_exif: bool) -> np.ndarray:
+    with warnings.catch_warnings():
+        # Pillow only warns between its limit and twice it; both are too much for one picture.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        # A broken EXIF block, of which Pillow warns, is no reason to leave out the picture.
+        warnings.simplefilter("ignore", UserWarning)
+        with Image.open(io.BytesIO(data)) as image:
+            return _to_rgb(_upright(image) if apply_exif else image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # here, so that a picture which is cut short is not taken for a broken tag
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, struct.error):
+        return image
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # Pillow would clip 16-bit values to 255, which turns most of a picture white.
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        grey = np.where(values == image.info.get("transparency"), 255, values >> 8).astype(np.uint8)
+        return np.repeat(grey[..., np.newaxis], 3, axis=-1)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.asarray(image.convert("RGB"))
