@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,7 +224,11 @@ class CLIPFeatureExtractorTF(tf.Module):
         if isinstance(images, Image.Image):
             images = [images]
         if isinstance(images, (list, tuple)):
-            return _stack([self._prepare_one(image, index) for index, image in enumerate(images)])
+            if not tf.executing_eagerly():
+                return _stack([self._prepare_one(image, index) for index, image in enumerate(images)])
+            # Decoding a picture keeps one core busy, and TensorFlow lets go of Python meanwhile.
+            with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, len(images)))) as pool:
+                return _stack(list(pool.map(self._prepare_one, images, range(len(images)))))
         images = tf.convert_to_tensor(images)
         is_encoded = images.dtype == tf.string
         if is_encoded:

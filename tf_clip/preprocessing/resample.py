@@ -23,6 +23,7 @@ import tensorflow as tf
 _PRECISION_BITS, _HALF_BITS = 22, 11
 _EXACT_BITS = 23  # one less than float32 has, for the half that is added
 _BLOCK = 8  # outputs of one matrix product
+_SLAB_PIXELS = 1 << 19
 _BICUBIC_A = -0.5
 
 
@@ -104,8 +105,17 @@ def resample_window(
 
 
 def _along_width(pixels: tf.Tensor, columns: _Pass) -> tf.Tensor:
-    transposed = tf.transpose(tf.cast(pixels, tf.float32), (1, 0, 2))
-    return tf.transpose(columns(transposed), (1, 0, 2))
+    height, width, channels = tf.shape(pixels)[0], tf.shape(pixels)[1], pixels.shape[2]
+    # A few rows at a time: turning a large picture on its side in one go is slow, and takes six times its memory.
+    rows = tf.maximum(_SLAB_PIXELS // width, 1)
+
+    def step(row: tf.Tensor, done: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        turned = tf.transpose(tf.cast(pixels[row : row + rows], tf.float32), (1, 0, 2))
+        return row + rows, done.write(row // rows, tf.transpose(columns(turned), (1, 0, 2)))
+
+    slabs = tf.TensorArray(tf.float32, (height + rows - 1) // rows, infer_shape=False, element_shape=[None, None, channels])
+    _, slabs = tf.while_loop(lambda row, _: row < height, step, (0, slabs))
+    return slabs.concat()
 
 
 class _Pass:

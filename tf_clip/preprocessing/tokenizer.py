@@ -14,7 +14,7 @@ import tensorflow_text
 
 from tf_clip.checkpoints import hub
 from tf_clip.preprocessing.byte_pair_encoding import BOS_MARK, END_OF_WORD, EOS_MARK, BytePairEncoder, byte_symbols
-from tf_clip.preprocessing.return_tensors import from_numpy
+from tf_clip.preprocessing.return_kinds import RETURN_TENSORS, converter
 from tf_clip.preprocessing.vocabulary import DEFAULT_MAX_LENGTH, SIDES, Vocabulary
 from tf_clip.preprocessing.words import WordSplitter, places
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
 _TRUNCATIONS = (True, False, "longest_first", "only_first", "do_not_truncate")
-_RETURN_TENSORS = ("tf", "np", "jax", "pt", None)
 _ASCII_SPACE = r"[\t\n\v\f\r]"
 _UNKNOWN = -1
 
@@ -185,7 +184,10 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         if not is_padded:
             ids = _require_one_length(ids, mask, padding)
         outputs = {"input_ids": ids, "attention_mask": mask}
-        return outputs if return_tensors == "tf" else _converted(outputs, return_tensors)
+        if return_tensors is None:
+            return {name: tensor.numpy().tolist() for name, tensor in outputs.items()}
+        convert = converter(return_tensors)
+        return {name: convert(tensor) for name, tensor in outputs.items()}
 
     def encode(
         self,
@@ -594,13 +596,6 @@ def _require_one_length(ids: tf.Tensor, mask: tf.Tensor, padding: Any) -> tf.Ten
         return tf.identity(ids)
 
 
-def _converted(outputs: Mapping[str, tf.Tensor], return_tensors: str | None) -> dict[str, Any]:
-    arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
-    if return_tensors is None:
-        return {name: array.tolist() for name, array in arrays.items()}
-    return {name: from_numpy(array, return_tensors) for name, array in arrays.items()}
-
-
 def _require_options(padding: Any, truncation: Any, max_length: int, return_tensors: Any, padding_side: Any) -> None:
     if padding not in _PADDINGS:
         raise ValueError(f"`padding` must be one of {_PADDINGS}. Received: padding={padding!r}. True is usual.")
@@ -615,7 +610,8 @@ def _require_options(padding: Any, truncation: Any, max_length: int, return_tens
         )
     if padding_side not in SIDES:
         raise ValueError(f"`padding_side` must be one of {SIDES}. Received: padding_side={padding_side!r}.")
-    if return_tensors not in _RETURN_TENSORS:
+    if return_tensors not in (*RETURN_TENSORS, None):
         raise ValueError(
-            f"`return_tensors` must be one of {_RETURN_TENSORS}. Received: return_tensors={return_tensors!r}."
+            f"`return_tensors` must be one of {(*RETURN_TENSORS, None)}. Received: return_tensors={return_tensors!r}. "
+            "None gives lists."
         )
