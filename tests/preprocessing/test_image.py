@@ -189,8 +189,8 @@ def test_bad_options_of_a_call_are_refused_by_name(small):
 
 def test_options_and_sizes_that_come_again_are_not_traced_again(monkeypatch):
     traces = []
-    resample_window = image_module.resample_window
-    monkeypatch.setattr(image_module, "resample_window", lambda *words: traces.append(0) or resample_window(*words))
+    resampler = image_module.Resampler
+    monkeypatch.setattr(image_module, "Resampler", lambda *words: traces.append(0) or resampler(*words))
     extractor = CLIPFeatureExtractorTF(size=8, crop_size=8)
     for size in range(5, 9):
         for options in ({}, {"size": 6}, {"size": 7, "crop_size": 7}):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from picture_files import noise
 from PIL import Image
 
-from tf_clip.preprocessing.resample import FILTERS, resample_window
+from tf_clip.preprocessing.resample import FILTERS, Resampler
 
 pytestmark = pytest.mark.skipif(
     int(PIL.__version__.partition(".")[0]) < 13, reason="the order of the two passes is that of Pillow 13"
@@ -20,7 +20,7 @@ SIZES = st.integers(1, 80)
 
 def resize(image, shape, resample):
     shape = tf.constant(shape)
-    return resample_window(tf.constant(image), tf.unstack(shape), (0, 0), tf.unstack(shape), resample).numpy()
+    return Resampler(image.shape[:2], tf.unstack(shape), (0, 0), tf.unstack(shape), resample)(tf.constant(image)).numpy()
 
 
 def resize_by_pillow(image, shape, resample):
@@ -65,5 +65,5 @@ def test_a_window_is_the_crop_of_the_whole_and_zero_beyond_it(offset, window):
     whole = np.pad(resize_by_pillow(image, resized, 3), [(60, 60), (60, 60), (0, 0)])
     (top, left), (height, width) = offset, window
     expected = whole[60 + top : 60 + top + height, 60 + left : 60 + left + width]
-    actual = resample_window(tf.constant(image), resized, offset, window, 3)
+    actual = Resampler(image.shape[:2], resized, offset, window, 3)(tf.constant(image))
     np.testing.assert_array_equal(actual, expected)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,7 @@ from tf_clip.checkpoints.files import read_json
 from tf_clip.preprocessing.decode import composite_on_white, decode_rgb
 from tf_clip.preprocessing.opening import open_image
 from tf_clip.preprocessing.orientation import turned_upright
-from tf_clip.preprocessing.resample import FILTERS, resample_window
+from tf_clip.preprocessing.resample import FILTERS, Resampler
 from tf_clip.preprocessing.return_kinds import converter
 
 if TYPE_CHECKING:
@@ -128,8 +126,10 @@ class CLIPFeatureExtractorTF(tf.Module):
         self.resample, self.rescale_factor = int(resample), float(rescale_factor)
         self.image_mean = _three_numbers("image_mean", image_mean)
         self.image_std = _three_numbers("image_std", image_std)
-        self._traced_bytes = tf.function(self._from_bytes, input_signature=[tf.TensorSpec([], tf.string)])
-        self._traced_pixels = tf.function(self._from_pixels, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+        self._traced_bytes = tf.function(self._from_bytes, input_signature=[tf.TensorSpec([None], tf.string)])
+        self._traced_pixels = tf.function(
+            self._from_pixels, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)]
+        )
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, revision: str | None = None) -> Self:
@@ -224,60 +224,95 @@ class CLIPFeatureExtractorTF(tf.Module):
         if isinstance(images, Image.Image):
             images = [images]
         if isinstance(images, (list, tuple)):
-            if not tf.executing_eagerly():
-                return _stack([self._prepare_one(image, index) for index, image in enumerate(images)])
-            # Decoding a picture keeps one core busy, and TensorFlow lets go of Python meanwhile.
-            with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, len(images)))) as pool:
-                return _stack(list(pool.map(self._prepare_one, images, range(len(images)))))
+            return self._prepare_list(images)
         images = tf.convert_to_tensor(images)
-        is_encoded = images.dtype == tf.string
-        if is_encoded:
+        if images.dtype == tf.string:
             images = tf.reshape(images, [-1])
-        else:
-            images = self._as_rgb(images)
-            images = images[tf.newaxis] if images.shape.rank == 3 else images
-        if tf.executing_eagerly():
-            return self._prepare(list(images))  # one by one, so that an error can tell which
-        crop = self.crop_to if self.do_center_crop else (None, None)
-        spec = tf.TensorSpec([*crop, 3], tf.float32)
-        if not is_encoded:
-            return tf.map_fn(self._from_pixels, images, fn_output_signature=spec)
-        places = tf.strings.join(["at index ", tf.strings.as_string(tf.range(tf.size(images))), ": "])
-        return tf.map_fn(lambda row: self._from_bytes(*row), (images, places), fn_output_signature=spec)
+            return self._prepare_files(images) if tf.executing_eagerly() else self._from_bytes(images)
+        images = self._as_rgb(images)
+        images = images[tf.newaxis] if images.shape.rank == 3 else images
+        return self._traced_pixels(images) if tf.executing_eagerly() else self._from_pixels(images)
 
-    def _prepare_one(self, image: Any, index: int) -> tf.Tensor:
-        if isinstance(image, Image.Image):
-            self._require_rgb(image.mode == "RGB", f"a PIL image of mode {image.mode} at index {index}")
-            image = open_image(image, index=index)
-        is_encoded = isinstance(image, bytes) or (tf.is_tensor(image) and image.dtype == tf.string)
-        if not is_encoded:
-            return self._traced_pixels(self._as_rgb(tf.convert_to_tensor(image)))
+    def _prepare_list(self, images: Sequence[Any]) -> tf.Tensor:
+        """Prepares pictures of any kinds and sizes: files together, and pixels of one size together."""
+        if not images:
+            raise ValueError("`images` must hold at least one picture. Received: an empty list. Pass one.")
+        if all(isinstance(image, bytes) for image in images):
+            return self._prepare_files(tf.constant(images))
+        rows: dict[int, tf.Tensor] = {}
+        by_shape: dict[Any, list[tuple[int, tf.Tensor]]] = {}
+        for index, image in enumerate(images):
+            if isinstance(image, Image.Image):
+                self._require_rgb(image.mode == "RGB", f"a PIL image of mode {image.mode} at index {index}")
+                image = open_image(image, index=index)
+            if isinstance(image, bytes) or (tf.is_tensor(image) and image.dtype == tf.string):
+                rows[index] = self._prepare_files(tf.reshape(image, [1]), index)[0]
+            else:
+                pixels = self._as_rgb(tf.convert_to_tensor(image))
+                shape = tuple(pixels.shape) if pixels.shape.is_fully_defined() else index
+                by_shape.setdefault(shape, []).append((index, pixels))
+        for group in by_shape.values():
+            batch = tf.stack([pixels for _, pixels in group])
+            prepared = self._traced_pixels(batch) if tf.executing_eagerly() else self._from_pixels(batch)
+            if len(group) == len(images):
+                return prepared
+            rows.update(zip([index for index, _ in group], tf.unstack(prepared, num=len(group)), strict=True))
+        return _stack([rows[index] for index in range(len(images))])
+
+    def _prepare_files(self, files: tf.Tensor, first_index: int = 0) -> tf.Tensor:
+        """Decodes and prepares files `[n]`; the first that cannot be decoded is named."""
+        if self.do_center_crop or self.resized_to:
+            try:
+                return self._traced_bytes(files)
+            except tf.errors.InvalidArgumentError:
+                pass  # One by one tells which it is.
+        return _stack([self._prepare_file(data, first_index + index) for index, data in enumerate(files)])
+
+    def _prepare_file(self, data: tf.Tensor, index: int) -> tf.Tensor:
         try:
-            return self._traced_bytes(image)
+            return self._traced_bytes(data[tf.newaxis])[0]
         except tf.errors.InvalidArgumentError as error:
             # TensorFlow puts the trace before the reason and the node behind it.
             reason = error.message.partition("\n\t [[")[0].rpartition("\n")[2]
-            size = int(tf.strings.length(image))
+            size = int(tf.strings.length(data))
             raise ValueError(
                 "`images` must hold whole JPEG, PNG, WebP or GIF files of a safe size. "
                 f"Received: at index {index}, {size} bytes that cannot be decoded ({reason}). Leave it out."
             ) from error
 
-    def _from_bytes(self, data: tf.Tensor, place: tf.Tensor | str = "") -> tf.Tensor:
-        pixels = decode_rgb(data, place)
-        return self._from_pixels(turned_upright(pixels, data) if self.apply_exif else pixels)
+    def _from_bytes(self, files: tf.Tensor) -> tf.Tensor:
+        """Returns the values of files `[n]`, float32 `[n, height, width, 3]`."""
+        places = tf.strings.join(["at index ", tf.strings.as_string(tf.range(tf.size(files))), ": "])
 
-    def _from_pixels(self, image: tf.Tensor) -> tf.Tensor:
-        """Returns one picture's values, float32 `[height, width, 3]`."""
-        shape = tf.shape(image)[:2]
+        def prepared(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            data, place = row
+            pixels = decode_rgb(data, place)
+            pixels = turned_upright(pixels, data) if self.apply_exif else pixels
+            return self._normalised(self._resampler(tf.shape(pixels))(pixels))
+
+        return tf.map_fn(prepared, (files, places), fn_output_signature=self._spec())
+
+    def _from_pixels(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns the values of pictures of one size `[n, height, width, 3]`, float32."""
+        resampler = self._resampler(tf.shape(images)[1:])
+        return tf.map_fn(lambda image: self._normalised(resampler(image)), images, fn_output_signature=self._spec())
+
+    def _resampler(self, shape: tf.Tensor) -> Resampler:
+        shape = shape[:2]
         resized = self._resized_shape(shape) if self.do_resize else shape
         window = tf.constant(self.crop_to) if self.do_center_crop else resized
         offset = _crop_offset(resized - window, self.crop_style)
-        pixels = resample_window(image, tf.unstack(resized), tf.unstack(offset), tf.unstack(window), self.resample)
-        if self.do_center_crop:
-            pixels = tf.ensure_shape(pixels, [*self.crop_to, 3])
-        scale, shift = self._scale_and_shift()
-        return tf.cast(pixels, tf.float32) * scale + shift
+        return Resampler(*map(tf.unstack, (shape, resized, offset, window)), self.resample)
+
+    def _spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec([*(self.crop_to if self.do_center_crop else (None, None)), 3], tf.float32)
+
+    def _normalised(self, pixels: tf.Tensor) -> tf.Tensor:
+        # By rows: the three channels alone are too short for a vector of the processor.
+        shape = tf.shape(pixels)
+        scale, shift = (tf.tile(values, shape[1:2]) for values in self._scale_and_shift())
+        normalised = tf.reshape(pixels, [shape[0], 3 * shape[1]]) * scale + shift
+        return tf.ensure_shape(tf.reshape(normalised, shape), self._spec().shape)
 
     def _scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns rescaling and normalising as one factor and one summand per channel, float32 `[3]`.
@@ -349,8 +384,6 @@ def _crop_offset(surplus: tf.Tensor, style: str) -> tf.Tensor:
 
 
 def _stack(rows: list[tf.Tensor]) -> tf.Tensor:
-    if not rows:
-        raise ValueError("`images` must hold at least one picture. Received: an empty list. Pass one.")
     shapes = {tuple(row.shape) for row in rows}
     if len(shapes) > 1:
         raise ValueError(

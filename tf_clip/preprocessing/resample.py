@@ -16,10 +16,11 @@ costs no more memory than its pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+_Pair = Sequence[tf.Tensor]
 _PRECISION_BITS, _HALF_BITS = 22, 11
 _EXACT_BITS = 23  # one less than float32 has, for the half that is added
 _BLOCK = 8  # outputs of one matrix product
@@ -70,38 +71,42 @@ FILTERS: dict[int, tuple[Callable[[tf.Tensor], tf.Tensor], float] | None] = {
 """Pillow's number of a filter -> its function and half-width in source pixels; nearest has none."""
 
 
-def resample_window(
-    image: tf.Tensor,
-    resized: tuple[tf.Tensor, tf.Tensor],
-    offset: tuple[tf.Tensor, tf.Tensor],
-    window: tuple[tf.Tensor, tf.Tensor],
-    resample: int,
-) -> tf.Tensor:
-    """Resizes a picture and returns a window of the result, zero where the window leaves it.
+class Resampler:
+    """Resizes pictures of one size and cuts a window out of each, zero where the window leaves the picture.
+
+    The weights are computed once for all of them.
 
     Args:
-        image: uint8 `[height, width, channels]`.
-        resized: int32 height and width that the whole picture would be resized to.
+        shape: int32 height and width of the pictures.
+        resized: int32 height and width that each whole picture would be resized to.
         offset: int32 row and column of the resized picture where the window starts; may be negative.
         window: int32 height and width of the window.
         resample: Pillow's number of the filter, a key of `FILTERS`.
 
+    Call arguments:
+        image: uint8 `[height, width, channels]`.
+
     Returns:
-        uint8 `[window height, window width, channels]`, equal to Pillow's resize and crop.
+        float32 `[window height, window width, channels]`, the bytes that Pillow's resize and crop give.
     """
-    shape = tf.shape(image)
-    if resample == NEAREST:
-        return _nearest(image, shape, resized, offset, window)
-    rows = _Pass(shape[0], resized[0], offset[0], window[0], resample)
-    columns = _Pass(shape[1], resized[1], offset[1], window[1], resample)
-    needed = image[rows.first : rows.last, columns.first : columns.last]
-    removed_rows, removed_columns = shape[0] - resized[0], shape[1] - resized[1]
-    pixels = tf.cond(
-        removed_rows > tf.maximum(2 * removed_columns, 0),
-        lambda: _along_width(rows(needed), columns),
-        lambda: rows(_along_width(needed, columns)),
-    )
-    return tf.ensure_shape(tf.cast(pixels, tf.uint8), [None, None, image.shape[2]])
+
+    def __init__(self, shape: _Pair, resized: _Pair, offset: _Pair, window: _Pair, resample: int) -> None:
+        kind = _NearestPass if resample == NEAREST else _Pass
+        passes = zip(shape, resized, offset, window, strict=True)
+        self._rows, self._columns = (kind(*sizes, resample) for sizes in passes)
+        removed_rows, removed_columns = shape[0] - resized[0], shape[1] - resized[1]
+        self._begins_with_rows = removed_rows > tf.maximum(2 * removed_columns, 0)
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        """Resizes one picture; see the class."""
+        rows, columns = self._rows, self._columns
+        needed = image[rows.first : rows.last, columns.first : columns.last]
+        pixels = tf.cond(
+            self._begins_with_rows,
+            lambda: _along_width(rows(needed), columns),
+            lambda: rows(_along_width(needed, columns)),
+        )
+        return tf.ensure_shape(pixels, [None, None, image.shape[2]])
 
 
 def _along_width(pixels: tf.Tensor, columns: _Pass) -> tf.Tensor:
@@ -174,14 +179,14 @@ class _Pass:
         placed = tf.reshape(tf.where((tap >= 0) & (tap < taps), placed, 0.0), [-1, _BLOCK, width])
         high = tf.round(placed * 2.0**-_HALF_BITS)
         low = placed - high * 2.0**_HALF_BITS
-        self._weights = tf.concat([high, low], axis=1)
-        largest = tf.reduce_max(tf.reduce_sum(tf.abs(self._weights), axis=2)) * 255.0
+        largest = tf.reduce_max(tf.reduce_sum(tf.maximum(tf.abs(high), tf.abs(low)), axis=2)) * 255.0
+        self._weights = tf.concat([high, low * 2.0**-_HALF_BITS], axis=1)
         self._is_exact = largest < 2.0**_EXACT_BITS
 
     def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
         """Weighs and rounds, `[last - first, others, channels]` of bytes to float32 `[count, others, channels]`."""
         others, channels = tf.shape(pixels)[1], pixels.shape[2]
-        rows = tf.reshape(pixels, [-1, others * channels])
+        rows = tf.reshape(pixels, [tf.shape(pixels)[0], others * channels])
         sums = tf.cond(
             self._is_exact, lambda: self._weighed(rows, tf.float32), lambda: self._weighed(rows, tf.float64)
         )
@@ -192,29 +197,30 @@ class _Pass:
         sums = tf.matmul(tf.cast(self._weights, dtype), blocks)
         high, low = sums[:, :_BLOCK], sums[:, _BLOCK:]
         # A half more, and all below the point cut off, rounds; first in the lower half, whose rest goes to the upper.
-        carried = tf.floor(low * 2.0**-_HALF_BITS + 2.0 ** (_PRECISION_BITS - _HALF_BITS - 1))
+        carried = tf.floor(low + 2.0 ** (_PRECISION_BITS - _HALF_BITS - 1))
         rounded = tf.floor((high + carried) * 2.0**-_HALF_BITS)
         return tf.cast(tf.clip_by_value(rounded, 0.0, 255.0), tf.float32)
 
 
-def _nearest(
-    image: tf.Tensor,
-    shape: tf.Tensor,
-    resized: tuple[tf.Tensor, tf.Tensor],
-    offset: tuple[tf.Tensor, tf.Tensor],
-    window: tuple[tf.Tensor, tf.Tensor],
-) -> tf.Tensor:
-    """Takes one pixel for each, and black beyond the picture."""
-    for axis in (0, 1):
-        step = _ratio(shape[axis], resized[axis])
+class _NearestPass:
+    """Pillow's choice of one input for each output, along the first axis of a picture; like `_Pass`."""
+
+    def __init__(
+        self, size_in: tf.Tensor, size_out: tf.Tensor, start: tf.Tensor, count: tf.Tensor, resample: int
+    ) -> None:
+        step = _ratio(size_in, size_out)
         # Pillow adds the step again and again; the rounding of that decides ties.
-        positions = tf.cumsum(tf.concat([[step * 0.5], tf.fill([resized[axis] - 1], step)], axis=0))
-        outputs = tf.range(offset[axis], offset[axis] + window[axis])
-        is_inside = (outputs >= 0) & (outputs < resized[axis])
-        chosen = tf.gather(tf.cast(positions, tf.int32), tf.clip_by_value(outputs, 0, resized[axis] - 1))
-        image = tf.gather(image, chosen, axis=axis)
-        image = tf.where(tf.reshape(is_inside, [-1, 1, 1] if axis == 0 else [1, -1, 1]), image, 0)
-    return image
+        positions = tf.cumsum(tf.concat([[step * 0.5], tf.fill([size_out - 1], step)], axis=0))
+        outputs = tf.range(start, start + count)
+        self._is_inside = (outputs >= 0) & (outputs < size_out)
+        chosen = tf.gather(tf.cast(positions, tf.int32), tf.clip_by_value(outputs, 0, size_out - 1))
+        self.first, self.last = chosen[0], chosen[-1] + 1
+        self._chosen = chosen - self.first
+
+    def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Takes one pixel for each, and black beyond the picture, as float32."""
+        taken = tf.cast(tf.gather(pixels, self._chosen), tf.float32)
+        return tf.where(self._is_inside[:, tf.newaxis, tf.newaxis], taken, 0.0)
 
 
 def _ratio(size_in: tf.Tensor, size_out: tf.Tensor) -> tf.Tensor:
