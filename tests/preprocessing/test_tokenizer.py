@@ -194,7 +194,7 @@ def test_special_tokens_of_other_names_are_found_in_text():
     vocab = vocabulary_of([])
     vocab["[CLS]"], vocab["a+"] = vocab.pop("<|startoftext|>"), vocab.pop("<|endoftext|>")
     tokenizer = CLIPTokenizer(vocab, [], bos_token="[CLS]", eos_token="a+", pad_token="a+")
-    assert tokenizer.tokenize("a+[CLS]c").to_list()[0] == [vocab["a+"], vocab["[CLS]"], vocab["c</w>"]]
+    assert tokenizer.tokenize("a+[CLS]c").numpy().tolist() == [vocab["a+"], vocab["[CLS]"], vocab["c</w>"]]
 
 
 @pytest.mark.parametrize(
@@ -256,9 +256,10 @@ def test_tokenizer_json_loads_to_an_equal_tokenizer(tiny_vocabulary, tiny_merges
     ("options", "message"),
     [
         ({"padding": "left"}, r"`padding` must be one of .*padding='left'"),
-        ({"truncation": "longest_first"}, r"`truncation` must be True or False.*truncation='longest_first'"),
+        ({"truncation": "only_second"}, r"`truncation` must be one of .*truncation='only_second'"),
         ({"max_length": 1}, r"`max_length` must leave room for .*max_length=1"),
-        ({"return_tensors": "pt"}, r"`return_tensors` must be one of .*return_tensors='pt'.*take 'np'"),
+        ({"padding_side": "up"}, r"`padding_side` must be one of .*padding_side='up'"),
+        ({"return_tensors": "mlx"}, r"`return_tensors` must be one of .*return_tensors='mlx'"),
         ({"padding": False}, r"`padding` must be True or 'max_length'.*padding=False, lengths in tokens \[3, 4\]"),
     ],
 )

@@ -95,8 +95,15 @@ def test_the_written_config_names_what_transformers_reads(folder):
 
 
 @pytest.mark.parametrize("file_name", ["vocab.json", "merges.txt"])
+def test_without_both_of_vocab_and_merges_tokenizer_json_is_read(folder, vocabulary, file_name):
+    (folder / file_name).unlink()
+    assert Vocabulary.read(folder) == vocabulary
+
+
+@pytest.mark.parametrize("file_name", ["vocab.json", "merges.txt"])
 def test_half_a_tokenizer_is_refused(folder, file_name):
     (folder / file_name).unlink()
+    (folder / "tokenizer.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"`folder` must hold vocab.json and merges.txt, or tokenizer.json"):
         Vocabulary.read(folder)
 
