@@ -25,6 +25,7 @@ _PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
 _TRUNCATIONS = (True, False, "longest_first", "only_first", "do_not_truncate")
 _RETURN_TENSORS = ("tf", "np", "jax", "pt", None)
 _ASCII_SPACE = r"[\t\n\v\f\r]"
+_SPACES = r"[\t-\r\x1c- \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"  # as str.strip
 _UNKNOWN = -1
 
 
@@ -263,11 +264,15 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         Raises:
             tf.errors.InvalidArgumentError: an id is not in the vocabulary.
         """
-        ids = input if isinstance(input, tf.RaggedTensor) or tf.is_tensor(input) else tf.ragged.constant(input, tf.int32)
-        texts = tf.strings.reduce_join(tf.ragged.map_flat_values(lambda flat: tf.gather(self._spoken, flat), ids), axis=-1)
-        return tf.ragged.map_flat_values(
-            lambda flat: tf.strings.strip(tf.strings.unicode_transcode(flat, "UTF-8", "UTF-8", errors="replace")), texts
-        )
+        if not (isinstance(input, tf.RaggedTensor) or tf.is_tensor(input)):
+            input = tf.ragged.constant(input, tf.int32)
+        pieces = tf.ragged.map_flat_values(lambda ids: tf.gather(self._spoken, ids), input)
+
+        def as_text(joined: tf.Tensor) -> tf.Tensor:
+            text = tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
+            return tf.strings.regex_replace(text, f"^{_SPACES}|{_SPACES}$", "")
+
+        return tf.ragged.map_flat_values(as_text, tf.strings.reduce_join(pieces, axis=-1))
 
     def decode(self, ids: Any, skip_special_tokens: bool = False) -> str:
         """Turns one text's ids back into a string.
@@ -469,9 +474,7 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), _UNKNOWN)
 
 
-def _filled(
-    strings: tf.Tensor, known: tf.Tensor, encode: Callable[[tf.Tensor], tf.RaggedTensor]
-) -> tf.RaggedTensor:
+def _filled(strings: tf.Tensor, known: tf.Tensor, encode: Callable[[tf.Tensor], tf.RaggedTensor]) -> tf.RaggedTensor:
     """Returns the tokens of strings, of which some are known to be one token, and the others are to be encoded.
 
     Args:
