@@ -292,7 +292,8 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         unknown = [index for index in kept if index not in self._vocabulary.symbol_of]
         if unknown:
             raise ValueError(
-                f"`ids` must be ids of the vocabulary. Received: {unknown[0]}. Decode with the tokenizer that made them."
+                f"`ids` must be ids of the vocabulary. Received: {unknown[0]}. "
+                "Decode with the tokenizer that made them."
             )
         return b"".join(self._pieces[index] for index in kept).decode("utf-8", errors="replace").strip()
 
@@ -339,7 +340,8 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         """Tells which ids are special tokens, 1 for each that is.
 
         Args:
-            token_ids_0, token_ids_1: ids of one text, or of two.
+            token_ids_0: ids of a text.
+            token_ids_1: ids of a second one.
             already_has_special_tokens: whether `token_ids_0` holds start and end; else what
                 `build_inputs_with_special_tokens` returns is meant.
 
@@ -386,7 +388,7 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         return ids, tf.cast(is_kept, tf.int32)
 
     def _tokens(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """Encodes texts `[n]`: each distinct run between white space once, and what the vocabulary has whole, at once."""
+        """Encodes texts `[n]`: each distinct run between white space once, and known words at one look-up."""
         chunks = tf.strings.split(texts)
         distinct, index = tf.unique(chunks.values)
         known = self._whole_words.lookup(tf.strings.lower(distinct))
