@@ -8,10 +8,10 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends parity lint format type docs check wheel clean
+.PHONY: help demo test test-backends parity bench-preprocessing unicode-tables lint format type docs check wheel clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,10 +37,17 @@ $(VENV)/compared: $(VENV)/with-torch
 	$(PIP) install --quiet --editable ".[parity]"
 	@# Only its models are used; the rest would bring torchvision.
 	$(PIP) install --quiet --no-deps openai-clip
+	@# Only its photographs are used.
+	$(PIP) install --quiet --no-deps scikit-image
 	@# The last transformers with TensorFlow and Flax, beside the newest: only the processes that need it see it.
 	$(PIP) install --quiet --no-deps --upgrade --target $(VENV)/transformers-4 \
 		"transformers==4.57.*" "huggingface_hub<1" "tokenizers<0.23" tf_keras==2.21.* \
 		flax optax orbax-checkpoint tensorstore treescope msgpack
+	@touch $@
+
+$(VENV)/torchvision: $(VENV)/compared
+	@# In a folder of its own: beside it, transformers resizes otherwise. The rest of what it asks for is there.
+	$(PIP) install --quiet --no-deps --upgrade --target $@ "torchvision==0.28.*"
 	@touch $@
 
 demo: $(VENV)/installed ## classify and search shipped pictures, in the terminal and as a page
@@ -56,6 +63,12 @@ test-backends: $(VENV)/with-torch ## run the core's tests on JAX and PyTorch, to
 
 parity: $(VENV)/compared ## compare with the reference implementations in the same run; writes docs/parity.md
 	$(BIN)/python -m pytest tests/parity --write-page
+
+bench-preprocessing: $(VENV)/torchvision ## compare the speed of preprocessing with its peers, in one run
+	$(BIN)/python tests/benchmarks/preprocessing.py
+
+unicode-tables: $(VENV)/compared ## ask the reference tokenizer about every character, after an upgrade of it
+	$(BIN)/python tests/parity/make_unicode_tables.py tf_clip/preprocessing/unicode.json
 
 lint: $(VENV)/linted ## check style
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,7 @@ def is_newer(code: int) -> bool:
         return False
     # Marks of a low and of a high class, one of which changes places with this one unless it is unknown.
     tries = [f"a{character}\u0334", f"a\u0345{character}"]
-    different: Callable[[str], bool] = lambda text: reference(text) != unicodedata2.normalize("NFD", text)
-    unknown = any(map(different, tries))
+    unknown = any(reference(text) != unicodedata2.normalize("NFD", text) for text in tries)
     assert not unknown or all(reference(text) == text for text in tries), hex(code)
     return unknown
 

@@ -9,6 +9,7 @@ import functools
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import sys
 import types
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers
 import torch
 import transformers
 from PIL import Image, ImageOps
@@ -288,15 +290,55 @@ def make_processor(folder: str, vocabulary: str) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def load_processor(folder: str) -> transformers.CLIPProcessor:
-    return transformers.CLIPProcessor.from_pretrained(folder)
+def load_tokenizer(folder: str) -> transformers.CLIPTokenizer:
+    return transformers.AutoTokenizer.from_pretrained(folder)
 
 
-def tokenize(folder: str, texts: str, ids: str) -> None:
-    tokenizer, sample = load_processor(folder).tokenizer, json.loads(Path(texts).read_text())
-    rows = {"whole": tokenizer(sample), "cut": tokenizer(sample, truncation=True, max_length=77)}
-    rows["padded"] = tokenizer(sample, padding=True, truncation=True, max_length=77)
-    Path(ids).write_text(json.dumps({name: dict(row) for name, row in rows.items()}))
+def encode(source: str, texts: str, outputs: str) -> None:
+    """Saves the ids of texts, without start and end, as one array.
+
+    Args:
+        source: a folder that transformers reads, or a tokenizer.json that `tokenizers` reads alone.
+        texts: a list, in JSON.
+        outputs: an .npz file for `input_ids` and `lengths`.
+    """
+    tokenizer = (
+        tokenizers.Tokenizer.from_file(source) if source.endswith(".json") else load_tokenizer(source)._tokenizer
+    )
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    found = tokenizer.encode_batch_fast(json.loads(Path(texts).read_text()), add_special_tokens=False)
+    save_rows(outputs, input_ids=[one.ids for one in found])
+
+
+def encode_with(folder: str, texts: str, outputs: str, options: str) -> None:
+    """Saves what a tokenizer returns when it is called with some options, JSON."""
+    tokenizer = load_tokenizer(folder)
+    chosen = json.loads(options)
+    tokenizer.truncation_side = chosen.pop("truncation_side", "right")
+    save_rows(outputs, **tokenizer(json.loads(Path(texts).read_text()), **chosen))
+
+
+def encode_with_offsets(folder: str, texts: str, outputs: str) -> None:
+    """Saves the ids of texts, and the first and the last character of each token."""
+    rows = load_tokenizer(folder)(
+        json.loads(Path(texts).read_text()), add_special_tokens=False, return_offsets_mapping=True
+    )
+    starts, ends = ([[pair[side] for pair in row] for row in rows["offset_mapping"]] for side in (0, 1))
+    save_rows(outputs, input_ids=rows["input_ids"], starts=starts, ends=ends)
+
+
+def decode(folder: str, ids: str, outputs: str) -> None:
+    """Writes the strings of rows of ids, with special tokens and without."""
+    tokenizer, rows = load_tokenizer(folder), json.loads(Path(ids).read_text())
+    found = [tokenizer.batch_decode(rows, skip_special_tokens=skip) for skip in (False, True)]
+    Path(outputs).write_text(json.dumps(found))
+
+
+def save_rows(outputs: str, **named: list[list[int]]) -> None:
+    """Saves rows of numbers as flat arrays, which are read in no time, and the rows' lengths."""
+    arrays = {name: np.fromiter(itertools.chain.from_iterable(rows), np.int32) for name, rows in named.items()}
+    np.savez(outputs, lengths=np.fromiter(map(len, named["input_ids"]), np.int64), **arrays)
 
 
 def pixels(folder: str, pictures: str, options: str, outputs: str) -> None:
@@ -312,6 +354,7 @@ def pixels(folder: str, pictures: str, options: str, outputs: str) -> None:
 
 if __name__ == "__main__":
     serve(
-        *(make, to_bin, to_shards, to_version_4, run, gradients, make_processor, tokenize, pixels),
+        *(make, to_bin, to_shards, to_version_4, run, gradients, make_processor, pixels),
+        *(encode, encode_with, encode_with_offsets, decode),
         *(make_openai, make_openclip, run_openclip, list_openclip, count_operations),
     )

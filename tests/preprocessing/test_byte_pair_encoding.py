@@ -102,3 +102,27 @@ def test_a_vocabulary_without_a_needed_symbol_is_refused(missing):
     del vocab[missing]
     with pytest.raises(ValueError, match=rf"`vocab` must hold .*Received: no '{missing}'\. Use"):
         encoder_of(MERGES, vocab)
+
+
+def test_ids_with_holes_between_them_are_kept():
+    vocab = {name: 3 * index + 5 for name, index in vocabulary_of(MERGES).items()}
+    words = [b"aaab", b"ba", b"abab"]
+    assert encoder_of(MERGES, vocab).encode(tf.constant(words)).to_list() == [
+        encode_plainly(word, MERGES, vocab) for word in words
+    ]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(words=st.lists(st.text("abhnpst", min_size=1, max_size=30).map(str.encode), min_size=1, max_size=8))
+def test_long_words_that_fall_into_pieces_equal_the_plain_loop(tiny_vocabulary, tiny_merges, words):
+    encoder = encoder_of(tiny_merges, tiny_vocabulary)
+    assert encoder.encode(tf.constant(words)).to_list() == [
+        encode_plainly(word, tiny_merges, tiny_vocabulary) for word in words
+    ]
+
+
+def test_merges_behind_the_end_of_a_word_are_left_out():
+    merges = [*MERGES, ("b</w>", "a")]
+    assert encoder_of(merges).encode(tf.constant([b"ab", b"a"])).to_list() == [
+        encode_plainly(word, MERGES, vocabulary_of(merges)) for word in (b"ab", b"a")
+    ]

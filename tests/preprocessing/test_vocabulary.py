@@ -95,8 +95,15 @@ def test_the_written_config_names_what_transformers_reads(folder):
 
 
 @pytest.mark.parametrize("file_name", ["vocab.json", "merges.txt"])
+def test_without_both_of_vocab_and_merges_tokenizer_json_is_read(folder, vocabulary, file_name):
+    (folder / file_name).unlink()
+    assert Vocabulary.read(folder) == vocabulary
+
+
+@pytest.mark.parametrize("file_name", ["vocab.json", "merges.txt"])
 def test_half_a_tokenizer_is_refused(folder, file_name):
     (folder / file_name).unlink()
+    (folder / "tokenizer.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"`folder` must hold vocab.json and merges.txt, or tokenizer.json"):
         Vocabulary.read(folder)
 
@@ -138,3 +145,54 @@ def test_a_special_token_outside_the_vocabulary_is_refused(tiny_vocabulary, name
         ValueError, match=rf"`{name}` must be one of the vocabulary's symbols\. Received: {name}='<no>'"
     ):
         Vocabulary(tiny_vocabulary, (), **{name: "<no>"})
+
+
+@pytest.mark.parametrize("name", ["bos_token", "eos_token", "pad_token"])
+@pytest.mark.parametrize("token", ["", " ", "a b", "a\n"])
+def test_a_special_token_with_white_space_is_refused(tiny_vocabulary, name, token):
+    with pytest.raises(ValueError, match=rf"`{name}` must hold no white space\. Received: {name}="):
+        Vocabulary({**tiny_vocabulary, token: len(tiny_vocabulary)}, (), **{name: token})
+
+
+@pytest.mark.parametrize("name", ["padding_side", "truncation_side"])
+def test_a_side_that_is_none_is_refused(tiny_vocabulary, name):
+    with pytest.raises(ValueError, match=rf"`{name}` must be one of .*Received: {name}='middle'"):
+        Vocabulary(tiny_vocabulary, (), **{name: "middle"})
+
+
+def test_sides_are_saved_and_read(tiny_vocabulary, tmp_path):
+    vocabulary = Vocabulary(tiny_vocabulary, (), padding_side="left", truncation_side="left")
+    vocabulary.write(tmp_path)
+    assert Vocabulary.read(tmp_path) == vocabulary
+
+
+def test_sides_that_a_config_leaves_open_are_right(folder):
+    rewrite(folder / "tokenizer_config.json", lambda values: values.update(padding_side=None, truncation_side=None))
+    read = Vocabulary.read(folder)
+    assert (read.padding_side, read.truncation_side) == ("right", "right")
+
+
+@pytest.mark.parametrize("normalizer", [None, {"type": "NFKC"}, {"type": "Sequence", "normalizers": [{"type": "NFC"}]}])
+def test_a_tokenizer_json_that_normalises_in_another_way_is_refused(folder, normalizer):
+    with_tokenizer_json(folder, "{} {}".format)
+    rewrite(folder / "tokenizer.json", lambda values: values.update(normalizer=normalizer))
+    with pytest.raises(ValueError, match=r"tokenizer.json must normalise as CLIP does: .*Received: \["):
+        Vocabulary.read(folder)
+
+
+def test_the_written_tokenizer_json_says_what_the_reference_writes(folder, vocabulary):
+    tokenizers = pytest.importorskip("tokenizers")
+    reference = reference_tokenizer(vocabulary.symbols, vocabulary.merges)
+    wanted = json.loads(reference.to_str())
+    loaded = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert {**json.loads(loaded.to_str()), "decoder": None} == {**wanted, "decoder": None}
+
+
+def test_files_with_a_prefix_lie_beside_others(tiny_vocabulary, tiny_merges, tmp_path):
+    vocabulary = Vocabulary(tiny_vocabulary, tuple(tiny_merges))
+    names = {path.rpartition("/")[2] for prefix in (None, "my") for path in vocabulary.write_symbols(tmp_path, prefix)}
+    assert (
+        names
+        == {path.name for path in tmp_path.iterdir()}
+        == {*("vocab.json", "merges.txt", "my-vocab.json", "my-merges.txt")}
+    )

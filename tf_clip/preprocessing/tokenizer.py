@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
 _TRUNCATIONS = (True, False, "longest_first", "only_first", "do_not_truncate")
 _ASCII_SPACE = r"[\t\n\v\f\r]"
+_SPACES = r"[\t-\r\x1c- \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"  # as str.strip
 _UNKNOWN = -1
 
 
@@ -265,11 +266,15 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         Raises:
             tf.errors.InvalidArgumentError: an id is not in the vocabulary.
         """
-        ids = input if isinstance(input, tf.RaggedTensor) or tf.is_tensor(input) else tf.ragged.constant(input, tf.int32)
-        texts = tf.strings.reduce_join(tf.ragged.map_flat_values(lambda flat: tf.gather(self._spoken, flat), ids), axis=-1)
-        return tf.ragged.map_flat_values(
-            lambda flat: tf.strings.strip(tf.strings.unicode_transcode(flat, "UTF-8", "UTF-8", errors="replace")), texts
-        )
+        if not (isinstance(input, tf.RaggedTensor) or tf.is_tensor(input)):
+            input = tf.ragged.constant(input, tf.int32)
+        pieces = tf.ragged.map_flat_values(lambda ids: tf.gather(self._spoken, ids), input)
+
+        def as_text(joined: tf.Tensor) -> tf.Tensor:
+            text = tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
+            return tf.strings.regex_replace(text, f"^{_SPACES}|{_SPACES}$", "")
+
+        return tf.ragged.map_flat_values(as_text, tf.strings.reduce_join(pieces, axis=-1))
 
     def decode(self, ids: Any, skip_special_tokens: bool = False) -> str:
         """Turns one text's ids back into a string.
@@ -289,7 +294,8 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         unknown = [index for index in kept if index not in self._vocabulary.symbol_of]
         if unknown:
             raise ValueError(
-                f"`ids` must be ids of the vocabulary. Received: {unknown[0]}. Decode with the tokenizer that made them."
+                f"`ids` must be ids of the vocabulary. Received: {unknown[0]}. "
+                "Decode with the tokenizer that made them."
             )
         return b"".join(self._pieces[index] for index in kept).decode("utf-8", errors="replace").strip()
 
@@ -336,7 +342,8 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         """Tells which ids are special tokens, 1 for each that is.
 
         Args:
-            token_ids_0, token_ids_1: ids of one text, or of two.
+            token_ids_0: ids of a text.
+            token_ids_1: ids of a second one.
             already_has_special_tokens: whether `token_ids_0` holds start and end; else what
                 `build_inputs_with_special_tokens` returns is meant.
 
@@ -383,7 +390,7 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         return ids, tf.cast(is_kept, tf.int32)
 
     def _tokens(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """Encodes texts `[n]`: each distinct run between white space once, and what the vocabulary has whole, at once."""
+        """Encodes texts `[n]`: each distinct run between white space once, and known words at one look-up."""
         chunks = tf.strings.split(texts)
         distinct, index = tf.unique(chunks.values)
         known = self._whole_words.lookup(tf.strings.lower(distinct))
@@ -471,9 +478,7 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), _UNKNOWN)
 
 
-def _filled(
-    strings: tf.Tensor, known: tf.Tensor, encode: Callable[[tf.Tensor], tf.RaggedTensor]
-) -> tf.RaggedTensor:
+def _filled(strings: tf.Tensor, known: tf.Tensor, encode: Callable[[tf.Tensor], tf.RaggedTensor]) -> tf.RaggedTensor:
     """Returns the tokens of strings, of which some are known to be one token, and the others are to be encoded.
 
     Args:

@@ -94,7 +94,7 @@ class Vocabulary:
         return cls(symbols, merges, **options)
 
     def write(self, folder: str | Path) -> None:
-        """Writes `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json`, as transformers reads them."""
+        """Writes `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json` for transformers, too."""
         self.write_symbols(folder)
         config = {
             "tokenizer_class": "CLIPTokenizer",

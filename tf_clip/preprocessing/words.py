@@ -143,9 +143,10 @@ def _after_spelled_tokens(codes: tf.Tensor, begins: tf.Tensor, brackets: tf.Tens
 def _with_contractions(codes: tf.Tensor, begins: tf.Tensor, quotes: tf.Tensor) -> tf.Tensor:
     """Lets the contractions at some quotes take their letters from the word that would begin there."""
     padded = tf.pad(codes, [[0, 3]])
-    pair = tf.gather(padded, quotes + 1) * 256 + tf.gather(padded, quotes + 2)  # anything else is no such pair
-    one = tf.reduce_any(tf.gather(padded, quotes + 1)[:, tf.newaxis] == [ord(letter) for letter in "stmd"], axis=1)
-    two = tf.reduce_any(pair[:, tf.newaxis] == [ord(a) * 256 + ord(b) for a, b in ("re", "ve", "ll")], axis=1)
+    following = tf.gather(padded, quotes[:, tf.newaxis] + [1, 2])
+    one = tf.reduce_any(following[:, :1] == [ord(letter) for letter in "stmd"], axis=1)
+    pairs = [[ord(letter) for letter in pair] for pair in ("re", "ve", "ll")]
+    two = tf.reduce_any(tf.reduce_all(following[:, tf.newaxis] == pairs, axis=2), axis=1)
     length = tf.where(one, tf.constant(2, tf.int64), tf.where(two, tf.constant(3, tf.int64), 0))
     quotes, length = tf.boolean_mask(quotes, length > 0), tf.boolean_mask(length, length > 0)
     padded = tf.pad(begins, [[0, 3]])
