@@ -53,7 +53,9 @@ class Library:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"A library's process ended; see what it wrote:\n{Path(self._log.name).read_text()[-3000:]}")
+            raise SystemExit(
+                f"A library's process ended; see what it wrote:\n{Path(self._log.name).read_text()[-3000:]}"
+            )
         return json.loads(line)
 
 
@@ -93,7 +95,9 @@ def main() -> None:
     empty = times["an empty traced call"]["tf_clip"]
     for work in singles:
         took = times[work]["tf_clip"]
-        print(f"\nA traced call with {work} takes {took / empty:.1f} times as long as an empty one ({1e3 * took:.2f} ms).")
+        print(
+            f"\nA traced call with {work} takes {took / empty:.1f} times as long as an empty one ({1e3 * took:.2f} ms)."
+        )
     kinds = [f"{kind}, {height} x {width}" for kind in ("decoded", "from JPEG bytes") for height, width in PICTURES]
     print_table(dict(zip(kinds, [*PICTURES.values()] * 2, strict=True)), times, "pictures")
 

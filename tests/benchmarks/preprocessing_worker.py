@@ -1,6 +1,6 @@
 """One library's side of the benchmark: reads the name of a piece of work, does it, answers with the seconds.
 
-    python preprocessing_worker.py LIBRARY FOLDER
+python preprocessing_worker.py LIBRARY FOLDER
 """
 
 from __future__ import annotations

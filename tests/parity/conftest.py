@@ -66,8 +66,12 @@ CONFIGS = {"vit_b_32": {"text_config": {}, "vision_config": {}}, "odd": ODD, "wi
 
 
 def pytest_configure() -> None:
-    missing = [name for name in ("torch", "transformers", "keras_hub", "unicodedata2") if importlib.util.find_spec(name) is None]
-    for name in ("open-clip-torch", "openai-clip"):
+    missing = [
+        name
+        for name in ("torch", "transformers", "keras_hub", "unicodedata2")
+        if importlib.util.find_spec(name) is None
+    ]
+    for name in ("open-clip-torch", "openai-clip", "scikit-image"):
         missing += [] if list(importlib.metadata.distributions(name=name)) else [name]
     missing += [] if LEGACY_PACKAGES.is_dir() else ["transformers 4"]
     if missing:

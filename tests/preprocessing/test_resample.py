@@ -20,7 +20,9 @@ SIZES = st.integers(1, 80)
 
 def resize(image, shape, resample):
     shape = tf.constant(shape)
-    return Resampler(image.shape[:2], tf.unstack(shape), (0, 0), tf.unstack(shape), resample)(tf.constant(image)).numpy()
+    return Resampler(image.shape[:2], tf.unstack(shape), (0, 0), tf.unstack(shape), resample)(
+        tf.constant(image)
+    ).numpy()
 
 
 def resize_by_pillow(image, shape, resample):

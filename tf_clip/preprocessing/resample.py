@@ -118,7 +118,9 @@ def _along_width(pixels: tf.Tensor, columns: _Pass) -> tf.Tensor:
         turned = tf.transpose(tf.cast(pixels[row : row + rows], tf.float32), (1, 0, 2))
         return row + rows, done.write(row // rows, tf.transpose(columns(turned), (1, 0, 2)))
 
-    slabs = tf.TensorArray(tf.float32, (height + rows - 1) // rows, infer_shape=False, element_shape=[None, None, channels])
+    slabs = tf.TensorArray(
+        tf.float32, (height + rows - 1) // rows, infer_shape=False, element_shape=[None, None, channels]
+    )
     _, slabs = tf.while_loop(lambda row, _: row < height, step, (0, slabs))
     return slabs.concat()
 
@@ -187,9 +189,7 @@ class _Pass:
         """Weighs and rounds, `[last - first, others, channels]` of bytes to float32 `[count, others, channels]`."""
         others, channels = tf.shape(pixels)[1], pixels.shape[2]
         rows = tf.reshape(pixels, [tf.shape(pixels)[0], others * channels])
-        sums = tf.cond(
-            self._is_exact, lambda: self._weighed(rows, tf.float32), lambda: self._weighed(rows, tf.float64)
-        )
+        sums = tf.cond(self._is_exact, lambda: self._weighed(rows, tf.float32), lambda: self._weighed(rows, tf.float64))
         return tf.reshape(sums, [-1, others, channels])[: self._count]
 
     def _weighed(self, rows: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
