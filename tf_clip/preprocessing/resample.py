@@ -100,29 +100,42 @@ class Resampler:
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
         """Resizes one picture; see the class."""
         rows, columns = self._rows, self._columns
-        needed = image[rows.first : rows.last, columns.first : columns.last]
+
+        def rows_first() -> tf.Tensor:
+            shorter = rows(image[rows.first : rows.last, columns.first : columns.last])
+            return _along_width(shorter, 0, tf.shape(shorter)[0], columns, 0)
+
         pixels = tf.cond(
             self._begins_with_rows,
-            lambda: _along_width(rows(needed), columns),
-            lambda: rows(_along_width(needed, columns)),
+            rows_first,
+            lambda: rows(_along_width(image, rows.first, rows.last, columns, columns.first)),
         )
         return tf.ensure_shape(pixels, [None, None, image.shape[2]])
 
 
-def _along_width(pixels: tf.Tensor, columns: _Pass) -> tf.Tensor:
-    height, width, channels = tf.shape(pixels)[0], tf.shape(pixels)[1], pixels.shape[2]
+def _along_width(
+    pixels: tf.Tensor, first_row: tf.Tensor | int, last_row: tf.Tensor, columns: _Pass, first_column: tf.Tensor | int
+) -> tf.Tensor:
+    """Applies a pass to the columns of some rows, of which the needed ones begin at `first_column`."""
+    width = columns.last - columns.first
     # A few rows at a time: turning a large picture on its side in one go is slow, and takes six times its memory.
     rows = tf.maximum(_SLAB_PIXELS // width, 1)
+    count = (last_row - first_row + rows - 1) // rows
 
-    def step(row: tf.Tensor, done: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        turned = tf.transpose(tf.cast(pixels[row : row + rows], tf.float32), (1, 0, 2))
-        return row + rows, done.write(row // rows, tf.transpose(columns(turned), (1, 0, 2)))
+    def slab(index: tf.Tensor | int) -> tf.Tensor:
+        row = first_row + index * rows
+        needed = pixels[row : tf.minimum(row + rows, last_row), first_column : first_column + width]
+        turned = tf.transpose(tf.cast(needed, tf.float32), (1, 0, 2))
+        return tf.transpose(columns(turned), (1, 0, 2))
 
-    slabs = tf.TensorArray(
-        tf.float32, (height + rows - 1) // rows, infer_shape=False, element_shape=[None, None, channels]
-    )
-    _, slabs = tf.while_loop(lambda row, _: row < height, step, (0, slabs))
-    return slabs.concat()
+    def all_slabs() -> tf.Tensor:
+        shape = [None, None, pixels.shape[2]]
+        done = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=shape)
+        return tf.while_loop(
+            lambda index, _: index < count, lambda index, done: (index + 1, done.write(index, slab(index))), (0, done)
+        )[1].concat()
+
+    return tf.cond(count == 1, lambda: slab(0), all_slabs)
 
 
 class _Pass:

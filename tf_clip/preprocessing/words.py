@@ -6,7 +6,8 @@ and regular expressions know an older Unicode than the reference.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -58,6 +59,7 @@ class WordSplitter(tf.Module):
         classes = classes[lower[:, 0]]
         self._table = CharacterTable(lower[:, 0] | classes << _CODE_BITS | np.where(unusual, _UNUSUAL, 0))
         self._compose = CanonicalComposition(normalisation)
+        self._normalised = _apart(self._normalise)
         self._expanding = tf.constant(np.flatnonzero(expands), tf.int32)
         self._second_letters = tf.constant(lower[expands, 1], tf.int32)
 
@@ -89,7 +91,7 @@ class WordSplitter(tf.Module):
         count = tf.gather(tf.cumsum(tf.cast(begins, tf.int64)), places(codes == ord(_TAB)))
         return Words(words, tf.concat([count, tf.size(words, tf.int64)[tf.newaxis]], axis=0), characters)
 
-    def _normalised(self, characters: Characters) -> tuple[tf.Tensor, ...]:
+    def _normalise(self, characters: Characters) -> tuple[tf.Tensor, ...]:
         """Brings characters to NFC, and makes two of each whose lower case is two."""
         characters = self._compose(characters)
         matches = characters.codes[:, tf.newaxis] == self._expanding
@@ -107,15 +109,20 @@ def places(mask: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.where(mask), [-1])
 
 
+def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps what is rarely needed a function of its own: in a graph, a branch that is not taken costs time, too."""
+    return tf.function(function, experimental_attributes={"_noinline": True})
+
+
 def _word_begins(codes: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
     """Returns which characters begin a word, or white space, bool `[n]`."""
     begins = tf.concat([tf.ones_like(classes[:1], tf.bool), classes[1:] != classes[:-1]], axis=0) | (classes == NUMBER)
     brackets = places(codes == ord("<"))
     begins = tf.cond(
-        tf.size(brackets) > 0, lambda: begins | _after_spelled_tokens(codes, begins, brackets), lambda: begins
+        tf.size(brackets) > 0, lambda: begins | _apart(_after_spelled_tokens)(codes, begins, brackets), lambda: begins
     )
     quotes = places(begins & (codes == ord("'")))
-    return tf.cond(tf.size(quotes) > 0, lambda: _with_contractions(codes, begins, quotes), lambda: begins)
+    return tf.cond(tf.size(quotes) > 0, lambda: _apart(_with_contractions)(codes, begins, quotes), lambda: begins)
 
 
 def _after_spelled_tokens(codes: tf.Tensor, begins: tf.Tensor, brackets: tf.Tensor) -> tf.Tensor:
