@@ -122,7 +122,7 @@ def _word_begins(codes: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         tf.size(brackets) > 0, lambda: begins | _apart(_after_spelled_tokens)(codes, begins, brackets), lambda: begins
     )
     quotes = places(begins & (codes == ord("'")))
-    return tf.cond(tf.size(quotes) > 0, lambda: _apart(_with_contractions)(codes, begins, quotes), lambda: begins)
+    return tf.cond(tf.size(quotes) > 0, lambda: _with_contractions(codes, begins, quotes), lambda: begins)
 
 
 def _after_spelled_tokens(codes: tf.Tensor, begins: tf.Tensor, brackets: tf.Tensor) -> tf.Tensor:

@@ -1,14 +1,18 @@
-"""A tokenizer inside a saved graph, which plain TensorFlow loads: no TF-Text, no tf_clip."""
+"""Tokenizer and extractor inside a saved graph, which plain TensorFlow loads: no TF-Text, no tf_clip."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
-from tf_clip import CLIPTokenizer
+from tf_clip import CLIPFeatureExtractorTF, CLIPTokenizer
 
 TEXTS = [
     "a photo of a cat",
@@ -18,6 +22,7 @@ TEXTS = [
     "<|startoftext|>a<|endoftext|> <|ENDOFTEXT|>!!",
     "\u3000banana\u2028\tpapaya  ",
 ]
+PICTURES = [("JPEG", (30, 41)), ("PNG", (25, 20)), ("WebP", (60, 21)), ("GIF", (9, 70)), ("JPEG", (24, 24))]
 # Reads a saved model's folder and texts; writes what comes out, the modules loaded, and the operations of all graphs.
 PLAIN_TENSORFLOW = """
 import json, sys
@@ -36,6 +41,8 @@ found = {name: tensor.numpy().tolist() for name, tensor in model.encode(tf.const
 tokens, starts, ends = model.locate(tf.constant(texts))
 found |= {"tokens": tokens.to_list(), "starts": starts.to_list(), "ends": ends.to_list()}
 found["texts"] = [text.decode() for text in model.decode(tokens).numpy().tolist()]
+pictures = [open(f"{folder}/{index}", "rb").read() for index in range(int(sys.argv[3]))]
+found["pixel_values"] = model.prepare(tf.constant(pictures)).numpy().tolist()
 names = [name for name in sys.modules if name.split(".")[0] in ("tensorflow_text", "tf_clip")]
 print(json.dumps({"found": found, "modules": names, "used": sorted(used), "unknown": unknown}))
 """
@@ -45,6 +52,7 @@ class Exported(tf.Module):
     def __init__(self, tokenizer):
         super().__init__()
         self.tokenizer = tokenizer
+        self.extractor = CLIPFeatureExtractorTF(size=24, crop_size=24)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def encode(self, texts):
@@ -60,6 +68,24 @@ class Exported(tf.Module):
     def decode(self, ids):
         return self.tokenizer.detokenize(ids)
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def prepare(self, files):
+        return self.extractor(files)["pixel_values"]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    def prepare_pixels(self, images):
+        return self.extractor(images)["pixel_values"]
+
+
+def pictures():
+    """Returns files of every format and of several sizes."""
+    generator, files = np.random.default_rng(0), []
+    for kind, (height, width) in PICTURES:
+        stream = io.BytesIO()
+        Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(stream, kind)
+        files.append(stream.getvalue())
+    return files
+
 
 @pytest.fixture(scope="module")
 def module(tiny_vocabulary, tiny_merges):
@@ -71,9 +97,11 @@ def loaded(module, tmp_path_factory):
     """What a process with nothing but TensorFlow gets from the saved graph."""
     folder = str(tmp_path_factory.mktemp("exported"))
     tf.saved_model.save(module, folder)
+    for index, data in enumerate(pictures()):
+        Path(folder, str(index)).write_bytes(data)
     # Outside of the repository's root, and without what puts it on the path.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-c", PLAIN_TENSORFLOW, folder, json.dumps(TEXTS)]
+    command = [sys.executable, "-c", PLAIN_TENSORFLOW, folder, json.dumps(TEXTS), str(len(PICTURES))]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -92,6 +120,12 @@ def test_plain_tensorflow_gives_the_same_offsets(module, loaded):
 def test_plain_tensorflow_gives_the_same_strings(module, loaded):
     rows = module.tokenizer.tokenize(TEXTS).to_list()
     assert loaded["found"]["texts"] == module.tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+
+def test_plain_tensorflow_gives_the_same_pixels(module, loaded):
+    np.testing.assert_array_equal(
+        np.float32(loaded["found"]["pixel_values"]), module.extractor(pictures())["pixel_values"]
+    )
 
 
 def test_nothing_but_tensorflow_was_loaded(loaded):
@@ -121,10 +155,13 @@ def test_an_operation_of_tf_text_would_have_been_noticed():
 
 def test_batches_of_other_sizes_are_not_traced_again(module):
     module = Exported(module.tokenizer)  # saving has traced the other one
+    files = pictures()
     for count in range(1, 8):
+        module.prepare(tf.constant(files[:count]))
+        module.prepare_pixels(tf.zeros([count, 20 + count, 30, 3], tf.uint8))
         texts = tf.constant(["a photo of bananas " * count] * count)
         tokens, _, _ = module.locate(texts)
         module.encode(texts)
         module.decode(tokens)
-    counts = [function.experimental_get_tracing_count() for function in (module.encode, module.locate, module.decode)]
-    assert counts == [1, 1, 1]
+    functions = (module.encode, module.locate, module.decode, module.prepare, module.prepare_pixels)
+    assert [function.experimental_get_tracing_count() for function in functions] == [1] * 5
