@@ -202,6 +202,13 @@ def test_special_tokens_of_other_names_are_found_in_text():
     assert tokenizer.tokenize("a+[CLS]c").numpy().tolist() == [vocab["a+"], vocab["[CLS]"], vocab["c</w>"]]
 
 
+def test_a_special_token_that_begins_with_the_other_is_found_whole():
+    vocab = vocabulary_of([])
+    vocab["[x"], vocab["[x]"] = vocab.pop("<|startoftext|>"), vocab.pop("<|endoftext|>")
+    tokenizer = CLIPTokenizer(vocab, [], bos_token="[x", eos_token="[x]", pad_token="[x]")
+    assert tokenizer.tokenize("[x]z").numpy().tolist() == [vocab["[x]"], vocab["z</w>"]]
+
+
 @pytest.mark.parametrize(
     ("text", "decoded"),
     [
@@ -432,7 +439,7 @@ def test_arrays_of_other_frameworks(tiny_tokenizer, return_tensors, module):
 
 def test_a_framework_that_is_not_installed_is_named(tiny_tokenizer, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match="return_tensors='pt' needs torch. Install it: pip install torch"):
+    with pytest.raises(ImportError, match=r"Received: return_tensors='pt', but torch cannot be imported .*Run `pip install torch`"):
         tiny_tokenizer("a", return_tensors="pt")
 
 

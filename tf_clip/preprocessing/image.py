@@ -311,7 +311,7 @@ class CLIPFeatureExtractorTF(tf.Module):
         # By rows: the three channels alone are too short for a vector of the processor.
         shape = tf.shape(pixels)
         scale, shift = (tf.tile(values, shape[1:2]) for values in self._scale_and_shift())
-        normalised = tf.reshape(pixels, [shape[0], 3 * shape[1]]) * scale + shift
+        normalised = tf.cast(tf.reshape(pixels, [shape[0], 3 * shape[1]]), tf.float32) * scale + shift
         return tf.ensure_shape(tf.reshape(normalised, shape), self._spec().shape)
 
     def _scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:

@@ -95,17 +95,19 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         self.model_max_length, self.padding_side, self.truncation_side = model_max_length, padding_side, truncation_side
         self.bos_token_id, self.eos_token_id, self.pad_token_id = vocab[bos_token], vocab[eos_token], vocab[pad_token]
         self._clean = _cleaner(clean)
-        self._specials = (bos_token, eos_token)
+        # The longer first, lest it begins with the other.
+        marks = {bos_token: BOS_MARK, eos_token: EOS_MARK}
+        self._marks = sorted(marks.items(), key=lambda pair: -len(pair[0]))
         self._splitter = WordSplitter()
         self._encoder = BytePairEncoder(vocab, self._vocabulary.merges, self.bos_token_id, self.eos_token_id)
+        self._pieces = _pieces(self._vocabulary)
         self._whole_words = self._find_whole_words()
         self._special_ids = frozenset((self.bos_token_id, self.eos_token_id, self.pad_token_id))
-        self._pieces = _pieces(self._vocabulary)
         spoken = [b"" if index in self._special_ids else piece for index, piece in enumerate(self._pieces)]
         self._spoken = tf.constant(spoken)
         # What a token covers of its word: without the space after it, and a mark is one byte.
-        marks = (self.bos_token_id, self.eos_token_id)
-        lengths = [1 if index in marks else len(piece.rstrip(b" ")) for index, piece in enumerate(self._pieces)]
+        is_mark = (self.bos_token_id, self.eos_token_id).__contains__
+        lengths = [1 if is_mark(index) else len(piece.rstrip(b" ")) for index, piece in enumerate(self._pieces)]
         self._lengths = tf.constant(lengths, tf.int32)
         self._traced_encode = tf.function(
             self._encode_rows,
@@ -409,7 +411,7 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
 
     def _marked(self, texts: tf.Tensor) -> tf.Tensor:
         """Replaces special tokens, before anything else is changed: an upper-case one is ordinary text."""
-        for token, mark in zip(self._specials, (BOS_MARK, EOS_MARK), strict=True):
+        for token, mark in self._marks:
             texts = tf.strings.regex_replace(texts, re.escape(token), mark)
         return texts
 
@@ -441,7 +443,7 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         # A mark is longer in the text, and all that follows moves; so does the tab, which is not in the text.
         zero = tf.constant(0, tf.int64)
         longer = tf.where(codes.values == ord("\t"), zero - 1, zero)
-        for token, mark in zip(self._specials, (BOS_MARK, EOS_MARK), strict=True):
+        for token, mark in self._marks:
             longer += tf.where(codes.values == mark[0], zero + len(token.encode()) - 1, zero)
         moved = tf.cumsum(longer)
         # It begins anew in each text.
@@ -456,18 +458,14 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         """
         none = tf.lookup.KeyValueTensorInitializer([b""], tf.constant([_UNKNOWN], tf.int64))
         self._whole_words = tf.lookup.StaticHashTable(none, _UNKNOWN)
-        byte_of = {symbol: byte for byte, symbol in enumerate(byte_symbols())}
-        entries: dict[bytes, int] = {}
-        for symbol, index in self._vocabulary.symbols.items():
-            word = symbol.removesuffix(END_OF_WORD)
-            if symbol.endswith(END_OF_WORD) and word and all(character in byte_of for character in word):
-                entries[bytes(byte_of[character] for character in word)] = index
-        entries = {word: index for word, index in entries.items() if word.split() == [word]}  # none with white space
+        # A space after a piece says that it ends a word; white space within is none of a word.
+        entries = {piece[:-1]: index for index, piece in enumerate(self._pieces) if piece.endswith(b" ")}
+        entries = {word: index for word, index in entries.items() if word.split() == [word]}
         rows = self._split_and_merge(tf.constant(list(entries), tf.string, shape=[len(entries)]))
         is_whole = (rows.row_lengths() == 1).numpy()
         tokens = tf.gather(rows.values, tf.minimum(rows.row_starts(), tf.size(rows.values, tf.int64) - 1)).numpy()
         # Words are looked up in lower case, too, so that none may hold a special token in any case.
-        specials = [token.lower().encode() for token in self._specials]
+        specials = [token.lower().encode() for token, _ in self._marks]
         whole = {
             word: index
             for (word, index), is_one, token in zip(entries.items(), is_whole, tokens, strict=True)
