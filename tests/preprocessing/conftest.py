@@ -14,6 +14,11 @@ TEXT = """a photo of a cat and a photo of the dog , the catalogue of photos , it
 aaaa aaaaa aaaaaaa banana bandana hahaha papaya mississippi assess possessed the then there these"""
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Leaves TensorFlow's seed alone: setting it makes each traced function start anew, and nothing here is random."""
+
+
 @pytest.fixture(scope="session")
 def tiny_merges():
     return learn_merges(TEXT, 60)

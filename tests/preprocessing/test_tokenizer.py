@@ -439,7 +439,8 @@ def test_arrays_of_other_frameworks(tiny_tokenizer, return_tensors, module):
 
 def test_a_framework_that_is_not_installed_is_named(tiny_tokenizer, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"Received: return_tensors='pt', but torch cannot be imported .*Run `pip install torch`"):
+    message = r"Received: return_tensors='pt', but torch cannot be imported .*Run `pip install torch`"
+    with pytest.raises(ImportError, match=message):
         tiny_tokenizer("a", return_tensors="pt")
 
 
