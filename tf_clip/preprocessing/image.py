@@ -295,7 +295,12 @@ class CLIPFeatureExtractorTF(tf.Module):
     def _from_pixels(self, images: tf.Tensor) -> tf.Tensor:
         """Returns the values of pictures of one size `[n, height, width, 3]`, float32."""
         resampler = self._resampler(tf.shape(images)[1:])
-        return tf.map_fn(lambda image: self._normalised(resampler(image)), images, fn_output_signature=self._spec())
+        # By index, since a picture of a batch needs no copy then.
+        return tf.map_fn(
+            lambda index: self._normalised(resampler(images[index])),
+            tf.range(tf.shape(images)[0]),
+            fn_output_signature=self._spec(),
+        )
 
     def _resampler(self, shape: tf.Tensor) -> Resampler:
         shape = shape[:2]
