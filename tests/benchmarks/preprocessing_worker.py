@@ -19,7 +19,7 @@ from preprocessing_inputs import NEW_WORD, PICTURES, SINGLE
 
 Work = dict[str, tuple[Callable[[], Any], int]]
 """From a name to what to do, and how often in one measurement."""
-FEW, MANY = 1, 300
+FEW, SEVERAL, MANY = 1, 10, 300
 
 
 def tf_clip(folder: Path) -> Work:
@@ -83,10 +83,12 @@ def pictures(folder: Path, prepare: Callable[[list[Any]], Any], read: Callable[[
     for height, width in PICTURES:
         arrays = list(np.load(folder / f"{height}.npy"))
         files = [(folder / f"{height}-{index}.jpg").read_bytes() for index in range(len(arrays))]
-        works[f"decoded, {height} x {width}"] = (functools.partial(prepare, arrays), FEW)
+        # One call on small pictures would mostly measure how long threads take to wake up.
+        calls = SEVERAL if height < 1000 else FEW
+        works[f"decoded, {height} x {width}"] = (functools.partial(prepare, arrays), calls)
         works[f"from JPEG bytes, {height} x {width}"] = (
             lambda files=files: prepare([read(data) for data in files]),
-            FEW,
+            calls,
         )
     return works
 
