@@ -9,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+BLANK = ord(" ")
+"""What stands behind a text."""
+
 _PAGE_BITS = 8
 
 
@@ -23,15 +26,17 @@ class PagedTable:
         size = 1 << _PAGE_BITS
         count = -(-len(columns[0]) // size)
         padded = [np.pad(column.astype(np.int32), (0, count * size - len(column))) for column in columns]
-        pages = np.concatenate([column.reshape(count, size) for column in padded], axis=1)
-        kept, page_of = np.unique(pages, axis=0, return_inverse=True)
-        # A code is added to this to get its place among the kept pages.
-        self._shift = ((page_of.reshape(-1) - np.arange(count)) << _PAGE_BITS).astype(np.int32)
-        self._columns = [kept[:, first : first + size].reshape(-1) for first in range(0, pages.shape[1], size)]
+        pages = np.stack([column.reshape(count, size) for column in padded], axis=1)
+        number_of: dict[bytes, int] = {}
+        page_of = np.array([number_of.setdefault(page.tobytes(), len(number_of)) for page in pages])
+        # A code is added to this to get its place among the pages that are kept.
+        self._shift = ((page_of - np.arange(count)) << _PAGE_BITS).astype(np.int32)
+        kept = pages[np.unique(page_of, return_index=True)[1]]
+        self._columns = [kept[:, index].reshape(-1) for index in range(len(columns))]
 
     def __call__(self, codes: tf.Tensor) -> list[tf.Tensor]:
         """Looks codes up, int32 of any shape, in every column."""
-        place = codes + tf.gather(self._shift, tf.bitwise.right_shift(codes, tf.fill(codes.shape, _PAGE_BITS)))
+        place = codes + tf.gather(self._shift, tf.bitwise.right_shift(codes, _PAGE_BITS))
         return [tf.gather(column, place) for column in self._columns]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.export.fixed_arrays import PagedTable, packed, placed, shifted
+from tf_clip.export.fixed_arrays import BLANK, PagedTable, packed, placed, shifted
 from tf_clip.preprocessing.unicode_tables import Normalisation
 
-_SPACE = ord(" ")
 _LONGEST = 4  # characters that one is taken apart to
 _CLASSES = 256
+MAX_SIZE = 1920
+"""Of a text, in bytes: characters are sorted by numbers of 31 bits, which hold two places and a class."""
 # Hangul syllables are left whole: their parts would only come together again.
 _SYLLABLES = range(0xAC00, 0xAC00 + 11172)
 
@@ -70,7 +71,7 @@ class FixedComposition:
         for index in range(_LONGEST):
             values.append(parts[:, index] + is_whole if index == 0 else parts[:, index])
             places.append(tf.where(counts > index, starts + index, size))
-        return placed(tf.concat(values, axis=0), tf.concat(places, axis=0), size, _SPACE)
+        return placed(tf.concat(values, axis=0), tf.concat(places, axis=0), size, BLANK)
 
     def _in_order(self, codes: tf.Tensor) -> tf.Tensor:
         """Sorts each run of marks by class."""
@@ -106,6 +107,6 @@ class FixedComposition:
             )
             added *= tf.cast(chosen, tf.int32)
             codes += tf.math.unsorted_segment_sum(added, base, size)
-            return packed(codes, tf.logical_not(chosen), size, _SPACE), tf.reduce_any(chosen)
+            return packed(codes, tf.logical_not(chosen), size, BLANK), tf.reduce_any(chosen)
 
         return tf.while_loop(lambda *state: state[-1], step, (codes, tf.constant(True)))[0]

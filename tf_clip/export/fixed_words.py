@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.export.fixed_arrays import PagedTable, placed, shifted
+from tf_clip.export.fixed_arrays import BLANK, PagedTable, placed, shifted
 from tf_clip.export.fixed_nfc import FixedComposition
 from tf_clip.export.pair_merging import BOS_BYTE, ENDS_WORD, EOS_BYTE
 from tf_clip.preprocessing import unicode_tables
@@ -18,7 +18,6 @@ BOS_CODE, EOS_CODE = CODES, CODES + 1
 
 # Is added to what a character is when it asks for more work.
 _UNUSUAL = 4
-_BLANK = ord(" ")
 _QUOTE = ord("'")
 # What the pattern of words names, and sees in lower case.
 _SPELLED = ("<|startoftext|>", "<|endoftext|>")
@@ -82,7 +81,7 @@ class FixedWordSplitter:
         second = tf.reduce_sum(tf.cast(matches, tf.int32) * self._second_letters, axis=1)
         places = tf.range(size) + tf.cumsum(tf.cast(expands, tf.int32), exclusive=True)
         values = tf.concat([codes, second], axis=0)
-        codes = placed(values, tf.concat([places, tf.where(expands, places + 1, size)], axis=0), size, _BLANK)
+        codes = placed(values, tf.concat([places, tf.where(expands, places + 1, size)], axis=0), size, BLANK)
         distances, kinds = self._table(codes)
         return codes + distances, tf.math.floormod(kinds, _UNUSUAL)
 
@@ -90,8 +89,10 @@ class FixedWordSplitter:
 def found(codes: tf.Tensor, text: str) -> tf.Tensor:
     """Returns where a text begins in another, bool `[n]`."""
     size = codes.shape[0]
-    following = tf.concat([codes, [_BLANK] * len(text)], axis=0)
-    windows = tf.gather(following, np.arange(size, dtype=np.int32)[:, np.newaxis] + np.arange(len(text), dtype=np.int32))
+    following = tf.concat([codes, [BLANK] * len(text)], axis=0)
+    windows = tf.gather(
+        following, np.arange(size, dtype=np.int32)[:, np.newaxis] + np.arange(len(text), dtype=np.int32)
+    )
     return tf.reduce_all(windows == _codes_of(text), axis=1)
 
 
@@ -107,18 +108,18 @@ def _after_spelled_tokens(codes: tf.Tensor, begins: tf.Tensor) -> tf.Tensor:
     chain = tf.cumsum(tf.cast(heads, tf.int32))
     counts = tf.math.unsorted_segment_max(tf.cast(heads & begins, tf.int32), chain, size + 1)
     is_match = tf.gather(counts, chain) > 0
-    ends = [
-        shifted(match & is_match, -len(token), False) for match, token in zip(matches, _SPELLED, strict=True)
-    ]
+    ends = [shifted(match & is_match, -len(token), False) for match, token in zip(matches, _SPELLED, strict=True)]
     return ends[0] | ends[1]
 
 
 def _with_contractions(codes: tf.Tensor, begins: tf.Tensor) -> tf.Tensor:
     """Lets contractions take their letters from the word that would begin there."""
-    pairs = tf.stack([shifted(codes, 1, _BLANK), shifted(codes, 2, _BLANK)], axis=1)[:, tf.newaxis]
+    pairs = tf.stack([shifted(codes, 1, BLANK), shifted(codes, 2, BLANK)], axis=1)[:, tf.newaxis]
     starts = begins & (codes == _QUOTE)
     one = starts & tf.reduce_any(pairs[:, :, 0] == _codes_of("stmd"), axis=1)
-    two = starts & tf.reduce_any(tf.reduce_all(pairs == [_codes_of(pair) for pair in ("re", "ve", "ll")], axis=2), axis=1)
+    two = starts & tf.reduce_any(
+        tf.reduce_all(pairs == [_codes_of(pair) for pair in ("re", "ve", "ll")], axis=2), axis=1
+    )
     begins = begins & tf.logical_not(shifted(one | two, -1, False))
     return begins | shifted(one, -2, False) | shifted(two, -3, False)
 

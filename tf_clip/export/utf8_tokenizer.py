@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.export.fixed_arrays import placed
+from tf_clip.export.fixed_arrays import BLANK, placed
+from tf_clip.export.fixed_nfc import MAX_SIZE
 from tf_clip.export.fixed_words import BOS_CODE, EOS_CODE, FixedWords, FixedWordSplitter, found
-from tf_clip.export.pair_merging import ENDS_WORD, MAX_BYTES, NOTHING, PairMerging
-from tf_clip.export.utf8 import SPACE, decoded, encoded, encoded_lengths
+from tf_clip.export.pair_merging import ENDS_WORD, NOTHING, PairMerging
+from tf_clip.export.utf8_codec import decoded, encoded, encoded_lengths
 from tf_clip.preprocessing.tokenizer import CLIPTokenizer
 
 # NFC, lower case and U+FFFD make no byte more than three.
@@ -28,8 +30,8 @@ class Utf8Tokenizer:
     Call arguments:
         utf8: uint8 `[size]`, the text's bytes; what is behind them does not matter. Invalid UTF-8 is replaced as
             Python's `errors="replace"` does. Work grows with the size, not with the text.
-        length: int32 scalar, how many bytes the text has. When it has more than `size`, its first bytes are
-            tokenized, but for a character that is not whole.
+        length: int32 scalar, how many bytes the text has. Of one that has more than `size` the first bytes are a text
+            of their own, without a last character that is not whole; its last word may be half of one.
 
     Returns:
         A dictionary: `input_ids` and `attention_mask`, int32 `[max_length]`, padded as
@@ -37,7 +39,11 @@ class Utf8Tokenizer:
         padding; `is_cut`, a bool scalar, whether tokens or bytes of the text were left out.
 
     Raises:
-        ValueError: the tokenizer cleans texts in Python, or has special tokens that texts can hold in two ways.
+        ValueError: the tokenizer cleans texts in Python, has ids from 65534 on, or special tokens that are not ASCII or
+            overlap; `max_length` is below 2; `utf8` has no size, or one above 1920.
+
+    Special tokens written in a text are special tokens, as the tokenizer has it. A text that takes more than `size`
+    bytes once it is NFC and in lower case is no exception, only slower.
     """
 
     def __init__(self, tokenizer: CLIPTokenizer, max_length: int | None = None) -> None:
@@ -64,12 +70,12 @@ class Utf8Tokenizer:
     def __call__(self, utf8: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         """Tokenizes; see the class."""
         size = utf8.shape[0]
-        if size is None or not 0 < size * _GROWTH <= MAX_BYTES:
+        if size is None or not 0 < size <= MAX_SIZE:
             raise ValueError(
-                f"`utf8` must have a size of 1 to {MAX_BYTES // _GROWTH} bytes. Received: {size}. "
+                f"`utf8` must have a fixed size of 1 to {MAX_SIZE} bytes. Received: {size}. "
                 "77 tokens are seldom more than 400 bytes."
             )
-        values = tf.where(tf.range(size) < length, tf.cast(utf8, tf.int32), SPACE)
+        values = tf.where(tf.range(size) < length, tf.cast(utf8, tf.int32), BLANK)
         is_cut = length > size
         codes = tf.cond(tf.reduce_max(values) < 0x80, lambda: values, lambda: decoded(values, is_cut))
         words = self._words(self._marked(codes))
@@ -85,7 +91,7 @@ class Utf8Tokenizer:
                 begins = found(codes, text)
                 count = tf.cumsum(tf.cast(begins, tf.int32))
                 before = tf.concat([np.zeros(len(text), np.int32), count], axis=0)[: codes.shape[0]]
-                marked = tf.where(count > before, tf.where(begins, code, SPACE), marked)
+                marked = tf.where(count > before, tf.where(begins, code, BLANK), marked)
             return marked
 
         may_be = [tf.reduce_any(codes == ord(letter)) for letter in sorted({text[0] for text in self._specials})]
@@ -117,16 +123,16 @@ class Utf8Tokenizer:
         places = number - 1
         if self._tokenizer.truncation_side == "left":
             places -= tf.maximum(count - longest, 0)
-        places = tf.where(is_token & (places >= 0), places, longest)
-        return placed(ids, places, longest, self._tokenizer.pad_token_id), count
+        # One more than is kept, since the end token takes the place of what follows.
+        places = tf.where(is_token & (places >= 0), places, longest + 1)
+        return placed(ids, places, longest + 1, self._tokenizer.pad_token_id), count
 
     def _framed(self, ids: tf.Tensor, count: tf.Tensor) -> dict[str, tf.Tensor]:
         """Puts start and end around tokens, and padding on its side."""
         tokenizer, length = self._tokenizer, self._max_length
         place = tf.range(length)
         total = tf.minimum(count, length - 2) + 2
-        ids = tf.concat([[tokenizer.bos_token_id], ids, [tokenizer.pad_token_id]], axis=0)
-        ids = tf.where(place == total - 1, tokenizer.eos_token_id, ids)
+        ids = tf.where(place == total - 1, tokenizer.eos_token_id, tf.concat([[tokenizer.bos_token_id], ids], axis=0))
         is_kept = place < total
         if tokenizer.padding_side == "left":
             ids = tf.gather(ids, tf.math.floormod(place + total, length))
@@ -136,11 +142,11 @@ class Utf8Tokenizer:
 
 def _require_distinct(specials: Sequence[str]) -> None:
     """Fails when two places of a text could both be special tokens, and overlap."""
-    for text in specials:
-        ends = [text[place:] for place in range(1, len(text))]
-        overlaps = [other for other in specials if other in text[1:] or any(other.startswith(end) for end in ends)]
-        if not text.isascii() or overlaps:
+    for text, other in itertools.product(specials, repeat=2):
+        rests = [text[place:] for place in range(text == other, len(text))]
+        if not text.isascii() or any(rest.startswith(other) or other.startswith(rest) for rest in rests):
             raise ValueError(
                 "The special tokens must be ASCII, and none may overlap another or itself. "
-                f"Received: {text!r} of {list(specials)}. Export the text encoder alone, and tokenize in the application."
+                f"Received: {text!r} and {other!r}. "
+                "Export the text encoder alone, and tokenize in the application."
             )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.export.fixed_arrays import packed, placed, shifted
+from tf_clip.export.fixed_arrays import BLANK, packed, placed, shifted
 
-SPACE = ord(" ")
 REPLACEMENT = 0xFFFD
 
 _CONTINUATION = 0b10
@@ -42,7 +41,7 @@ def decoded(values: tf.Tensor, is_cut: tf.Tensor) -> tf.Tensor:
     Source: the Unicode Standard, section 3.9, "Substitution of Maximal Subparts", as Python's `errors="replace"`.
     """
     size = values.shape[0]
-    following = tf.concat([values, [SPACE] * 3], axis=0)
+    following = tf.concat([values, [BLANK] * 3], axis=0)
     second, third, fourth = (following[by : by + size] for by in (1, 2, 3))
     length = tf.gather(_lengths(), values)
     has_second = tf.gather(_second_bytes(), values * 16 + tf.bitwise.right_shift(second, 4))
@@ -58,10 +57,10 @@ def decoded(values: tf.Tensor, is_cut: tf.Tensor) -> tf.Tensor:
     codes = tf.where(has_fourth, three * 64 + fourth - _OFFSETS[4], codes)
     codes = tf.where(taken == length, codes, REPLACEMENT)
     is_unfinished = (length > taken) & (tf.range(size) + taken == size) & is_cut
-    codes = tf.where(is_unfinished, SPACE, codes)
+    codes = tf.where(is_unfinished, BLANK, codes)
 
     belongs_to_another = sum(shifted(mask, -by, 0) for by, mask in enumerate(found, 1)) > 0
-    return packed(codes, tf.logical_not(belongs_to_another), size, SPACE)
+    return packed(codes, tf.logical_not(belongs_to_another), size, BLANK)
 
 
 def encoded_lengths(codes: tf.Tensor) -> tf.Tensor:
@@ -70,13 +69,14 @@ def encoded_lengths(codes: tf.Tensor) -> tf.Tensor:
 
 
 def encoded(codes: tf.Tensor, lengths: tf.Tensor, last: tf.Tensor, size: int, fill: int) -> tf.Tensor:
-    """Returns the UTF-8 of code points, `fill` behind it.
+    """Returns the UTF-8 of code points.
 
     Args:
         codes: int32 `[n]`.
         lengths: int32 `[n]`, as `encoded_lengths` has them, or 0 for what is left out.
         last: int32 `[n]`, what is added to the last byte of each.
         size: of the new array, which must hold all.
+        fill: what stands behind them.
     """
     halves = [codes, *(tf.bitwise.right_shift(codes, by) for by in (6, 12, 18))]
     marks = [0, 0xC0, 0xE0, 0xF0]
