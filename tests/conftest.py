@@ -14,6 +14,12 @@ import pytest
 from tf_clip import CLIPConfig
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--every-text", action="store_true", help="compare the byte tokenizer on all texts there are, not on a sample"
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_network():
     """Fails any test that would leave this machine."""
