@@ -15,6 +15,7 @@ import tensorflow_text
 from tf_clip.checkpoints import hub
 from tf_clip.preprocessing.byte_pair_encoding import BOS_MARK, END_OF_WORD, EOS_MARK, BytePairEncoder, byte_symbols
 from tf_clip.preprocessing.return_kinds import RETURN_TENSORS, converter
+from tf_clip.preprocessing.special_tokens import may_overlap
 from tf_clip.preprocessing.vocabulary import DEFAULT_MAX_LENGTH, SIDES, Vocabulary
 from tf_clip.preprocessing.words import WordSplitter, places
 
@@ -104,6 +105,7 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         # The longer first, lest it begins with the other.
         as_written = sorted((token for token in marks if token not in in_normalised), key=len, reverse=True)
         self._marks = [(token, marks[token]) for token in as_written]
+        self._marks_overlap = len(as_written) > 1 and may_overlap(as_written)
         self._splitter = WordSplitter({token: mark for token, mark in marks.items() if token in in_normalised})
         self._encoder = BytePairEncoder(vocab, self._vocabulary.merges, self.bos_token_id, self.eos_token_id)
         self._pieces = _pieces(self._vocabulary)
@@ -417,8 +419,14 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
 
     def _marked(self, texts: tf.Tensor) -> tf.Tensor:
         """Replaces special tokens that are found as they are written, before anything else is changed."""
-        for token, mark in self._marks:
-            texts = tf.strings.regex_replace(texts, re.escape(token), mark)
+        frames = ("{}", "{}")
+        if self._marks_overlap:
+            # Both in one go, from the left: the first is followed by "\v\f" then, and the second between these two.
+            either = "|".join(f"({re.escape(token)})" for token, _ in self._marks)
+            texts = tf.strings.regex_replace(texts, either, "\\1\v\\2\f")
+            frames = ("{}\v\f", "\v{}\f")
+        for (token, mark), frame in zip(self._marks, frames, strict=False):
+            texts = tf.strings.regex_replace(texts, re.escape(frame.format(token)), mark)
         return texts
 
     def _tokens_and_offsets(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
