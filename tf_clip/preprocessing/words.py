@@ -6,7 +6,8 @@ and regular expressions know an older Unicode than the reference.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import tensorflow as tf
 from tf_clip.preprocessing import unicode_tables
 from tf_clip.preprocessing.byte_pair_encoding import BOS_MARK, EOS_MARK
 from tf_clip.preprocessing.normalization import CanonicalComposition, Characters
+from tf_clip.preprocessing.special_tokens import NormalisedTokens
 from tf_clip.preprocessing.unicode_tables import NUMBER, SPACE, CharacterTable
 
 # Of a number in the table: the lower case, what the character is, and whether it asks for more work.
@@ -44,10 +46,13 @@ class WordSplitter(tf.Module):
     Contractions ('s 't 're 've 'm 'll 'd), runs of letters, single number characters and runs of anything else that
     is no white space are words; so is each `BOS_MARK` and `EOS_MARK`.
 
+    Args:
+        normalised_tokens: special tokens to find in normalised text, and their marks.
+
     Source: Radford et al. 2021 (CLIP); NFC and lower case letter by letter as in Hugging Face's tokenizer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, normalised_tokens: Mapping[str, bytes] = MappingProxyType({})) -> None:
         super().__init__(name="word_splitter")
         normalisation = unicode_tables.normalisation()
         lower, classes = unicode_tables.lower_case(), unicode_tables.classes().copy()
@@ -62,12 +67,16 @@ class WordSplitter(tf.Module):
         self._normalised = _apart(self._normalise)
         self._expanding = tf.constant(np.flatnonzero(expands), tf.int32)
         self._second_letters = tf.constant(lower[expands, 1], tf.int32)
+        # As numbers of the table, but for the work that only NFC has.
+        marks = [(self._normal_form(token), self._normal_form(mark)[0]) for token, mark in normalised_tokens.items()]
+        self._put_marks = NormalisedTokens(marks) if marks else None
 
     def __call__(self, texts: tf.Tensor) -> Words:
         """Splits texts.
 
         Args:
-            texts: string `[n]`, without tabs; invalid UTF-8 is replaced by U+FFFD. Special tokens are marks already.
+            texts: string `[n]`, without tabs; invalid UTF-8 is replaced by U+FFFD. Special tokens that are not to be
+                found in normalised text are marks already.
         """
         codes = tf.strings.unicode_decode(tf.strings.reduce_join(tf.strings.join([_TAB, texts])), "UTF-8", "replace")
         index = tf.range(tf.size(codes))
@@ -76,6 +85,8 @@ class WordSplitter(tf.Module):
         *characters, info = tf.cond(
             tf.reduce_any(info >= _UNUSUAL), lambda: self._normalised(characters), lambda: (*characters, info)
         )
+        if self._put_marks:
+            info, *characters[1:] = self._put_marks(Characters(info & (_UNUSUAL - 1), *characters[1:]))
         codes = info & ((1 << _CODE_BITS) - 1)
         classes = tf.bitwise.right_shift(info, _CODE_BITS) & ((1 << _CLASS_BITS) - 1)
 
@@ -90,6 +101,12 @@ class WordSplitter(tf.Module):
         # A text's first word has the number of all words before its tab.
         count = tf.gather(tf.cumsum(tf.cast(begins, tf.int64)), places(codes == ord(_TAB)))
         return Words(words, tf.concat([count, tf.size(words, tf.int64)[tf.newaxis]], axis=0), characters)
+
+    def _normal_form(self, text: str | bytes) -> list[int]:
+        """Returns a text's characters as the table has them, in NFC and lower case."""
+        codes = tf.strings.unicode_decode(tf.strings.join([_TAB, text]), "UTF-8")
+        index = tf.range(tf.size(codes))
+        return (self._normalise(Characters(codes, index, index))[-1][1:] & (_UNUSUAL - 1)).numpy().tolist()
 
     def _normalise(self, characters: Characters) -> tuple[tf.Tensor, ...]:
         """Brings characters to NFC, and makes two of each whose lower case is two."""
