@@ -19,8 +19,9 @@ from tf_clip.preprocessing.normalization import CanonicalComposition, Characters
 from tf_clip.preprocessing.special_tokens import NormalisedTokens
 from tf_clip.preprocessing.unicode_tables import NUMBER, SPACE, CharacterTable
 
-# Of a number in the table: the lower case, what the character is, and whether it asks for more work.
+# Of a number in the table: how far away the lower case is, what the character is, and whether it asks for more work.
 _CODE_BITS, _CLASS_BITS = 21, 2
+_CODE_MASK = (1 << _CODE_BITS) - 1
 _UNUSUAL = 1 << (_CODE_BITS + _CLASS_BITS)
 _TAB = "\t"
 _SPELLED = ("<|startoftext|>", "<|endoftext|>")
@@ -62,12 +63,13 @@ class WordSplitter(tf.Module):
         unusual = normalisation.may_change() | expands
         # Words are found in lower case, which a few capitals are no letters without.
         classes = classes[lower[:, 0]]
-        self._table = CharacterTable(lower[:, 0] | classes << _CODE_BITS | np.where(unusual, _UNUSUAL, 0))
+        # How far away the lower case is, and not where: most pages of that are alike, and take no space.
+        distance = (lower[:, 0] - np.arange(len(lower))) & _CODE_MASK
+        self._table = CharacterTable(distance | classes << _CODE_BITS | np.where(unusual, _UNUSUAL, 0))
         self._compose = CanonicalComposition(normalisation)
         self._normalised = _apart(self._normalise)
         self._expanding = tf.constant(np.flatnonzero(expands), tf.int32)
         self._second_letters = tf.constant(lower[expands, 1], tf.int32)
-        # As numbers of the table, but for the work that only NFC has.
         marks = [(self._normal_form(token), self._normal_form(mark)[0]) for token, mark in normalised_tokens.items()]
         self._put_marks = NormalisedTokens(marks) if marks else None
 
@@ -85,9 +87,10 @@ class WordSplitter(tf.Module):
         *characters, info = tf.cond(
             tf.reduce_any(info >= _UNUSUAL), lambda: self._normalised(characters), lambda: (*characters, info)
         )
+        codes = (characters[0] + info) & _CODE_MASK
         if self._put_marks:
-            info, *characters[1:] = self._put_marks(Characters(info & (_UNUSUAL - 1), *characters[1:]))
-        codes = info & ((1 << _CODE_BITS) - 1)
+            info, *characters[1:] = self._put_marks(Characters(_lowered(codes, info), *characters[1:]))
+            codes = info & _CODE_MASK
         classes = tf.bitwise.right_shift(info, _CODE_BITS) & ((1 << _CLASS_BITS) - 1)
 
         is_word = classes != SPACE
@@ -106,7 +109,8 @@ class WordSplitter(tf.Module):
         """Returns a text's characters as the table has them, in NFC and lower case."""
         codes = tf.strings.unicode_decode(tf.strings.join([_TAB, text]), "UTF-8")
         index = tf.range(tf.size(codes))
-        return (self._normalise(Characters(codes, index, index))[-1][1:] & (_UNUSUAL - 1)).numpy().tolist()
+        codes, *_, info = self._normalise(Characters(codes, index, index))
+        return _lowered((codes + info) & _CODE_MASK, info)[1:].numpy().tolist()
 
     def _normalise(self, characters: Characters) -> tuple[tf.Tensor, ...]:
         """Brings characters to NFC, and makes two of each whose lower case is two."""
@@ -129,6 +133,11 @@ def places(mask: tf.Tensor) -> tf.Tensor:
 def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """Keeps what is rarely needed a function of its own: in a graph, a branch that is not taken costs time, too."""
     return tf.function(function, experimental_attributes={"_noinline": True})
+
+
+def _lowered(codes: tf.Tensor, info: tf.Tensor) -> tf.Tensor:
+    """Returns lower-case characters and what they are, as one number each."""
+    return codes | info & (_UNUSUAL - 1) & ~_CODE_MASK
 
 
 def _word_begins(codes: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
