@@ -68,6 +68,16 @@ def test_the_classifier_example_learns_its_folders(tmp_path):
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
+def test_the_export_example_classifies(tmp_path):
+    pictures = ["examples/pictures/owl.png", "examples/pictures/pizza.png", "examples/pictures/README.md"]
+    output = run([sys.executable, "examples/export_saved_model.py", str(tmp_path / "served"), *pictures])
+    assert [line.split()[:2] for line in output.splitlines()] == [
+        ["examples/pictures/owl.png:", "owl"],
+        ["examples/pictures/pizza.png:", "pizza"],
+        ["examples/pictures/README.md:", "not"],
+    ]
+
+
 def names(output):
     """The words of a table, without scores and bars, which differ in the last digit between machines."""
     return [re.sub(r"-?\d\.\d{3}.*|[ ]+", " ", line).strip() for line in output.splitlines() if line.strip()]

@@ -309,10 +309,12 @@ def test_they_read_what_we_write(ours: Path, there: Reference, tokenizer: CLIPTo
     report(f"token ids, {reader} with our tokenizer.json, rows that differ of {len(texts)}", bad, 0)
 
 
-def test_offsets(tokenizer: CLIPTokenizer, theirs: Path, there: Reference) -> None:
+def compare_offsets(
+    texts: list[str], tokenizer: CLIPTokenizer, source: Path, there: Reference, title: str = ""
+) -> None:
     """On texts that NFC leaves alone, as it moves the reference's offsets in ways of its own."""
-    texts = [text for text in some_of_each() if unicodedata2.normalize("NFC", text) == text]
-    found = there("encode_with_offsets", theirs, texts)
+    texts = [text for text in texts if unicodedata2.normalize("NFC", text) == text]
+    found = there("encode_with_offsets", source, texts)
     ids, *offsets = tokenizer.tokenize_with_offsets(texts)
     assert different_rows(texts, ids, found) == 0
     row_of = np.repeat(np.arange(len(texts)), found["lengths"])
@@ -320,7 +322,66 @@ def test_offsets(tokenizer: CLIPTokenizer, theirs: Path, there: Reference) -> No
     for name, here in zip(("starts", "ends"), offsets, strict=True):
         found[name] = np.array([byte_of[row][place] for row, place in zip(row_of, found[name], strict=True)])
         bad = different_rows(texts, here, found, name)
-        report(f"{name} of tokens in bytes, rows that differ of {len(texts)}", bad, 0)
+        report(f"{name} of tokens in bytes{title}, rows that differ of {len(texts)}", bad, 0)
+
+
+def test_offsets(tokenizer: CLIPTokenizer, theirs: Path, there: Reference) -> None:
+    compare_offsets(some_of_each(), tokenizer, theirs, there)
+
+
+def with_normalised(folder: Path, flags: dict[str, bool], layout: str) -> dict[str, str]:
+    """Returns files that say which special tokens are normalised, as transformers wrote and writes them."""
+    parts = json.loads((folder / "tokenizer.json").read_text())
+    config = {"tokenizer_class": "CLIPTokenizer"}
+    for token in parts["added_tokens"]:
+        token["normalized"] = flags[token["content"]]
+    if layout == "tokenizer.json":
+        return {"tokenizer.json": json.dumps(parts), "tokenizer_config.json": json.dumps(config)}
+    model = parts["model"]
+    merges = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in model["merges"])])
+    files = {"vocab.json": json.dumps(model["vocab"]), "merges.txt": merges}
+    if layout == "added_tokens_decoder":
+        config["added_tokens_decoder"] = {token.pop("id"): token for token in parts["added_tokens"]}
+        return {**files, "tokenizer_config.json": json.dumps(config)}
+    described = {token["content"]: token for token in parts["added_tokens"]}
+    for token in described.values():
+        del token["id"], token["special"]
+    names = {"bos_token": described[SPECIALS[0]], "eos_token": described[SPECIALS[1]]}
+    if layout == "special_tokens_map.json":
+        return {**files, "tokenizer_config.json": json.dumps(config), layout: json.dumps(names)}
+    typed = {name: {**token, "__type": "AddedToken"} for name, token in names.items()}
+    return {**files, "tokenizer_config.json": json.dumps({**config, **typed, "unk_token": typed["eos_token"]})}
+
+
+@pytest.mark.parametrize(
+    ("layout", "start", "end"),
+    [
+        ("tokenizer.json", True, False),  # as OpenAI's files on the Hub
+        ("tokenizer.json", False, True),
+        ("tokenizer.json", True, True),
+        ("added_tokens_decoder", True, True),
+        ("special_tokens_map.json", True, True),
+        ("tokenizer_config.json", True, True),
+    ],
+)
+def test_normalised_special_tokens(
+    layout: str, start: bool, end: bool, theirs: Path, there: Reference, tmp_path: Path
+) -> None:
+    """Found in any case, from the files of each kind; then from what is saved here."""
+    files = with_normalised(theirs, dict(zip(SPECIALS, (start, end), strict=True)), layout)
+    for name in ("files", "saved"):
+        (tmp_path / name).mkdir()
+    for name, content in files.items():
+        (tmp_path / "files" / name).write_text(content, encoding="utf-8")
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path / "files")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    generator = random.Random(3)
+    texts = ["<|STARTOFTEXT|>", "<|ENDOFTEXT|>", *mixed(special_tokens, 10_000)(generator), *some_of_each()[::10]]
+    title = f"{layout}: start {start}, end {end}"
+    for name in ("files", "saved"):
+        bad = different_rows(texts, tokenizer.tokenize(texts), there("encode", tmp_path / name, texts))
+        report(f"token ids, {title}, {name}, rows that differ of {len(texts)}", bad, 0)
+    compare_offsets(texts, tokenizer, tmp_path / "files", there, f", {title}")
 
 
 def test_the_tables_are_what_the_reference_says_now() -> None:

@@ -12,7 +12,7 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 _PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def reference_tokenizer(vocab, merges):
+def reference_tokenizer(vocab, merges, bos=BOS, eos=EOS, normalized=()):
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     model = models.BPE(
@@ -20,7 +20,7 @@ def reference_tokenizer(vocab, merges):
         merges=list(merges),
         end_of_word_suffix="</w>",
         continuing_subword_prefix="",
-        unk_token=EOS,
+        unk_token=eos,
         fuse_unk=False,
     )
     tokenizer = Tokenizer(model)
@@ -33,9 +33,10 @@ def reference_tokenizer(vocab, merges):
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in (BOS, EOS)])
+    specials = sorted((bos, eos), key=vocab.__getitem__)
+    tokenizer.add_special_tokens([AddedToken(one, normalized=one in normalized, special=True) for one in specials])
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.RobertaProcessing((EOS, vocab[EOS]), (BOS, vocab[BOS]), False, False)
+    tokenizer.post_processor = processors.RobertaProcessing((eos, vocab[eos]), (bos, vocab[bos]), False, False)
     return tokenizer
 
 

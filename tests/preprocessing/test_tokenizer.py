@@ -209,6 +209,104 @@ def test_a_special_token_that_begins_with_the_other_is_found_whole():
     assert tokenizer.tokenize("[x]z").numpy().tolist() == [vocab["[x]"], vocab["z</w>"]]
 
 
+# Special tokens that a checkpoint calls normalised.
+
+BOTH = ["<|startoftext|>", "<|endoftext|>"]
+
+
+@pytest.fixture(scope="module", params=[BOTH[:1], BOTH[1:], BOTH], ids=["start", "end", "both"])
+def normalized(request, tiny_vocabulary, tiny_merges):
+    """A tokenizer with such tokens, and its reference."""
+    pytest.importorskip("tokenizers")
+    tokenizer = CLIPTokenizer(tiny_vocabulary, tiny_merges, normalized_tokens=request.param)
+    return tokenizer, reference_tokenizer(tiny_vocabulary, tiny_merges, normalized=request.param)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(text for text in TEXTS if "<|" in text),
+        "<|STARTOFTEXT|>a<|EndOfText|>!!",
+        "a<|StartOfText|>'s <|STARTOFTEXT|><|startoftext|>",
+        "<|STARTOFTEX<|endoftext|>T|>",
+        "<|STARTOFTEXT|",
+        "<|ſTARTOFTEXT|>",  # its lower case is not "s"
+        "<|startoftext|>\u0301 <|endoftext|>\u0301",
+        "<|startoftext|>\u0338 <|endoftext|>\u0338",  # NFC makes one character of ">" and this
+        "\u1100\u1161<|STARTOFTEXT|>\u11a8",
+        "<|START\u3000OFTEXT|>",
+    ],
+)
+def test_normalised_special_tokens_are_found_as_the_reference_finds_them(normalized, text):
+    tokenizer, reference = normalized
+    assert ids_of(tokenizer, text) == [reference.encode(text).ids]
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    text=st.lists(
+        st.sampled_from(BOTH).flatmap(
+            lambda token: st.lists(st.booleans(), min_size=len(token), max_size=len(token)).map(
+                lambda upper: "".join(c.upper() if is_upper else c for c, is_upper in zip(token, upper, strict=True))
+            )
+        )
+        | st.text([*"aT<|>! '\n", "\u0338", "é"], max_size=4),
+        max_size=6,
+    ).map("".join)
+)
+def test_special_tokens_in_mixed_case_are_what_the_reference_makes_of_them(normalized, text):
+    tokenizer, reference = normalized
+    assert ids_of(tokenizer, text) == [reference.encode(text).ids]
+    assert tokenizer.tokenize_with_offsets(text)[0].numpy().tolist() == ids_of(tokenizer, text)[0][1:-1]
+
+
+@pytest.mark.parametrize(
+    ("bos", "eos", "pieces"),
+    [
+        ("ab", "bcd", ["abcd", "ABcd", "aBab", "a", "d "]),
+        ("xab", "xa", ["xabx", "XAB", "xA", "b", "x"]),
+        ("aba", "ba!", ["AB", "aba", "ba!", "!", " "]),
+        ("[CLS]", "[E\u0301]", ["[cls]", "[CLS]", "[E\u0301]", "[É]", "é]", "["]),
+        ("İ", "xi", ["İ", "I\u0307", "i", "x", "X"]),
+        ("\u0301x", "eE", ["e", "\u0301x", "\u0301X", "E", " "]),
+    ],
+)
+@pytest.mark.parametrize("which", [(), (0,), (0, 1)])
+def test_special_tokens_of_any_kind_are_what_the_reference_makes_of_them(bos, eos, pieces, which):
+    pytest.importorskip("tokenizers")
+    vocab = vocabulary_of([])
+    vocab[bos], vocab[eos] = vocab.pop("<|startoftext|>"), vocab.pop("<|endoftext|>")
+    names = [(bos, eos)[index] for index in which]
+    tokenizer = CLIPTokenizer(vocab, [], bos_token=bos, eos_token=eos, pad_token=eos, normalized_tokens=names)
+    reference, generator = reference_tokenizer(vocab, [], bos, eos, names), random.Random(0)
+    texts = ["".join(generator.choices(pieces, k=5)) for _ in range(200)]
+    assert ids_of(tokenizer, texts) == [reference.encode(text).ids for text in texts]
+
+
+def test_offsets_of_normalised_special_tokens_span_what_they_were(tiny_vocabulary, tiny_merges):
+    tokenizer = CLIPTokenizer(tiny_vocabulary, tiny_merges, normalized_tokens=BOTH[:1])
+    text = "é <|STARTOFTEXT|>a\t<|endoftext|><|StartOfText|>"
+    _, starts, ends = tokenizer.tokenize_with_offsets(text)
+    spans = [text.encode()[start:end].decode() for start, end in zip(starts.numpy(), ends.numpy(), strict=True)]
+    assert spans == ["é", "é", "<|STARTOFTEXT|>", "a", "<|endoftext|>", "<|StartOfText|>"]
+
+
+def test_a_graph_finds_normalised_special_tokens(normalized):
+    tokenizer, _ = normalized
+    texts = [text for text in TEXTS if "<|" in text]
+    traced = tf.function(lambda texts: tokenizer(texts)["input_ids"])(tf.constant(texts))
+    np.testing.assert_array_equal(traced, tokenizer(texts)["input_ids"])
+
+
+def test_normalised_special_tokens_are_saved(normalized, tmp_path):
+    tokenizer, _ = normalized
+    tokenizer.save_pretrained(tmp_path)
+    loaded = CLIPTokenizer.from_pretrained(tmp_path)
+    library = pytest.importorskip("tokenizers").Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    texts = ["<|STARTOFTEXT|>", "a<|EndOfText|>", "<|startoftext|><|endoftext|>"]
+    assert ids_of(loaded, texts) == ids_of(tokenizer, texts) == [library.encode(text).ids for text in texts]
+
+
 @pytest.mark.parametrize(
     ("text", "decoded"),
     [
@@ -630,14 +728,27 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.fixture(scope="module")
+def normalising_tokenizer(real_vocabulary, real_merges):
+    return CLIPTokenizer(real_vocabulary, real_merges, normalized_tokens=BOTH)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "kind"),
+    [
+        *(("real_tokenizer", kind) for kind in HOSTILE),
+        *(("normalising_tokenizer", kind) for kind in ("brackets", "special tokens in capitals")),
+    ],
+)
 @pytest.mark.parametrize("method", ["tokenize", "tokenize_with_offsets"])
-def test_time_is_linear_in_the_text(real_tokenizer, kind, method):
+def test_time_is_linear_in_the_text(request, tokenizer, kind, method):
+    tokenizer = request.getfixturevalue(tokenizer)
+
     def seconds(count, times):
         text, found = tf.constant(HOSTILE[kind](count)), []
         for _ in range(times):
             start = time.perf_counter()
-            getattr(real_tokenizer, method)(text)
+            getattr(tokenizer, method)(text)
             found.append(time.perf_counter() - start)
         return min(found)
 

@@ -40,6 +40,85 @@ def test_written_files_read_back_equal(folder, vocabulary):
     assert Vocabulary.read(folder) == vocabulary
 
 
+# Which special tokens are found in normalised text. What is expected was asked of transformers 5.23.
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def described(content, normalized):
+    return {"content": content, "lstrip": False, "normalized": normalized, "__type": "AddedToken"}
+
+
+def listed(start, end):
+    return {"510": described(START, start), "511": described(END, end)}
+
+
+@pytest.mark.parametrize(
+    ("config", "names", "tokens", "normalized"),
+    [
+        ({}, None, None, set()),
+        ({"bos_token": START, "eos_token": END}, None, None, set()),
+        # The end token has other names, and one without a description says that it is not normalised.
+        ({"bos_token": described(START, True), "eos_token": described(END, True)}, None, None, {START}),
+        ({"eos_token": described(END, True), "pad_token": described(END, False)}, None, None, set()),
+        ({"eos_token": END, "unk_token": described(END, True)}, None, None, {END}),
+        ({"eos_token": described(END, False), "pad_token": described(END, True)}, None, None, {END}),
+        ({"bos_token": {"content": START}}, None, None, set()),
+        # Files of names come after the config.
+        ({}, {"bos_token": described(START, True)}, None, {START}),
+        ({"bos_token": described(START, True)}, {"bos_token": START}, None, set()),
+        ({"bos_token": described(START, False)}, {"bos_token": described(START, True)}, None, {START}),
+        # Lists come after names.
+        ({"bos_token": described(START, True)}, None, [described(START, False)], set()),
+        ({}, None, [described(START, True), described(END, True)], {START, END}),
+        ({"bos_token": described(START, True)}, {"bos_token": described(START, True)}, [], {START}),
+        # The config's list is the only file then.
+        ({"added_tokens_decoder": listed(True, True)}, None, None, {START, END}),
+        ({"added_tokens_decoder": listed(True, False)}, None, [described(END, True)], {START}),
+        ({"added_tokens_decoder": listed(False, False)}, {"bos_token": described(START, True)}, None, set()),
+        ({"added_tokens_decoder": {}}, None, [described(START, True)], set()),
+        ({"added_tokens_decoder": {}, "bos_token": described(START, True)}, None, [described(START, False)], {START}),
+        # As OpenAI's files on the Hub have it.
+        (
+            {"bos_token": described(START, True), "eos_token": described(END, True), "pad_token": END},
+            {"bos_token": described(START, True), "eos_token": described(END, True), "pad_token": END},
+            [described(START, True), described(END, False)],
+            {START},
+        ),
+    ],
+)
+def test_files_say_which_tokens_are_normalised(folder, config, names, tokens, normalized):
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    if names is not None:
+        (folder / "special_tokens_map.json").write_text(json.dumps(names))
+    if tokens is None:
+        (folder / "tokenizer.json").unlink()
+    else:
+        rewrite(folder / "tokenizer.json", lambda values: values.update(added_tokens=tokens))
+    assert Vocabulary.read(folder).normalized_tokens == normalized
+
+
+@pytest.mark.parametrize("names", [(START,), (END,), (START, END)])
+@pytest.mark.parametrize("lost", ["tokenizer.json", "tokenizer_config.json"])
+def test_one_file_is_enough_to_know_which_tokens_are_normalised(tiny_vocabulary, tmp_path, names, lost):
+    vocabulary = Vocabulary(tiny_vocabulary, (), normalized_tokens=frozenset(names))
+    vocabulary.write(tmp_path)
+    (tmp_path / lost).unlink()
+    assert Vocabulary.read(tmp_path) == vocabulary
+
+
+def test_names_of_special_tokens_may_have_a_file_of_their_own(folder):
+    (folder / "special_tokens_map.json").write_text('{"pad_token": {"content": "#"}}')
+    assert Vocabulary.read(folder).pad_token == "!"
+    rewrite(folder / "tokenizer_config.json", lambda values: values.pop("added_tokens_decoder"))
+    assert Vocabulary.read(folder).pad_token == "#"
+
+
+def test_a_normalised_token_that_is_no_special_one_is_refused(tiny_vocabulary):
+    with pytest.raises(ValueError, match=r"`normalized_tokens` must be among bos_token and eos_token\. Received: '!'"):
+        Vocabulary(tiny_vocabulary, (), normalized_tokens=frozenset("!"))
+
+
 def test_a_keras_hub_preset_has_them_elsewhere(folder, vocabulary):
     (folder / "assets" / "tokenizer").mkdir(parents=True)
     (folder / "vocab.json").rename(folder / "assets" / "tokenizer" / "vocabulary.json")

@@ -23,6 +23,7 @@ _BESIDE_WEIGHTS = (
     "merges.txt",
     "tokenizer.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
     "preprocessor_config.json",
     "processor_config.json",
     # KerasHub's

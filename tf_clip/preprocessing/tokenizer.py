@@ -15,6 +15,7 @@ import tensorflow_text
 from tf_clip.checkpoints import hub
 from tf_clip.preprocessing.byte_pair_encoding import BOS_MARK, END_OF_WORD, EOS_MARK, BytePairEncoder, byte_symbols
 from tf_clip.preprocessing.return_kinds import RETURN_TENSORS, converter
+from tf_clip.preprocessing.special_tokens import may_overlap
 from tf_clip.preprocessing.vocabulary import DEFAULT_MAX_LENGTH, SIDES, Vocabulary
 from tf_clip.preprocessing.words import WordSplitter, places
 
@@ -42,6 +43,8 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         bos_token, eos_token, pad_token: the special tokens, all in `vocab`. Hugging Face pads with
             the end token, OpenCLIP with id 0, `"!"`.
         padding_side, truncation_side: `"right"` or `"left"`.
+        normalized_tokens: which of `bos_token` and `eos_token` are found in normalised text, and so in any case; the
+            others are found only as they are written. Files call these `"normalized": true`.
         clean: None, or `"openai"` to repair broken encodings and unescape HTML first, as OpenAI's own
             tokenizer does. That is Python code (`pip install "tf_clip[clean]"`): string tensors are refused.
 
@@ -79,6 +82,7 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         pad_token: str = "<|endoftext|>",
         padding_side: str = "right",
         truncation_side: str = "right",
+        normalized_tokens: Iterable[str] = (),
         clean: str | None = None,
     ) -> None:
         super().__init__(name="clip_tokenizer")
@@ -91,14 +95,18 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
             model_max_length=model_max_length,
             padding_side=padding_side,
             truncation_side=truncation_side,
+            normalized_tokens=frozenset(normalized_tokens),
         )
         self.model_max_length, self.padding_side, self.truncation_side = model_max_length, padding_side, truncation_side
         self.bos_token_id, self.eos_token_id, self.pad_token_id = vocab[bos_token], vocab[eos_token], vocab[pad_token]
         self._clean = _cleaner(clean)
-        # The longer first, lest it begins with the other.
         marks = {bos_token: BOS_MARK, eos_token: EOS_MARK}
-        self._marks = sorted(marks.items(), key=lambda pair: -len(pair[0]))
-        self._splitter = WordSplitter()
+        in_normalised = self._vocabulary.normalized_tokens
+        # The longer first, lest it begins with the other.
+        as_written = sorted((token for token in marks if token not in in_normalised), key=len, reverse=True)
+        self._marks = [(token, marks[token]) for token in as_written]
+        self._marks_overlap = len(as_written) > 1 and may_overlap(as_written)
+        self._splitter = WordSplitter({token: mark for token, mark in marks.items() if token in in_normalised})
         self._encoder = BytePairEncoder(vocab, self._vocabulary.merges, self.bos_token_id, self.eos_token_id)
         self._pieces = _pieces(self._vocabulary)
         self._whole_words = self._find_whole_words()
@@ -420,9 +428,15 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         )
 
     def _marked(self, texts: tf.Tensor) -> tf.Tensor:
-        """Replaces special tokens, before anything else is changed: an upper-case one is ordinary text."""
-        for token, mark in self._marks:
-            texts = tf.strings.regex_replace(texts, re.escape(token), mark)
+        """Replaces special tokens that are found as they are written, before anything else is changed."""
+        frames = ("{}", "{}")
+        if self._marks_overlap:
+            # Both in one go, from the left: the first is followed by "\v\f" then, and the second between these two.
+            either = "|".join(f"({re.escape(token)})" for token, _ in self._marks)
+            texts = tf.strings.regex_replace(texts, either, "\\1\v\\2\f")
+            frames = ("{}\v\f", "\v{}\f")
+        for (token, mark), frame in zip(self._marks, frames, strict=False):
+            texts = tf.strings.regex_replace(texts, re.escape(frame.format(token)), mark)
         return texts
 
     def _tokens_and_offsets(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:

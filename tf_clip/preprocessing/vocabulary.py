@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tf_clip.checkpoints.files import read_json
 
 DEFAULT_MAX_LENGTH = 77
 SIDES = ("right", "left")
+_START, _END = "<|startoftext|>", "<|endoftext|>"
 # Symbols and merges, as Hugging Face calls the two files and as KerasHub does.
 _PAIRS = (("vocab.json", "merges.txt"), ("assets/tokenizer/vocabulary.json", "assets/tokenizer/merges.txt"))
 # What transformers writes into tokenizer.json for CLIP.
@@ -22,6 +23,16 @@ _NORMALIZERS = [
     {"type": "Lowercase"},
 ]
 _PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+# transformers' names of special tokens in its order, and what CLIP has for each.
+_NAMES = {
+    "bos_token": _START,
+    "eos_token": _END,
+    "unk_token": _END,
+    "sep_token": None,
+    "pad_token": _END,
+    "cls_token": None,
+    "mask_token": None,
+}
 # Files that set no limit say 1e30.
 _NO_LIMIT = 1_000_000
 
@@ -36,19 +47,22 @@ class Vocabulary:
         bos_token, eos_token, pad_token: special tokens, each one of `symbols`.
         model_max_length: longest output, in tokens.
         padding_side, truncation_side: where tokens are added or cut, `"right"` or `"left"`.
+        normalized_tokens: which of `bos_token` and `eos_token` are found in normalised text.
 
     Raises:
-        ValueError: a special token is not one of `symbols` or holds white space, or a side is neither.
+        ValueError: a special token is not one of `symbols` or holds white space, a side is neither, or a normalised
+            token is none of the two.
     """
 
     symbols: Mapping[str, int]
     merges: tuple[tuple[str, str], ...]
-    bos_token: str = "<|startoftext|>"
-    eos_token: str = "<|endoftext|>"
-    pad_token: str = "<|endoftext|>"
+    bos_token: str = _START
+    eos_token: str = _END
+    pad_token: str = _END
     model_max_length: int = DEFAULT_MAX_LENGTH
     padding_side: str = "right"
     truncation_side: str = "right"
+    normalized_tokens: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for name in ("bos_token", "eos_token", "pad_token"):
@@ -63,6 +77,13 @@ class Vocabulary:
         for name in ("padding_side", "truncation_side"):
             if getattr(self, name) not in SIDES:
                 raise ValueError(f"`{name}` must be one of {SIDES}. Received: {name}={getattr(self, name)!r}.")
+        others = self.normalized_tokens - {self.bos_token, self.eos_token}
+        if others:
+            raise ValueError(
+                "`normalized_tokens` must be among bos_token and eos_token. "
+                f"Received: {min(others)!r}, with bos_token={self.bos_token!r} and eos_token={self.eos_token!r}. "
+                "Leave it out."
+            )
 
     @functools.cached_property
     def symbol_of(self) -> dict[int, str]:
@@ -71,7 +92,7 @@ class Vocabulary:
 
     @classmethod
     def read(cls, folder: str | Path) -> Vocabulary:
-        """Reads symbols and merges in Hugging Face's or KerasHub's files, and `tokenizer_config.json`.
+        """Reads symbols and merges in Hugging Face's or KerasHub's files, and what others say of special tokens.
 
         Raises:
             FileNotFoundError: the folder has none of these.
@@ -88,10 +109,10 @@ class Vocabulary:
                 "`folder` must hold vocab.json and merges.txt, or tokenizer.json. "
                 f"Received: folder={str(folder)!r}. Copy them from the checkpoint the model was trained with."
             )
-        options = {}
-        if (folder / "tokenizer_config.json").is_file():
-            options = _options(read_json(folder / "tokenizer_config.json"))
-        return cls(symbols, merges, **options)
+        config, listed = _read_special_tokens(folder)
+        options = _options(config)
+        specials = {options.get("bos_token", _START), options.get("eos_token", _END)}
+        return cls(symbols, merges, **options, normalized_tokens=specials & _normalized_tokens(config, listed))
 
     def write(self, folder: str | Path) -> None:
         """Writes `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json` for transformers, too."""
@@ -105,6 +126,7 @@ class Vocabulary:
             "pad_token": self.pad_token,
             "padding_side": self.padding_side,
             "truncation_side": self.truncation_side,
+            "added_tokens_decoder": {str(token.pop("id")): token for token in self._added_tokens()},
         }
         write = functools.partial(json.dumps, indent=2, ensure_ascii=False)
         (Path(folder) / "tokenizer_config.json").write_text(write(config) + "\n", encoding="utf-8")
@@ -120,17 +142,30 @@ class Vocabulary:
         merges.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return str(symbols), str(merges)
 
+    def _added_tokens(self) -> list[dict[str, Any]]:
+        """Describes start and end, by id."""
+        return [
+            {
+                "id": self.symbols[token],
+                "content": token,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": token in self.normalized_tokens,
+                "special": True,
+            }
+            for token in sorted({self.bos_token, self.eos_token}, key=self.symbols.__getitem__)
+        ]
+
     def _tokenizer_json(self) -> dict[str, Any]:
         """Describes the whole tokenizer to the `tokenizers` library."""
-        specials = sorted({self.bos_token, self.eos_token}, key=self.symbols.__getitem__)
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
         bytes_to_symbols = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
         split = {"type": "Split", "pattern": {"Regex": _PATTERN}, "behavior": "Removed", "invert": True}
         return {
             "version": "1.0",
             "truncation": None,
             "padding": None,
-            "added_tokens": [{"id": self.symbols[token], "content": token, **flags} for token in specials],
+            "added_tokens": self._added_tokens(),
             "normalizer": {"type": "Sequence", "normalizers": _NORMALIZERS},
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, bytes_to_symbols]},
             "post_processor": {
@@ -192,16 +227,48 @@ def _pair(merge: str | list[str], path: Path) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
+def _read_special_tokens(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns what a folder says of special tokens: by name, with the other options, and one by one.
+
+    Source: transformers 5 for which file counts. Where `tokenizer_config.json` lists tokens, no other does.
+    """
+    path = folder / "tokenizer_config.json"
+    config = read_json(path) if path.is_file() else {}
+    if config.get("added_tokens_decoder") is not None:
+        return config, list(config["added_tokens_decoder"].values())
+    if (folder / "special_tokens_map.json").is_file():
+        config |= read_json(folder / "special_tokens_map.json")
+    path = folder / "tokenizer.json"
+    return config, read_json(path).get("added_tokens") or [] if path.is_file() else []
+
+
+def _normalized_tokens(config: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Returns the tokens that are called normalised.
+
+    Source: transformers 5 for what counts where files contradict themselves: first the list; then the last name of
+    a token, but not where it repeats an earlier one. A name without a description says no.
+    """
+    named = [config.get(name, default) for name, default in _NAMES.items()]
+    described = dict.fromkeys(_described(token) for token in named if token is not None)
+    flags = {content: bool(normalized) for content, normalized in [*described, *map(_described, listed)]}
+    return {content for content, normalized in flags.items() if normalized}
+
+
+def _described(token: str | Mapping[str, Any]) -> tuple[str, bool | None]:
+    """Returns the text of a token and whether it is called normalised, None if it has no description."""
+    return (token, None) if isinstance(token, str) else (token["content"], bool(token.get("normalized")))
+
+
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Picks from `tokenizer_config.json` what a `Vocabulary` holds."""
+    """Picks what a `Vocabulary` holds."""
     options: dict[str, Any] = {}
     for name in ("padding_side", "truncation_side"):
         if config.get(name) is not None:
             options[name] = config[name]
     for name in ("bos_token", "eos_token", "pad_token"):
         token = config.get(name)
-        if token is not None:  # a string, or an object that describes an added token
-            options[name] = token["content"] if isinstance(token, Mapping) else token
+        if token is not None:
+            options[name], _ = _described(token)
     limit = config.get("model_max_length")
     if limit is not None and limit < _NO_LIMIT:
         options["model_max_length"] = int(limit)

@@ -6,7 +6,8 @@ and regular expressions know an older Unicode than the reference.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +16,12 @@ import tensorflow as tf
 from tf_clip.preprocessing import unicode_tables
 from tf_clip.preprocessing.byte_pair_encoding import BOS_MARK, EOS_MARK
 from tf_clip.preprocessing.normalization import CanonicalComposition, Characters
+from tf_clip.preprocessing.special_tokens import NormalisedTokens
 from tf_clip.preprocessing.unicode_tables import NUMBER, SPACE, CharacterTable
 
-# Of a number in the table: the lower case, what the character is, and whether it asks for more work.
+# Of a number in the table: how far away the lower case is, what the character is, and whether it asks for more work.
 _CODE_BITS, _CLASS_BITS = 21, 2
+_CODE_MASK = (1 << _CODE_BITS) - 1
 _UNUSUAL = 1 << (_CODE_BITS + _CLASS_BITS)
 _TAB = "\t"
 _SPELLED = ("<|startoftext|>", "<|endoftext|>")
@@ -44,10 +47,13 @@ class WordSplitter(tf.Module):
     Contractions ('s 't 're 've 'm 'll 'd), runs of letters, single number characters and runs of anything else that
     is no white space are words; so is each `BOS_MARK` and `EOS_MARK`.
 
+    Args:
+        normalised_tokens: special tokens to find in normalised text, and their marks.
+
     Source: Radford et al. 2021 (CLIP); NFC and lower case letter by letter as in Hugging Face's tokenizer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, normalised_tokens: Mapping[str, bytes] = MappingProxyType({})) -> None:
         super().__init__(name="word_splitter")
         normalisation = unicode_tables.normalisation()
         lower, classes = unicode_tables.lower_case(), unicode_tables.classes().copy()
@@ -57,17 +63,22 @@ class WordSplitter(tf.Module):
         unusual = normalisation.may_change() | expands
         # Words are found in lower case, which a few capitals are no letters without.
         classes = classes[lower[:, 0]]
-        self._table = CharacterTable(lower[:, 0] | classes << _CODE_BITS | np.where(unusual, _UNUSUAL, 0))
+        # How far away the lower case is, and not where: most pages of that are alike, and take no space.
+        distance = (lower[:, 0] - np.arange(len(lower))) & _CODE_MASK
+        self._table = CharacterTable(distance | classes << _CODE_BITS | np.where(unusual, _UNUSUAL, 0))
         self._compose = CanonicalComposition(normalisation)
         self._normalised = _apart(self._normalise)
         self._expanding = tf.constant(np.flatnonzero(expands), tf.int32)
         self._second_letters = tf.constant(lower[expands, 1], tf.int32)
+        marks = [(self._normal_form(token), self._normal_form(mark)[0]) for token, mark in normalised_tokens.items()]
+        self._put_marks = NormalisedTokens(marks) if marks else None
 
     def __call__(self, texts: tf.Tensor) -> Words:
         """Splits texts.
 
         Args:
-            texts: string `[n]`, without tabs; invalid UTF-8 is replaced by U+FFFD. Special tokens are marks already.
+            texts: string `[n]`, without tabs; invalid UTF-8 is replaced by U+FFFD. Special tokens that are not to be
+                found in normalised text are marks already.
         """
         codes = tf.strings.unicode_decode(tf.strings.reduce_join(tf.strings.join([_TAB, texts])), "UTF-8", "replace")
         index = tf.range(tf.size(codes))
@@ -76,7 +87,10 @@ class WordSplitter(tf.Module):
         *characters, info = tf.cond(
             tf.reduce_any(info >= _UNUSUAL), lambda: self._normalised(characters), lambda: (*characters, info)
         )
-        codes = info & ((1 << _CODE_BITS) - 1)
+        codes = (characters[0] + info) & _CODE_MASK
+        if self._put_marks:
+            info, *characters[1:] = self._put_marks(Characters(_lowered(codes, info), *characters[1:]))
+            codes = info & _CODE_MASK
         classes = tf.bitwise.right_shift(info, _CODE_BITS) & ((1 << _CLASS_BITS) - 1)
 
         is_word = classes != SPACE
@@ -90,6 +104,13 @@ class WordSplitter(tf.Module):
         # A text's first word has the number of all words before its tab.
         count = tf.gather(tf.cumsum(tf.cast(begins, tf.int64)), places(codes == ord(_TAB)))
         return Words(words, tf.concat([count, tf.size(words, tf.int64)[tf.newaxis]], axis=0), characters)
+
+    def _normal_form(self, text: str | bytes) -> list[int]:
+        """Returns a text's characters as the table has them, in NFC and lower case."""
+        codes = tf.strings.unicode_decode(tf.strings.join([_TAB, text]), "UTF-8")
+        index = tf.range(tf.size(codes))
+        codes, *_, info = self._normalise(Characters(codes, index, index))
+        return _lowered((codes + info) & _CODE_MASK, info)[1:].numpy().tolist()
 
     def _normalise(self, characters: Characters) -> tuple[tf.Tensor, ...]:
         """Brings characters to NFC, and makes two of each whose lower case is two."""
@@ -112,6 +133,11 @@ def places(mask: tf.Tensor) -> tf.Tensor:
 def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """Keeps what is rarely needed a function of its own: in a graph, a branch that is not taken costs time, too."""
     return tf.function(function, experimental_attributes={"_noinline": True})
+
+
+def _lowered(codes: tf.Tensor, info: tf.Tensor) -> tf.Tensor:
+    """Returns lower-case characters and what they are, as one number each."""
+    return codes | info & (_UNUSUAL - 1) & ~_CODE_MASK
 
 
 def _word_begins(codes: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
