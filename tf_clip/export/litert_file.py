@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_clip.export.litert_graph import Signatures
@@ -44,7 +46,10 @@ def converted(
         if set_up is not None:
             set_up(converter)
         try:
-            return converter.convert()
+            with warnings.catch_warnings():
+                # Its calibration warns of an interpreter of its own.
+                warnings.simplefilter("ignore")
+                return converter.convert()
         except Exception as error:
             raise ValueError(
                 f"`model` must be one that LiteRT's converter takes. Received: {', '.join(signatures)}, of which it "
@@ -59,6 +64,11 @@ def described(file: bytes, description: Mapping[str, Any]) -> bytes:
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(file))
+    for stored in model.buffers:
+        # The quantizer puts large ones behind the rest, where packing the file again would lose them.
+        if stored.offset:
+            stored.data = np.frombuffer(file, np.uint8, stored.size, stored.offset)
+            stored.offset = stored.size = 0
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = list(json.dumps(description, ensure_ascii=False).encode())
     entry.name, entry.buffer = DESCRIPTION, len(model.buffers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,6 +29,8 @@ class LiteRTGraph:
         text_lengths: in tokens, ascending; the last is the longest text's.
         max_text_bytes: how many bytes a text in UTF-8 may have.
         class_kernel: float32 `[projection_dim, labels]`, class embeddings times the temperature, or None.
+        is_split: whether resizing and tokenizing are signatures of their own alone, without a tower behind them:
+            integers of 8 bits would not do for them, and accelerators that take nothing else run no branches.
     """
 
     def __init__(
@@ -37,10 +40,11 @@ class LiteRTGraph:
         text_lengths: Sequence[int],
         max_text_bytes: int,
         class_kernel: np.ndarray | None,
+        is_split: bool = False,
     ) -> None:
         self._weights, self._processor = weights, processor
         self._text_lengths, self._max_text_bytes = text_lengths, max_text_bytes
-        self._class_kernel = class_kernel
+        self._class_kernel, self._is_split = class_kernel, is_split
         config = weights.model.config
         self._width, self._vocab_size = config.projection_dim, config.text_config.vocab_size
         self._side = config.vision_config.image_size
@@ -60,32 +64,33 @@ class LiteRTGraph:
             return {"image_embeds": self.image_embeds(image_pixels)}
 
         def encode_picture(picture: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"image_embeds": self.image_embeds(self._resize(picture))}
+            return encode_pixels(self._resize(picture))
 
-        return {
-            "encode_pixels": tf.function(encode_pixels, input_signature=[self._pixels()]),
-            "encode_picture": tf.function(encode_picture, input_signature=[_PICTURE]),
-            "resize_picture": self._resizing(),
-        }
+        return self._of_pictures(encode_pixels, encode_picture)
 
     def _classify(self) -> Signatures:
         def classify_pixels(image_pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"probabilities": self._probabilities(image_pixels)}
+            # A bias would be the same for all, and change nothing.
+            logits = tf.matmul(self.image_embeds(image_pixels), tf.constant(self._class_kernel))
+            return {"probabilities": tf.nn.softmax(logits, axis=1)}
 
         def classify_picture(picture: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"probabilities": self._probabilities(self._resize(picture))}
+            return classify_pixels(self._resize(picture))
 
-        return {
-            "classify_pixels": tf.function(classify_pixels, input_signature=[self._pixels()]),
-            "classify_picture": tf.function(classify_picture, input_signature=[_PICTURE]),
-            "resize_picture": self._resizing(),
-        }
+        return self._of_pictures(classify_pixels, classify_picture)
 
-    def _resizing(self) -> tf.types.experimental.GenericFunction:
+    def _of_pictures(self, of_pixels: Callable[..., Any], of_picture: Callable[..., Any]) -> Signatures:
+        """Names the functions of pixels of the model's size, of a picture of any size, and of resizing alone."""
+
         def resize_picture(picture: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"image_pixels": self._resize(picture)}
 
-        return tf.function(resize_picture, input_signature=[_PICTURE])
+        pixels = tf.TensorSpec([1, self._side, self._side, 3], tf.uint8, "image_pixels")
+        picture = tf.TensorSpec([None, None, 3], tf.uint8, "picture")
+        signatures = {of_pixels.__name__: tf.function(of_pixels, input_signature=[pixels])}
+        if not self._is_split:
+            signatures[of_picture.__name__] = tf.function(of_picture, input_signature=[picture])
+        return {**signatures, "resize_picture": tf.function(resize_picture, input_signature=[picture])}
 
     def _resize(self, picture: tf.Tensor) -> tf.Tensor:
         return PictureResizer(self._processor.image_processor)(picture)[tf.newaxis]
@@ -124,10 +129,10 @@ class LiteRTGraph:
             return {"text_embeds": tf.ensure_shape(embeds, [1, self._width]), **tokens}
 
         specs = [tf.TensorSpec([self._max_text_bytes], tf.uint8, "utf8"), tf.TensorSpec([1], tf.int32, "length")]
-        return {
-            "encode_utf8": tf.function(encode_utf8, input_signature=specs),
-            "tokenize": tf.function(tokens_of, input_signature=specs),
-        }
+        tokenize = {"tokenize": tf.function(tokens_of, input_signature=specs)}
+        if self._is_split:
+            return {**self._text(), **tokenize}
+        return {"encode_utf8": tf.function(encode_utf8, input_signature=specs), **tokenize}
 
     def _of_the_shortest(self, input_ids: tf.Tensor, num_tokens: tf.Tensor, lengths: Sequence[int]) -> tf.Tensor:
         """Encodes at the first length that holds all tokens: a file has its weights once, however many branches."""
@@ -138,9 +143,6 @@ class LiteRTGraph:
             lambda: self.text_embeds(input_ids[:, : lengths[0]]),
             lambda: self._of_the_shortest(input_ids, num_tokens, lengths[1:]),
         )
-
-    def _pixels(self) -> tf.TensorSpec:
-        return tf.TensorSpec([1, self._side, self._side, 3], tf.uint8, "image_pixels")
 
     def image_embeds(self, image_pixels: tf.Tensor) -> tf.Tensor:
         """Encodes pictures of the model's size, uint8 `[n, side, side, 3]`, to unit length."""
@@ -154,11 +156,3 @@ class LiteRTGraph:
         """Encodes token ids, int32 `[m, length]`, to unit length."""
         with self._weights.lent():
             return unit_length(self._weights.model.text_encoder(input_ids, training=False).text_embeds)
-
-    def _probabilities(self, image_pixels: tf.Tensor) -> tf.Tensor:
-        # A bias would be the same for all, and change nothing.
-        logits = tf.matmul(self.image_embeds(image_pixels), tf.constant(self._class_kernel))
-        return tf.nn.softmax(logits, axis=1)
-
-
-_PICTURE = tf.TensorSpec([None, None, 3], tf.uint8, "picture")

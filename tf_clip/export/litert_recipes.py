@@ -11,14 +11,25 @@ class Recipe(NamedTuple):
     """One way to store a model.
 
     Args:
-        tolerance: how far the file's answers may be from the model's.
+        weight_bits: of the weights.
+        table_bits: of the vocabulary's rows, each of which has a scale of its own.
+        tolerance: how far the file's answers may be from the model's, on noise and odd texts. It is there to find
+            broken files; how good a recipe is, `litert_report` says.
+        is_static: whether activations are integers, too, of ranges that calibration finds.
     """
 
+    weight_bits: int
+    table_bits: int
     tolerance: Tolerance
+    is_static: bool = False
 
 
 RECIPES = {
-    "float32": Recipe(Tolerance(embeds=1e-5, cosine=0.99999, probabilities=1e-4)),
+    "float32": Recipe(32, 32, Tolerance(embeds=1e-5, cosine=0.99999, probabilities=1e-4)),
+    "float16": Recipe(16, 16, Tolerance(embeds=0.01, cosine=0.999, probabilities=0.05)),
+    "dynamic_int8": Recipe(8, 8, Tolerance(embeds=0.1, cosine=0.98, probabilities=0.3)),
+    "int4": Recipe(4, 8, Tolerance(embeds=0.3, cosine=0.9, probabilities=0.6)),
+    "int8": Recipe(8, 8, Tolerance(embeds=0.3, cosine=0.9, probabilities=0.6), is_static=True),
 }
 
 

@@ -123,8 +123,10 @@ class LiteRTModel:
                 )
             if (1, *pixels.shape) == file.shapes["encode_pixels"]["image_pixels"]:
                 answer = file("encode_pixels", image_pixels=pixels[np.newaxis])
-            else:
+            elif "encode_picture" in file.shapes:
                 answer = file("encode_picture", picture=pixels)
+            else:
+                answer = file("encode_pixels", **file("resize_picture", picture=pixels))
             rows.append(answer["image_embeds"])
         return _stacked(rows)
 
@@ -140,7 +142,16 @@ class LiteRTModel:
         if isinstance(texts, (str, bytes)):
             raise TypeError(f"`texts` must be a sequence of texts. Received: {texts!r}. Put a single one into a list.")
         file = self._file("text_from_utf8")
-        return _stacked([file("encode_utf8", **utf8_inputs(text, file))["text_embeds"] for text in texts])
+        rows = []
+        for text in texts:
+            inputs = utf8_inputs(text, file)
+            if "encode_utf8" in file.shapes:
+                answer = file("encode_utf8", **inputs)
+            else:
+                tokens = file("tokenize", **inputs)
+                answer = _encoded(file, tokens["input_ids"][0, : tokens["num_tokens"][0]])
+            rows.append(answer["text_embeds"])
+        return _stacked(rows)
 
     def encode_ids(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
         """Encodes token ids, each text at the shortest length that holds it.
@@ -155,18 +166,9 @@ class LiteRTModel:
             ValueError: a text has no ids or too many, or ones that the model has not.
         """
         file = self._file("text_encoder")
-        lengths = sorted(shapes["input_ids"][1] for shapes in file.shapes.values())
         rows = []
         for ids in input_ids:
-            if not 0 < len(ids) <= lengths[-1]:
-                raise ValueError(
-                    f"`input_ids` must hold 1 to {lengths[-1]} ids a text. Received: {len(ids)}. "
-                    "Cut the texts, and keep their end token."
-                )
-            length = next(length for length in lengths if length >= len(ids))
-            # What follows the end is never read.
-            padded = np.array([[*ids, *[ids[-1]] * (length - len(ids))]], np.int32)
-            answer = file(f"encode_ids_{length}", input_ids=padded)
+            answer = _encoded(file, ids)
             if not answer["is_valid"][0]:
                 raise ValueError(
                     f"`input_ids` must be ids of the model's vocabulary. Received: {list(ids)}. "
@@ -189,10 +191,24 @@ class LiteRTModel:
 def utf8_inputs(text: str | bytes, file: LiteRTFile) -> Mapping[str, np.ndarray]:
     """Returns the inputs of a text; bytes that the file has no room for are left out, and counted."""
     data = text.encode("utf-8", "replace") if isinstance(text, str) else text
-    utf8 = np.zeros(math.prod(file.shapes["encode_utf8"]["utf8"]), np.uint8)
+    utf8 = np.zeros(math.prod(file.shapes["tokenize"]["utf8"]), np.uint8)
     kept = data[: len(utf8)]
     utf8[: len(kept)] = np.frombuffer(kept, np.uint8)
     return {"utf8": utf8, "length": np.array([len(data)], np.int32)}
+
+
+def _encoded(file: LiteRTFile, ids: Sequence[int]) -> dict[str, np.ndarray]:
+    """Encodes the ids of one text at the shortest length that holds them."""
+    lengths = sorted(shapes["input_ids"][1] for shapes in file.shapes.values() if "input_ids" in shapes)
+    if not 0 < len(ids) <= lengths[-1]:
+        raise ValueError(
+            f"`input_ids` must hold 1 to {lengths[-1]} ids a text. Received: {len(ids)}. "
+            "Cut the texts, and keep their end token."
+        )
+    length = next(length for length in lengths if length >= len(ids))
+    # What follows the end is never read.
+    padded = np.array([[*ids, *[ids[-1]] * (length - len(ids))]], np.int32)
+    return file(f"encode_ids_{length}", input_ids=padded)
 
 
 def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -12,10 +12,12 @@ import numpy as np
 
 import tf_clip
 from tf_clip.export.litert_check import Reference, check
-from tf_clip.export.litert_file import converted, described
+from tf_clip.export.litert_file import described
 from tf_clip.export.litert_graph import LiteRTGraph, Signatures
+from tf_clip.export.litert_quantize import Calibration, quantized
 from tf_clip.export.litert_recipes import recipe_of
 from tf_clip.export.litert_runtime import require_litert
+from tf_clip.export.litert_tower import RuntimeWeights
 from tf_clip.export.requirements import embedded_labels, require_kinds, require_processor_fits
 from tf_clip.export.weights import StoredWeights
 from tf_clip.models.clip import CLIPModel
@@ -43,6 +45,8 @@ def litert(
     templates: Sequence[str] = ("{}",),
     text_lengths: Sequence[int] | None = None,
     max_text_bytes: int = 1024,
+    calibration_images: Sequence[Any] = (),
+    calibration_texts: Sequence[str] = (),
     name: str = "clip",
     overwrite: bool = False,
 ) -> dict[str, Path]:
@@ -63,6 +67,9 @@ def litert(
         text_lengths: the lengths in tokens that texts are computed at; None takes 16, 32 and the longest. The longest
             is always among them.
         max_text_bytes: of a text in UTF-8; from longer ones the first bytes are taken, which the file tells.
+        calibration_images: for `"int8"`, some hundred pictures like those that the file will see: paths, PIL images,
+            files' bytes or uint8 pixels.
+        calibration_texts: for `"int8"`, some hundred texts, too.
         name: what the model is called.
         overwrite: whether files that exist are replaced.
 
@@ -70,7 +77,7 @@ def litert(
         The files written, by part.
 
     Raises:
-        ImportError: LiteRT is not installed.
+        ImportError: LiteRT, or for `"int4"` AI Edge Quantizer, is not installed.
         TypeError: the model or the processor is of another kind, or `labels` is one string.
         ValueError: an argument has no meaning, the processor does not fit the model, a file exists, Keras does not
             run on TensorFlow, or a file would not be what it should.
@@ -89,12 +96,13 @@ def litert(
     folder = Path(out)
     _require_new([folder / FILE_OF[part] for part in parts], overwrite)
     embeds = embedded_labels(model, processor, labels, templates)
-    weights = StoredWeights(model, "float32")
-    logit_scale = math.exp(float(weights["logit_scale"]))
+    logit_scale = math.exp(float(model.logit_scale.numpy()))
     kernel = None if embeds is None else (logit_scale * embeds.T).astype(np.float32)
-    reference = Reference(weights, processor, kernel)
+    reference = Reference(StoredWeights(model, "float32"), processor, kernel)
     lengths = _text_lengths(text_lengths, reference.longest)
-    graph = LiteRTGraph(weights, processor, lengths, max_text_bytes, kernel)
+    weights = RuntimeWeights(model, recipe.table_bits, recipe.is_static)
+    graph = LiteRTGraph(weights, processor, lengths, max_text_bytes, kernel, is_split=recipe.is_static)
+    calibration = Calibration(processor, calibration_images, calibration_texts)
     description = {
         "format": 1,
         "model": name,
@@ -107,7 +115,7 @@ def litert(
         for part in parts:
             signatures = graph.signatures_of(part)
             of_part = {**description, **_described(part, signatures, processor, labels, templates)}
-            file = described(converted(signatures, weights), of_part)
+            file = described(quantized(signatures, weights, recipe, model.config, calibration), of_part)
             check(file, reference, recipe.tolerance)
             Path(unfinished, FILE_OF[part]).write_bytes(file)
         folder.mkdir(exist_ok=True)
