@@ -18,6 +18,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--every-text", action="store_true", help="compare the byte tokenizer on all texts there are, not on a sample"
     )
+    parser.addoption(
+        "--every-recipe", action="store_true", help="measure every recipe of .tflite files, and a ViT-B/32, for minutes"
+    )
 
 
 @pytest.fixture(autouse=True, scope="session")

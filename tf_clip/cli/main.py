@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _quiet_start():
             commands = importlib.import_module(f"tf_clip.cli.{module}")
         return int(getattr(commands, options.command)(options))
-    except (FileNotFoundError, IsADirectoryError, PermissionError, TypeError, ValueError) as error:
+    except (FileNotFoundError, ImportError, IsADirectoryError, PermissionError, TypeError, ValueError) as error:
         print(f"tf-clip {options.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
@@ -172,6 +172,33 @@ def _add_export(commands: Commands, shared: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top-k", type=_positive, default=5, help="labels that classify ranks (default: 5)")
     parser.add_argument("--overwrite", action="store_true", help="replace the version if it exists")
+    _add_litert(formats, shared)
+
+
+def _add_litert(formats: Commands, shared: argparse.ArgumentParser) -> None:
+    parser = formats.add_parser("litert", parents=[shared], help=".tflite files for phones and browsers")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write into")
+    parser.add_argument(
+        "--parts", help="image,text,text_from_utf8,classify or some of them (default: all; classify with labels alone)"
+    )
+    parser.add_argument(
+        "--quantization",
+        default="float32",
+        help="float32, float16, dynamic_int8, int4 or int8 (default: float32; int8 must be calibrated)",
+    )
+    _add_labels(parser, required=False)
+    parser.add_argument("--text-lengths", help="lengths in tokens that texts are computed at (default: 16,32,longest)")
+    parser.add_argument("--calibration-images", nargs="+", type=Path, default=[], metavar="IMAGE", help="for int8")
+    parser.add_argument("--calibration-texts-file", type=Path, help="for int8: a file with one text a line")
+    parser.add_argument("--name", default="clip", help="what the model is called (default: clip)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument(
+        "--report",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="measure every recipe on these pictures and the labels; named as their label, they are scored, too",
+    )
 
 
 def _positive(text: str) -> int:

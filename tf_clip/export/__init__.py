@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 _MODULE_OF = {
     "LiteRTModel": "tf_clip.export.litert_runtime",
     "litert": "tf_clip.export.litert_write",
+    "litert_report": "tf_clip.export.litert_report",
     "saved_model": "tf_clip.export.write",
 }
 
 __all__ = sorted(_MODULE_OF)
 
 if TYPE_CHECKING:
+    from tf_clip.export.litert_report import litert_report as litert_report
     from tf_clip.export.litert_runtime import LiteRTModel as LiteRTModel
     from tf_clip.export.litert_write import litert as litert
     from tf_clip.export.write import saved_model as saved_model

@@ -87,10 +87,10 @@ class LiteRTGraph:
 
         pixels = tf.TensorSpec([1, self._side, self._side, 3], tf.uint8, "image_pixels")
         picture = tf.TensorSpec([None, None, 3], tf.uint8, "picture")
-        signatures = {of_pixels.__name__: tf.function(of_pixels, input_signature=[pixels])}
+        signatures = {of_pixels.__name__: _traced(of_pixels, pixels)}
         if not self._is_split:
-            signatures[of_picture.__name__] = tf.function(of_picture, input_signature=[picture])
-        return {**signatures, "resize_picture": tf.function(resize_picture, input_signature=[picture])}
+            signatures[of_picture.__name__] = _traced(of_picture, picture)
+        return {**signatures, "resize_picture": _traced(resize_picture, picture)}
 
     def _resize(self, picture: tf.Tensor) -> tf.Tensor:
         return PictureResizer(self._processor.image_processor)(picture)[tf.newaxis]
@@ -105,9 +105,7 @@ class LiteRTGraph:
             return {"text_embeds": embeds, "is_valid": tf.cast(is_valid, tf.int32)}
 
         return {
-            f"encode_ids_{length}": tf.function(
-                encode_ids, input_signature=[tf.TensorSpec([1, length], tf.int32, "input_ids")]
-            )
+            f"encode_ids_{length}": _traced(encode_ids, tf.TensorSpec([1, length], tf.int32, "input_ids"))
             for length in self._text_lengths
         }
 
@@ -129,10 +127,10 @@ class LiteRTGraph:
             return {"text_embeds": tf.ensure_shape(embeds, [1, self._width]), **tokens}
 
         specs = [tf.TensorSpec([self._max_text_bytes], tf.uint8, "utf8"), tf.TensorSpec([1], tf.int32, "length")]
-        tokenize = {"tokenize": tf.function(tokens_of, input_signature=specs)}
+        tokenize = {"tokenize": _traced(tokens_of, *specs)}
         if self._is_split:
             return {**self._text(), **tokenize}
-        return {"encode_utf8": tf.function(encode_utf8, input_signature=specs), **tokenize}
+        return {"encode_utf8": _traced(encode_utf8, *specs), **tokenize}
 
     def _of_the_shortest(self, input_ids: tf.Tensor, num_tokens: tf.Tensor, lengths: Sequence[int]) -> tf.Tensor:
         """Encodes at the first length that holds all tokens: a file has its weights once, however many branches."""
@@ -156,3 +154,8 @@ class LiteRTGraph:
         """Encodes token ids, int32 `[m, length]`, to unit length."""
         with self._weights.lent():
             return unit_length(self._weights.model.text_encoder(input_ids, training=False).text_embeds)
+
+
+def _traced(function: Callable[..., Any], *specs: tf.TensorSpec) -> tf.types.experimental.GenericFunction:
+    # Nothing here branches in Python on a tensor, which autograph would look for at length.
+    return tf.function(function, input_signature=specs, autograph=False)

@@ -66,9 +66,7 @@ class Calibration:
     def _pixels(self, names: Sequence[str]) -> Iterator[np.ndarray]:
         if names:
             for index, image in enumerate(self._images):
-                opened = image if isinstance(image, np.ndarray) else open_image(image, index=index)
-                options = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
-                yield self._processor.image_processor(opened, **options)["pixel_values"].astype(np.uint8)
+                yield model_pixels(self._processor, image, index)
 
     def _input_ids(self, lengths: dict[str, int]) -> list[tuple[np.ndarray, int]]:
         if not lengths or not self._texts:
@@ -78,6 +76,13 @@ class Calibration:
         )
         counts = tokens["attention_mask"].sum(axis=1)
         return list(zip(tokens["input_ids"][:, np.newaxis].astype(np.int32), counts, strict=True))
+
+
+def model_pixels(processor: CLIPProcessor, image: Any, index: int) -> np.ndarray:
+    """Opens a picture, and resizes it as the processor does, uint8 `[1, side, side, 3]`."""
+    opened = image if isinstance(image, np.ndarray) else open_image(image, index=index)
+    options = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
+    return processor.image_processor(opened, **options)["pixel_values"].astype(np.uint8)
 
 
 def quantized(
