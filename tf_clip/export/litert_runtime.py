@@ -171,7 +171,7 @@ class LiteRTModel:
             answer = _encoded(file, ids)
             if not answer["is_valid"][0]:
                 raise ValueError(
-                    f"`input_ids` must be ids of the model's vocabulary. Received: {list(ids)}. "
+                    f"`input_ids` must be ids of the model's vocabulary. Received: {[int(index) for index in ids]}. "
                     "Take the tokenizer of its checkpoint."
                 )
             rows.append(answer["text_embeds"])

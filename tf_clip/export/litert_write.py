@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import tf_clip
+from tf_clip.export.fixed_nfc import MAX_SIZE
 from tf_clip.export.litert_check import Reference, check
 from tf_clip.export.litert_file import described
 from tf_clip.export.litert_graph import LiteRTGraph, Signatures
@@ -94,6 +95,7 @@ def litert(
     require_processor_fits(model, processor)
     parts = _parts(parts, labels)
     folder = Path(out)
+    _require_room(max_text_bytes)
     _require_new([folder / FILE_OF[part] for part in parts], overwrite)
     embeds = embedded_labels(model, processor, labels, templates)
     logit_scale = math.exp(float(model.logit_scale.numpy()))
@@ -188,6 +190,14 @@ def _text_lengths(lengths: Sequence[int] | None, longest: int) -> list[int]:
             f"Received: text_lengths={list(lengths)!r}. Leave it out if unsure."
         )
     return sorted({*lengths, longest})
+
+
+def _require_room(max_text_bytes: int) -> None:
+    if not isinstance(max_text_bytes, int) or not 0 < max_text_bytes <= MAX_SIZE:
+        raise ValueError(
+            f"`max_text_bytes` must be a whole number from 1 to {MAX_SIZE}. "
+            f"Received: max_text_bytes={max_text_bytes!r}. 77 tokens are seldom more than 400 bytes."
+        )
 
 
 def _require_new(files: Sequence[Path], overwrite: bool) -> None:
