@@ -20,9 +20,8 @@ def noise(height, width, seed=0):
 def edges(height, width):
     """Black and white in stripes and blocks, where filters overshoot most."""
     rows, columns = np.mgrid[0:height, 0:width]
-    return np.stack(
-        [(rows // 3 % 2) * 255, (columns // 4 % 2) * 255, ((rows // 5 + columns // 5) % 2) * 255], 2
-    ).astype(np.uint8)
+    stripes = [rows // 3 % 2, columns // 4 % 2, (rows // 5 + columns // 5) % 2]
+    return (255 * np.stack(stripes, axis=2)).astype(np.uint8)
 
 
 def levels(processor, picture):

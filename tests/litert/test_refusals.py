@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ import tf_clip
 from tf_clip import CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor
 from tf_clip.cli.main import main
 from tf_clip.export import litert_file, litert_write
+from tf_clip.export.litert_tower import RuntimeWeights
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,6 @@ def test_a_missing_library_names_the_extra(small, tmp_path, monkeypatch, missing
 def test_a_file_that_answers_otherwise_is_never_there(small, tiny_config, tmp_path, monkeypatch):
     other = CLIPModel(tiny_config)
     monkeypatch.setattr(litert_write, "RuntimeWeights", lambda model, *rest: RuntimeWeights(other, *rest))
-    RuntimeWeights = __import__("tf_clip.export.litert_tower", fromlist=["RuntimeWeights"]).RuntimeWeights
     with pytest.raises(
         ValueError, match="must answer as the model does. Received: text_embeds of the signature encode_"
     ):
@@ -95,11 +96,8 @@ def test_operations_that_are_not_built_in_and_lost_weights_are_found():
 def test_what_the_converter_cannot_do_is_told():
     function = tf.function(tf.strings.lower, input_signature=[tf.TensorSpec([1], tf.string, "input")])
 
-    class Nothing:
-        variables = {}
-
     with pytest.raises(ValueError, match=r"`model` must be one that LiteRT's converter takes. Received: lower"):
-        litert_file.converted({"lower": function}, Nothing())
+        litert_file.converted({"lower": function}, SimpleNamespace(variables={}))
 
 
 def test_files_are_not_replaced_unless_asked_for(small, tmp_path):
