@@ -107,6 +107,11 @@ def test_weights_are_stored_once(small_files):
     assert sizes["text"] < 4 * weights  # two lengths, and two blocks beside the vocabulary
 
 
+def test_no_rows_give_no_rows(small_runtime):
+    for encode in (small_runtime.encode_images, small_runtime.encode_texts, small_runtime.encode_ids):
+        assert encode([]).shape == (0, 28)
+
+
 def test_what_the_runtime_refuses(small_runtime, tmp_path):
     with pytest.raises(ValueError, match=r"`picture` must have shape \['any', 'any', 3\] for encode_picture"):
         small_runtime.encode_images([np.zeros((5, 5, 4), np.uint8)])

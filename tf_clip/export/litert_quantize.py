@@ -138,4 +138,5 @@ def _in_4_bits(file: bytes, config: CLIPConfig) -> bytes:
 def _input_widths(config: CLIPConfig) -> list[int]:
     """Lists how many inputs the dense layers have."""
     towers = (config.text_config, config.vision_config)
-    return [getattr(tower, name) for tower in towers for name in ("hidden_size", "intermediate_size")]
+    # A ResNet has no dense layers but around its pooling.
+    return [getattr(tower, name, 0) for tower in towers for name in ("hidden_size", "intermediate_size")]

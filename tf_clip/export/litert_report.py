@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from tf_clip.tasks.embedding import embed_texts
 from tf_clip.tasks.retrieval import retrieval_metrics
 
 _PARTS = ("image", "text")
-_WARM_UP, _TIMES = 5, 41
+_TIMES = 50
 _BATCH = 32
 
 
@@ -159,20 +159,17 @@ def _cosines(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
 
 
 def _times(reference: Path, folder: Path, longest: int, threads: int) -> tuple[float, float]:
-    """Returns the time of a picture and of a text, as shares of the reference's; measured in turns."""
+    """Returns the time of a picture and of a text, as shares of the reference's: the best of many, in turns."""
     shares = []
     for part, signature in (("image", "encode_pixels"), ("text", f"encode_ids_{longest}")):
         loaded = [LiteRTFile(place / FILE_OF[part], threads) for place in (reference, folder)]
         ((name, shape),) = loaded[0].shapes[signature].items()
         row = np.ones(shape, np.uint8 if part == "image" else np.int32)
-        ratios = []
-        for index in range(_WARM_UP + _TIMES):
-            seconds = []
-            for file in loaded:
+        best = [math.inf, math.inf]
+        for _ in range(_TIMES):
+            for index, file in enumerate(loaded):
                 start = time.perf_counter()
                 file(signature, **{name: row})
-                seconds.append(time.perf_counter() - start)
-            if index >= _WARM_UP:
-                ratios.append(seconds[1] / seconds[0])
-        shares.append(statistics.median(ratios))
+                best[index] = min(best[index], time.perf_counter() - start)
+        shares.append(best[1] / best[0])
     return shares[0], shares[1]

@@ -37,6 +37,7 @@ class LiteRTFile:
 
     Attributes:
         shapes: for each signature, the shape of every input; -1 is any size.
+        width: of the embeddings, 0 in a file that gives none.
 
     Raises:
         ImportError: LiteRT is not installed.
@@ -50,10 +51,14 @@ class LiteRTFile:
         self._interpreter = Interpreter(num_threads=threads, **content)
         self._runners: dict[str, Any] = {}
         self.shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+        self.width = 0
         for name in self._interpreter.get_signature_list():
             runner = self._runners[name] = self._interpreter.get_signature_runner(name)
             details = runner.get_input_details()
             self.shapes[name] = {key: tuple(map(int, value["shape_signature"])) for key, value in details.items()}
+            for output, value in runner.get_output_details().items():
+                if output in ("image_embeds", "text_embeds"):
+                    self.width = int(value["shape"][-1])
 
     def __call__(self, signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs one signature.
@@ -128,7 +133,7 @@ class LiteRTModel:
             else:
                 answer = file("encode_pixels", **file("resize_picture", picture=pixels))
             rows.append(answer["image_embeds"])
-        return _stacked(rows)
+        return _stacked(rows, file)
 
     def encode_texts(self, texts: Sequence[str | bytes]) -> np.ndarray:
         """Encodes texts, which are cut where the tokenizer cuts them.
@@ -151,7 +156,7 @@ class LiteRTModel:
                 tokens = file("tokenize", **inputs)
                 answer = _encoded(file, tokens["input_ids"][0, : tokens["num_tokens"][0]])
             rows.append(answer["text_embeds"])
-        return _stacked(rows)
+        return _stacked(rows, file)
 
     def encode_ids(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
         """Encodes token ids, each text at the shortest length that holds it.
@@ -175,7 +180,7 @@ class LiteRTModel:
                     "Take the tokenizer of its checkpoint."
                 )
             rows.append(answer["text_embeds"])
-        return _stacked(rows)
+        return _stacked(rows, file)
 
     def _file(self, name: str) -> LiteRTFile:
         if name not in self._files:
@@ -211,5 +216,5 @@ def _encoded(file: LiteRTFile, ids: Sequence[int]) -> dict[str, np.ndarray]:
     return file(f"encode_ids_{length}", input_ids=padded)
 
 
-def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+def _stacked(rows: Sequence[np.ndarray], file: LiteRTFile) -> np.ndarray:
+    return np.concatenate([np.empty((0, file.width), np.float32), *rows])
