@@ -1,12 +1,16 @@
 """What .tflite files answer, compared with the Keras model."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from lite_files import LABELS, TEMPLATES, edges, levels, noise, unit
 
-from tf_clip import class_embeddings, class_probabilities
+from tf_clip import CLIPFeatureExtractorTF, class_embeddings, class_probabilities
 from tf_clip.export import LiteRTModel
-from tf_clip.export.litert_file import description_of, operations_of
+from tf_clip.export.litert_file import converted, description_of, operations_of
+from tf_clip.export.litert_resize import PictureResizer
 from tf_clip.export.litert_runtime import LiteRTFile, utf8_inputs
 
 TEXTS = ["", "an owl", "ÜBER isn't 日本 🏯", "far too long for sixteen tokens", "a\u0301 <|endoftext|> b"]
@@ -40,6 +44,26 @@ def test_pictures_of_any_size_are_resized_within_one_level(kind, size, small, fi
     assert np.abs(resized.astype(np.float32) - levels(small[1], picture)).max() <= 1
     same = files["image"]("encode_pixels", image_pixels=resized)["image_embeds"]
     np.testing.assert_allclose(files["image"]("encode_picture", picture=picture)["image_embeds"], same, atol=1e-6)
+
+
+@pytest.fixture(scope="session")
+def usual_size():
+    """Resizing alone, to the 224 pixels of most models."""
+    images = CLIPFeatureExtractorTF()
+    resize = PictureResizer(images)
+    spec = tf.TensorSpec([None, None, 3], tf.uint8, "picture")
+    function = tf.function(lambda picture: {"image_pixels": resize(picture)}, input_signature=[spec], autograph=False)
+    return images, LiteRTFile(converted({"resize": function}, SimpleNamespace(variables={})))
+
+
+@pytest.mark.parametrize("size", [(201, 64), (97, 150), (448, 448), (600, 801), (30, 20), (2, 9000), (3000, 200)])
+@pytest.mark.parametrize("kind", [noise, edges])
+def test_pictures_are_resized_to_the_usual_size_nearly_to_the_bit(kind, size, usual_size):
+    images, file = usual_size
+    picture = kind(*size)
+    wanted = levels(SimpleNamespace(image_processor=images), picture)[0]
+    difference = np.abs(file("resize", picture=picture)["image_pixels"] - wanted)
+    assert difference.max() <= 1 and np.mean(difference > 0) < 5e-4
 
 
 def test_texts_of_any_script_and_length(small, small_runtime):

@@ -13,6 +13,9 @@ _CONTINUOUS = (1, 2, 3, 5)
 """Pillow's numbers of the filters that a last bit of a position cannot turn on or off."""
 
 
+_PRECISION_BITS = 22
+
+
 class _Axis(NamedTuple):
     """Which inputs of an axis are needed, and their weights, float32 `[outputs, last - first]`."""
 
@@ -24,7 +27,7 @@ class _Axis(NamedTuple):
 class PictureResizer:
     """Brings one picture to the size that a model reads, as `CLIPFeatureExtractorTF` does, within one grey level.
 
-    Weights are computed in float32 for the size that comes, and as in Pillow the picture is rounded to bytes between
+    Weights are computed in the graph for the size that comes, and as in Pillow the picture is rounded to bytes between
     the two products. Only what the centre crop needs is read.
 
     Args:
@@ -82,12 +85,21 @@ class PictureResizer:
         scale = tf.cast(size_in, tf.float32) / tf.cast(size_out, tf.float32)
         stretch = tf.maximum(scale, 1.0)
         support = half_width * stretch
-        centres = (tf.cast(tf.clip_by_value(outputs, 0, size_out - 1), tf.float32) + 0.5) * scale
-        first = tf.maximum(tf.cast(tf.floor(centres[0] - support), tf.int32), 0)
-        last = tf.minimum(tf.cast(tf.math.ceil(centres[-1] + support), tf.int32), size_in)
-        inputs = tf.cast(tf.range(first, last), tf.float32) + 0.5
-        weights = function((inputs[tf.newaxis, :] - centres[:, tf.newaxis]) / stretch)
+        # A centre far from the origin would have no digits left behind the point in float32: whole pixels apart.
+        halves = tf.cast(2 * tf.clip_by_value(outputs, 0, size_out - 1) + 1, tf.int64) * tf.cast(size_in, tf.int64)
+        of_a_pixel = 2 * tf.cast(size_out, tf.int64)
+        # LiteRT divides no integers of 64 bits; of a quotient that is whole, a float is near enough.
+        rest = tf.math.floormod(halves, of_a_pixel)
+        size = tf.cast(of_a_pixel, tf.float32)
+        whole = tf.cast(tf.floor(tf.cast(halves - rest, tf.float32) / size + 0.5), tf.int32)
+        rest = tf.cast(rest, tf.float32) / size
+        first = tf.maximum(whole[0] - tf.cast(tf.math.ceil(support), tf.int32), 0)
+        last = tf.minimum(whole[-1] + tf.cast(tf.math.ceil(support), tf.int32) + 2, size_in)
+        apart = tf.cast(tf.range(first, last) - whole[:, tf.newaxis], tf.float32)
+        weights = function((apart + 0.5 - rest[:, tf.newaxis]) / stretch)
         weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
+        # As Pillow rounds them. Where a sum is half a level, which is often so in simple ratios, it is by them alone.
+        weights = tf.floor(weights * 2.0**_PRECISION_BITS + 0.5) * 2.0**-_PRECISION_BITS
         # Beyond the picture all is black.
         is_inside = tf.cast((outputs >= 0) & (outputs < size_out), tf.float32)
         return _Axis(first, last, weights * is_inside[:, tf.newaxis])
