@@ -57,8 +57,26 @@ def converted(
             ) from error
 
 
-def described(file: bytes, description: Mapping[str, Any]) -> bytes:
-    """Puts a description into a file."""
+class _PackedOnce:
+    """A part of a file that others point at as well; packed when it is first met."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+        self._offset: int | None = None
+
+    def Pack(self, builder: Any) -> int:
+        """Returns where it is."""
+        if self._offset is None:
+            self._offset = self._table.Pack(builder)
+        return self._offset
+
+
+def finished(file: bytes, description: Mapping[str, Any]) -> bytes:
+    """Puts a description into a file, and leaves out what is in it several times or of no use.
+
+    Scales of weights are stored for each signature, which in 8 bits is some hundredths of the file, and so are
+    the long names of tensors inside.
+    """
     require_litert()
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
@@ -69,12 +87,29 @@ def described(file: bytes, description: Mapping[str, Any]) -> bytes:
         if stored.offset:
             stored.data = np.frombuffer(file, np.uint8, stored.size, stored.offset)
             stored.offset = stored.size = 0
+    known: dict[Any, _PackedOnce] = {}
+    for graph in model.subgraphs:
+        of_signature = {*graph.inputs, *graph.outputs}
+        for index, tensor in enumerate(graph.tensors):
+            if index not in of_signature:
+                tensor.name = None
+            if tensor.quantization is not None:
+                once = _PackedOnce(tensor.quantization)
+                tensor.quantization = known.setdefault(_content(tensor.quantization), once)
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = list(json.dumps(description, ensure_ascii=False).encode())
     entry.name, entry.buffer = DESCRIPTION, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _content(quantization: Any) -> Any:
+    """Returns a key that only equal quantizations share; those of blocks, which are short, stay by themselves."""
+    if quantization.detailsType:
+        return id(quantization)
+    lists = (quantization.scale, quantization.zeroPoint, quantization.min, quantization.max)
+    return (quantization.quantizedDimension, *(None if one is None else np.asarray(one).tobytes() for one in lists))
 
 
 def description_of(file: bytes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import tf_clip
 from tf_clip.export.fixed_nfc import MAX_SIZE
 from tf_clip.export.litert_check import Reference, check
-from tf_clip.export.litert_file import described
+from tf_clip.export.litert_file import finished
 from tf_clip.export.litert_graph import LiteRTGraph, Signatures
 from tf_clip.export.litert_quantize import Calibration, quantized
 from tf_clip.export.litert_recipes import recipe_of
@@ -117,7 +117,7 @@ def litert(
         for part in parts:
             signatures = graph.signatures_of(part)
             of_part = {**description, **_described(part, signatures, processor, labels, templates)}
-            file = described(quantized(signatures, weights, recipe, model.config, calibration), of_part)
+            file = finished(quantized(signatures, weights, recipe, model.config, calibration), of_part)
             check(file, reference, recipe.tolerance)
             Path(unfinished, FILE_OF[part]).write_bytes(file)
         folder.mkdir(exist_ok=True)
