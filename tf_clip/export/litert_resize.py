@@ -13,9 +13,6 @@ _CONTINUOUS = (1, 2, 3, 5)
 """Pillow's numbers of the filters that a last bit of a position cannot turn on or off."""
 
 
-_PRECISION_BITS = 22
-
-
 class _Axis(NamedTuple):
     """Which inputs of an axis are needed, and their weights, float32 `[outputs, last - first]`."""
 
@@ -98,8 +95,6 @@ class PictureResizer:
         apart = tf.cast(tf.range(first, last) - whole[:, tf.newaxis], tf.float32)
         weights = function((apart + 0.5 - rest[:, tf.newaxis]) / stretch)
         weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
-        # As Pillow rounds them. Where a sum is half a level, which is often so in simple ratios, it is by them alone.
-        weights = tf.floor(weights * 2.0**_PRECISION_BITS + 0.5) * 2.0**-_PRECISION_BITS
         # Beyond the picture all is black.
         is_inside = tf.cast((outputs >= 0) & (outputs < size_out), tf.float32)
         return _Axis(first, last, weights * is_inside[:, tf.newaxis])
