@@ -54,7 +54,7 @@ def test_what_is_wrong_is_not_sent_again(connect, server):
 @pytest.mark.parametrize(
     ("message", "advice"),
     [
-        ("Task size 32 is larger than maximum input batch size 16", "a `batch_size` of at most that"),
+        ("Task size 2 is larger than maximum input batch size 1", "a `batch_size` of at most that"),
         ('Serving signature name: "classify" not found in signature def', "exported with labels"),
         ("Batching session Run() input tensors must have equal 0th dimension size", "`similarity` is not for that"),
     ],
@@ -63,7 +63,18 @@ def test_refusals_say_what_to_do(connect, server, message, advice):
     server.script = [refusal(server, message)]
     with pytest.raises(ServingError) as caught:
         connect().classify([PICTURE])
+    assert len(server.seen) == 1
     assert message in str(caught.value) and advice in str(caught.value)
+
+
+def test_a_server_that_takes_fewer_rows_gets_fewer(connect, server):
+    server.script = [refusal(server, "Task size 8 is larger than maximum input batch size 3")]
+    client = connect(batch_size=8)
+    texts = [str(number) for number in range(20)]
+    expected = np.stack([embedding(text.encode()) for text in texts])
+    np.testing.assert_allclose(client.encode_texts(texts).embeds, expected, atol=1e-6)
+    client.encode_texts(texts)
+    assert [len(inputs["text"]) for _, inputs in server.seen] == [8, 3, 3, 2, 3, 3, 2, 3, 1] + [3] * 6 + [2]
 
 
 def test_a_slow_answer_is_asked_for_again_and_then_given_up(connect, server):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class ServingError(RuntimeError):
     """Raised when a server cannot be reached, refuses a request, or answers something else than was asked.
@@ -32,6 +34,12 @@ class ServingError(RuntimeError):
         self.retryable = retryable
         self.retry_after = retry_after
         self.attempts = 1
+
+    @property
+    def most_rows(self) -> int | None:
+        """How many rows a request may have, when it was refused for having more."""
+        found = re.search(r"larger than maximum input batch size (\d+)", self.message)
+        return int(found[1]) if found else None
 
     def __str__(self) -> str:
         kind = f"HTTP {self.code}" if isinstance(self.code, int) else self.code

@@ -52,7 +52,7 @@ class GrpcClient(ServingClient):
         version: its version; None for the newest.
         timeout: seconds that one request may take.
         retries: how often a batch is sent again at most.
-        batch_size: rows in one request. A server that batches refuses more than its `max_batch_size`.
+        batch_size: rows in one request; fewer, from then on, where a server refuses so many.
         label: the version's label, such as `"stable"`, instead of `version`.
         deadline: seconds that a whole call may take, with all its batches, retries and waits; None for no end.
         backoff: seconds before the first retry; they double, and up to as much is added by chance.

@@ -85,9 +85,9 @@ def name_of(item: Any) -> str:
     return repr(str(item))[:80] if isinstance(item, (str, Path)) else type(item).__name__
 
 
-def slices(length: int, size: int) -> Sequence[slice]:
-    """Returns the slices that cut a list into batches."""
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+def slices(start: int, stop: int, size: int) -> Sequence[slice]:
+    """Returns the slices that cut a part of a list into batches."""
+    return [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
 def _is_pil(image: Any) -> bool:

@@ -70,6 +70,7 @@ class ServingClient(abc.ABC):
         self.concurrency = concurrency
         self.on_bad_row = on_bad_row
         self._policy = RetryPolicy(retries, backoff)
+        self._most_rows = batch_size  # less when a server refuses so many
 
     def encode_images(self, images: Iterable[ImageInput]) -> Embeddings:
         """Embeds pictures.
@@ -170,10 +171,10 @@ class ServingClient(abc.ABC):
         shared = [text_bytes(text) for text in sentences]
         deadline = Deadline(self.deadline)
 
-        def run(part: slice) -> Piece:
-            return self._similarity_piece(pictures, part, shared, deadline)
+        def run(part: slice) -> list[Piece]:
+            return [self._similarity_piece(pictures, part, shared, deadline)]
 
-        pieces = self._concurrently(run, slices(len(pictures), self.batch_size))
+        pieces = self._concurrently(run, slices(0, len(pictures), self.batch_size))
         outputs = joined(pieces, {"logits_per_image": (len(sentences),), "probabilities": (len(sentences),)})
         text_status = next(
             (piece.shared["text_status"].tolist() for piece in pieces if piece.shared),
@@ -224,7 +225,19 @@ class ServingClient(abc.ABC):
         length = len(next(iter(columns.values()))[0])
         deadline = Deadline(self.deadline)
 
-        def run(part: slice) -> Piece:
+        def run(part: slice) -> list[Piece]:
+            most = self._most_rows
+            if part.stop - part.start > most:
+                return [piece for smaller in slices(part.start, part.stop, most) for piece in run(smaller)]
+            try:
+                return [ask(part)]
+            except ServingError as error:
+                if not error.most_rows or error.most_rows >= part.stop - part.start:
+                    raise
+                self._most_rows = min(self._most_rows, error.most_rows)
+                return run(part)
+
+        def ask(part: slice) -> Piece:
             piece = read_piece(columns, part)
             if piece.sent:
                 rows = dict.fromkeys(signature.outputs, len(piece.sent))
@@ -232,7 +245,7 @@ class ServingClient(abc.ABC):
             self._refuse_bad_rows(piece, [items for items, _ in columns.values()])
             return piece
 
-        pieces = self._concurrently(run, slices(length, self.batch_size))
+        pieces = self._concurrently(run, slices(0, length, self._most_rows))
         shapes: dict[str, tuple[int, ...]] = {}
         if not any(piece.sent for piece in pieces):  # no answer tells how wide a row is
             described = self.metadata()["signatures"].get(signature.name, {}).get("outputs", {})
@@ -269,14 +282,14 @@ class ServingClient(abc.ABC):
 
         return signature.checked(self._policy.run(attempt, deadline), rows)
 
-    def _concurrently(self, run: Callable[[slice], Piece], parts: Sequence[slice]) -> list[Piece]:
+    def _concurrently(self, run: Callable[[slice], list[Piece]], parts: Sequence[slice]) -> list[Piece]:
         """Runs the batches, at most `concurrency` at a time; what a batch needs is read when its turn comes."""
         if self.concurrency == 1 or len(parts) < 2:
-            return [run(part) for part in parts]
+            return [piece for part in parts for piece in run(part)]
         with ThreadPoolExecutor(min(self.concurrency, len(parts)), "tf_clip_client") as pool:
             futures = [pool.submit(run, part) for part in parts]
             try:
-                return [future.result() for future in futures]
+                return [piece for future in futures for piece in future.result()]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
