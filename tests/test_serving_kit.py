@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def exported(tmp_path_factory, tiny_config, tiny_processor):
     path = tmp_path_factory.mktemp("served") / "clip"
     saved_model(CLIPModel(tiny_config), tiny_processor, path, labels=LABELS, version=3)
     told = []
-    kit = serving_kit(path, name="my_clip", seconds=2.0, cores=2, on_progress=told.append)
+    kit = serving_kit(path, name="my_clip", max_batch_size=4, seconds=2.0, cores=2, on_progress=told.append)
     return path, kit, told
 
 
@@ -419,21 +420,21 @@ def test_the_healthcheck_of_compose_runs(exported, local):
         assert not healthy(unused.getsockname()[1])
 
 
-def test_a_kit_without_labels_and_with_a_size_that_is_set(tmp_path, tiny_config, tiny_processor):
-    from tf_clip import CLIPModel
+def test_a_kit_without_labels_that_chooses_its_batches(tmp_path, tiny_model, tiny_processor):
     from tf_clip.export import saved_model
+    from tf_clip.export.exported_model import ExportedModel
     from tf_clip.export.kit import serving_kit
 
-    saved_model(CLIPModel(tiny_config), tiny_processor, tmp_path)
-    saved_model(CLIPModel(tiny_config), tiny_processor, tmp_path, version=12)
-    kit = serving_kit(tmp_path, version=1, max_batch_size=6, seconds=0.5)
-    assert kit.batching.allowed_batch_sizes == (1, 2, 4, 6)
-    assert (tmp_path / "1" / "batching_params.pbtxt").is_file()
+    shutil.copytree(saved_model(tiny_model, tiny_processor, tmp_path, version=2), tmp_path / "12")
+    kit = serving_kit(tmp_path, version=2, seconds=0.5)
+    measured = {one.batch_size for curve in kit.curves.values() for one in curve}
+    assert kit.batching.max_batch_size in measured and max(measured) <= 64
+    assert kit.batching.num_batch_threads >= 1
+    assert (tmp_path / "2" / "batching_params.pbtxt").is_file()
     assert not (tmp_path / "12" / "batching_params.pbtxt").exists()
     readme = (kit.folder / "README.md").read_text("utf-8")
-    assert "classify" not in readme and "`clip`, version 1" in readme
-    again = serving_kit(tmp_path, seconds=0.5)
-    assert again.files[0].parts[-3] == "12"  # the highest, not the last by name
+    assert "classify" not in readme and "`clip`, version 2" in readme
+    assert ExportedModel.open(tmp_path).version == 12  # the highest, not the last by name
 
 
 def test_what_is_no_exported_model(tmp_path):
