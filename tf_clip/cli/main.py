@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _quiet_start():
             commands = importlib.import_module(f"tf_clip.cli.{module}")
         return int(getattr(commands, options.command)(options))
-    except (FileNotFoundError, IsADirectoryError, PermissionError, TypeError, ValueError) as error:
+    except (FileNotFoundError, ImportError, IsADirectoryError, PermissionError, TypeError, ValueError) as error:
         print(f"tf-clip {options.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
@@ -172,6 +172,11 @@ def _add_export(commands: Commands, shared: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top-k", type=_positive, default=5, help="labels that classify ranks (default: 5)")
     parser.add_argument("--overwrite", action="store_true", help="replace the version if it exists")
+    parser.add_argument(
+        "--no-kit",
+        action="store_true",
+        help="leave out what TensorFlow Serving needs beside it: warm-up, measured batching, configuration, README",
+    )
 
 
 def _positive(text: str) -> int:

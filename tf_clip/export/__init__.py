@@ -1,4 +1,4 @@
-"""A model and its preprocessing as files that other programs run: `saved_model`.
+"""A model and its preprocessing as files that other programs run: `saved_model`, and `serving_kit` beside it.
 
 Importing this package is cheap: TensorFlow and Keras load when a name that needs them is first used.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-_MODULE_OF = {"saved_model": "tf_clip.export.write"}
+_MODULE_OF = {"saved_model": "tf_clip.export.write", "serving_kit": "tf_clip.export.kit"}
 
 __all__ = sorted(_MODULE_OF)
 
 if TYPE_CHECKING:
+    from tf_clip.export.kit import serving_kit as serving_kit
     from tf_clip.export.write import saved_model as saved_model
 
 
