@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "pictogram-clip"
 EXIT_DONE, EXIT_SOME_SKIPPED, EXIT_USAGE = 0, 1, 2
+_MODULE_OF = {
+    "info": "checkpoint_commands",
+    "models": "checkpoint_commands",
+    "convert": "checkpoint_commands",
+    "serve": "serve_command",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,12 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 done but for files that were skipped and reported, 2 not done.
     """
     options = _parser().parse_args(arguments)
-    module = "checkpoint_commands" if options.command in ("info", "models", "convert") else "commands"
+    module = _MODULE_OF.get(options.command, "commands")
     try:
         with _quiet_start():
             commands = importlib.import_module(f"tf_clip.cli.{module}")
         return int(getattr(commands, options.command)(options))
-    except (FileNotFoundError, IsADirectoryError, PermissionError, TypeError, ValueError) as error:
+    except (FileNotFoundError, ImportError, IsADirectoryError, PermissionError, TypeError, ValueError) as error:
         print(f"tf-clip {options.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
@@ -82,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("info", parents=[shared], help="say what a checkpoint is, costs, and what is odd about it")
     _add_models(commands)
     _add_convert(commands)
+    _add_serve(commands)
     return parser
 
 
@@ -137,6 +144,26 @@ def _add_convert(commands: Commands) -> None:
     parser.add_argument("--to", choices=("hf", "openclip", "keras"), required=True, help="the format to write")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="of the weights")
     parser.add_argument("--max-shard-size", default="5GB", help="the largest file, for hf (default: 5GB)")
+
+
+def _add_serve(commands: Commands) -> None:
+    parser = commands.add_parser("serve", help="serve an exported model over REST and as a page, on this machine")
+    parser.add_argument("model_dir", metavar="MODEL_DIR", type=Path, help="what was exported: a folder of versions")
+    parser.add_argument("--name", default="clip", help="what clients call the model (default: clip)")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8501, help="for REST and the page; 0 takes any (default: 8501)")
+    parser.add_argument("--grpc-port", type=int, help="for gRPC; 0 takes any (default: no gRPC)")
+    parser.add_argument(
+        "--max-batch-size", type=_positive, default=64, help="rows of a request, or of several together (default: 64)"
+    )
+    parser.add_argument(
+        "--batch-timeout-ms", type=float, default=2.0, help="a request's wait for others to run with (default: 2)"
+    )
+    parser.add_argument("--max-body-mb", type=float, default=64.0, help="megabytes of a request (default: 64)")
+    parser.add_argument("--max-concurrency", type=_positive, default=64, help="requests at a time (default: 64)")
+    parser.add_argument(
+        "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(default: info)"
+    )
 
 
 def _positive(text: str) -> int:
