@@ -36,11 +36,12 @@ class LocalServer:
         )
         self.lines: list[str] = []
         self._new_lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         try:
             where = self.wait_for_line("Serving", SECONDS_TO_START)
         except BaseException:
-            self.process.kill()
+            self._end()
             raise
         self.url = re.search(r"(http://\S+?)/ ", where)[1]
         self.target = where.split()[-1]
@@ -81,8 +82,14 @@ class LocalServer:
         try:
             status = self.process.wait(60)
         finally:
-            self.process.kill()
+            self._end()
         assert status == 0, "".join(self.lines)
+
+    def _end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        self.process.stdout.close()
 
     def __enter__(self):
         return self

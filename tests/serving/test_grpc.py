@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from plain_model import PlainModel
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -31,7 +32,7 @@ def request_of(signature="encode_text", name="clip", version=None, **inputs):
         request.model_spec.version.value = version
     for key, value in inputs.items():
         request.inputs[key].CopyFrom(
-            value if isinstance(value, tf.core.framework.tensor_pb2.TensorProto) else tf.make_tensor_proto(value)
+            value if isinstance(value, TensorProto) else tf.make_tensor_proto(value)
         )
     return request
 
@@ -42,7 +43,8 @@ def predict(channel, request):
 
 def test_predict(channel):
     response = predict(channel, request_of("similarity", version=1, image_bytes=[PNG], text=["a", "b"]))
-    wanted = PlainModel(shift=1.0).similarity([PNG], ["a", "b"])
+    model = PlainModel(shift=1.0)
+    wanted = model.similarity([PNG], ["a", "b"])
     assert response.outputs.keys() == wanted.keys()
     for name, tensor in response.outputs.items():
         found = tf.make_ndarray(tensor)

@@ -75,24 +75,25 @@ def test_more_rows_than_are_allowed(small_server):
     assert small_server.predict({"signature_name": "similarity", "inputs": pictures_and_texts}).status_code == 400
 
 
+def wait_until_in_flight(server, count):
+    deadline = time.monotonic() + 20
+    while f"tf_clip_requests_in_flight {count:.1f}" not in server.http.get("/metrics").text:
+        assert time.monotonic() < deadline
+
+
 def test_one_too_many_is_asked_to_come_again(small_server):
     slow = {"signature_name": "slow", "inputs": [3000]}
     answers = []
     threads = [threading.Thread(target=lambda: answers.append(small_server.predict(slow))) for _ in range(2)]
     for thread in threads:
         thread.start()
-    refused = None
-    for _ in range(200):
-        response = small_server.predict({"signature_name": "encode_text", "inputs": ["a"]})
-        if response.status_code != 200:
-            refused = response
-            break
-        time.sleep(0.01)
+    wait_until_in_flight(small_server, 2)
+    refused = small_server.predict({"signature_name": "encode_text", "inputs": ["a"]})
     # The page and the status have no place to wait for.
     assert small_server.http.get("/v2/health/ready").status_code == 200
     for thread in threads:
         thread.join(60)
-    assert refused is not None and refused.status_code == 503
+    assert refused.status_code == 503
     assert refused.headers["Retry-After"] == "1" and "try again" in refused.json()["error"]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert small_server.is_well()
@@ -104,12 +105,10 @@ def test_what_was_begun_is_finished_when_the_server_ends(plain_model):
         slow = {"signature_name": "slow", "inputs": [3000]}
         thread = threading.Thread(target=lambda: answers.append(server.predict(slow)))
         thread.start()
-        deadline = time.monotonic() + 20
-        while "tf_clip_requests_in_flight 1.0" not in server.http.get("/metrics").text:
-            assert time.monotonic() < deadline
+        wait_until_in_flight(server, 1)
         server.process.terminate()
         with pytest.raises(httpx.TransportError):  # nobody new is let in
-            while time.monotonic() < deadline:
+            for _ in range(1000):
                 httpx.get(server.url + "/v2/health/live", trust_env=False)
         thread.join(60)
         assert answers[0].status_code == 200 and answers[0].json() == {"outputs": [3000.0]}

@@ -14,7 +14,8 @@ TEXT = "an owl on a branch"
 
 
 def embedding(version):
-    return PlainModel(shift=float(version)).encode_text([TEXT])["text_embeds"].numpy()[0]
+    model = PlainModel(shift=float(version))
+    return model.encode_text([TEXT])["text_embeds"].numpy()[0]
 
 
 def states(server):
@@ -50,7 +51,6 @@ def test_a_newer_version_takes_over_under_load(tmp_path):
         assert (kinds.sum(axis=0) == 1).all() and kinds.any(axis=1).all()
         assert states(server) == {"2": "AVAILABLE"}
         assert server.http.get("/v1/models/clip/versions/1/metadata").status_code == 404
-        assert "version 2" in server.http.get("/").text or server.http.get("/").status_code == 200
 
         # A request that is being answered keeps its version.
         slow = []

@@ -96,4 +96,4 @@ class RequestLimits:
     def _check_size(self, size: int) -> None:
         if size > self._max_body:
             megabytes = self._max_body / 2**20
-            raise RequestError(413, f"the body must have at most {megabytes:g} MB, received {size} bytes or more")
+            raise RequestError(413, f"the body must have at most {megabytes:.3g} MB, received {size} bytes or more")

@@ -28,6 +28,7 @@ class Versions:
 
     Raises:
         FileNotFoundError: when there is no version yet.
+        ValueError: when it cannot be loaded.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,7 +39,13 @@ class Versions:
                 f"`MODEL_DIR` must hold a folder named by a number, with saved_model.pb in it. Received: {folder}. "
                 "Write one with tf-clip export saved-model."
             )
-        self.current = _ready(folder / number)
+        try:
+            self.current = _ready(folder / number)
+        except Exception as error:  # many kinds, by what is wrong with which file
+            raise ValueError(
+                f"`MODEL_DIR` must hold a version that TensorFlow loads. Received: {folder / number} "
+                f"({type(error).__name__}: {error}). Export it again."
+            ) from error
         self._leaving: list[LoadedVersion] = []
         self._loading: str | None = None
         self._failed: tuple[str, object, str] | None = None
