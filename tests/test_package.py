@@ -21,9 +21,10 @@ LAYERS = [
     {"preprocessing"},  # reads checkpoint folders
     {"models"},
     {"tasks", "training"},
+    {"export"},  # bakes in class embeddings, which are a task
     {"cli"},
 ]
-MAY_IMPORT_TENSORFLOW = {"preprocessing", "training"}
+MAY_IMPORT_TENSORFLOW = {"preprocessing", "training", "export"}
 
 
 def python(code, **environment):

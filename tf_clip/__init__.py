@@ -46,9 +46,13 @@ _ALIAS_OF = {
     "CLIPVisionModelWithProjection": "CLIPImageEncoder",
 }
 
-__all__ = sorted([*_MODULE_OF, *_ALIAS_OF])
+# Parts of the package that are used by their own name: `tf_clip.export.saved_model(...)`.
+_PARTS = ("export",)
+
+__all__ = sorted([*_MODULE_OF, *_ALIAS_OF, *_PARTS])
 
 if TYPE_CHECKING:
+    from tf_clip import export as export
     from tf_clip.checkpoints.errors import CheckpointError as CheckpointError
     from tf_clip.configuration import CLIPConfig as CLIPConfig
     from tf_clip.configuration import CLIPResNetConfig as CLIPResNetConfig
@@ -84,6 +88,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _ALIAS_OF:
         return __getattr__(_ALIAS_OF[name])
+    if name in _PARTS:
+        return importlib.import_module(f"tf_clip.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'tf_clip' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
-from tf_clip.preprocessing.first_frame import checked, first_gif_frame, first_webp_frame, little_endian
+from tf_clip.preprocessing.first_frame import GifFrame, checked, first_gif_frame, first_webp_frame, little_endian
 
 MAX_PIXELS = 89_478_485
 """Pillow's limit: a file that says it has more is refused before any memory is taken for them."""
@@ -33,20 +35,53 @@ def decode_rgb(data: tf.Tensor, place: tf.Tensor | str = "") -> tf.Tensor:
     PNG's transparent colour counts for 2, 4 and 16-bit samples too, where Pillow misses it; and a PNG or
     GIF that lacks nothing but its end mark, which Pillow reads, is refused.
     """
-    # Padded, so that a header can be read from any file.
+    rgb = _by_format(
+        data,
+        jpeg=lambda _: _decode_jpeg(data, place),
+        png=lambda head: _decode_png(data, head, place),
+        gif=lambda _: _decode_gif(data, place),
+        webp=lambda head: _decode_webp(data, head, place),
+        other=lambda _: _refuse(data, place),
+    )
+    return tf.ensure_shape(rgb, [None, None, 3])
+
+
+def pixel_count(data: tf.Tensor) -> tf.Tensor:
+    """Reads from a file's header how many pixels it would decode to.
+
+    Args:
+        data: scalar string, the file's bytes, whatever they are.
+
+    Returns:
+        Scalar int64; -1 where the bytes begin as no format that `decode_rgb` knows.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the header of a JPEG or GIF is broken.
+    """
+    return _by_format(
+        data,
+        jpeg=lambda _: _jpeg_pixels(tf.io.extract_jpeg_shape(data, output_type=tf.int64)),
+        png=_png_pixels,
+        gif=lambda _: _gif_pixels(first_gif_frame(data, "")),
+        webp=lambda head: _webp_pixels(data, head),
+        other=lambda _: tf.constant(-1, tf.int64),
+    )
+
+
+def _by_format(data: tf.Tensor, **branches: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Calls the branch of a file's format with its first 32 bytes, uint8, zeros where it is shorter."""
     head = tf.strings.substr(tf.strings.join([data, b"\0" * 32]), 0, 32)
     values = tf.io.decode_raw(head, tf.uint8)
     is_webp = (tf.strings.substr(head, 0, 4) == b"RIFF") & (tf.strings.substr(head, 8, 4) == b"WEBP")
-    rgb = tf.case(
+    return tf.case(
         [
-            (tf.strings.substr(head, 0, 3) == b"\xff\xd8\xff", lambda: _decode_jpeg(data, place)),
-            (tf.strings.substr(head, 0, 8) == b"\x89PNG\r\n\x1a\n", lambda: _decode_png(data, values, place)),
-            (tf.strings.substr(head, 0, 4) == b"GIF8", lambda: _decode_gif(data, place)),
-            (is_webp, lambda: _decode_webp(data, values, place)),
+            (tf.strings.substr(head, 0, 3) == b"\xff\xd8\xff", lambda: branches["jpeg"](values)),
+            (tf.strings.substr(head, 0, 8) == b"\x89PNG\r\n\x1a\n", lambda: branches["png"](values)),
+            (tf.strings.substr(head, 0, 4) == b"GIF8", lambda: branches["gif"](values)),
+            (is_webp, lambda: branches["webp"](values)),
         ],
-        default=lambda: _refuse(data, place),
+        default=lambda: branches["other"](values),
     )
-    return tf.ensure_shape(rgb, [None, None, 3])
 
 
 def composite_on_white(rgba: tf.Tensor) -> tf.Tensor:
@@ -66,7 +101,7 @@ def composite_on_white(rgba: tf.Tensor) -> tf.Tensor:
 
 def _decode_jpeg(data: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
     shape = tf.io.extract_jpeg_shape(data, output_type=tf.int64)  # [height, width, channels]
-    data = _within_limit(data, shape[0] * shape[1], place)
+    data = _within_limit(data, _jpeg_pixels(shape), place)
     # Pillow takes every CMYK file for one of Adobe's, whose values are inverted. A file's own marker, which
     # comes later, wins over this one.
     is_cmyk = shape[2] == 4
@@ -77,8 +112,7 @@ def _decode_jpeg(data: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
 
 
 def _decode_png(data: tf.Tensor, head: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
-    width, height = little_endian(head[19:15:-1]), little_endian(head[23:19:-1])
-    data = _within_limit(data, width * height, place)
+    data = _within_limit(data, _png_pixels(head), place)
 
     def with_palette() -> tf.Tensor:
         return _on_white_if_transparent(tf.io.decode_png(data))
@@ -96,7 +130,7 @@ def _decode_png(data: tf.Tensor, head: tf.Tensor, place: tf.Tensor | str) -> tf.
 
 def _decode_gif(data: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
     frame = first_gif_frame(data, place)
-    data = _within_limit(frame.data, tf.reduce_prod(tf.cast(frame.canvas, tf.int64)), place)
+    data = _within_limit(frame.data, _gif_pixels(frame), place)
     pixels = tf.io.decode_gif(data)[0]
     behind = frame.canvas - frame.offset - tf.shape(pixels)[:2]
     padding = tf.stack([frame.offset, behind], axis=1)  # [row or column, before or after]
@@ -105,6 +139,27 @@ def _decode_gif(data: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
 
 
 def _decode_webp(data: tf.Tensor, head: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
+    data = _within_limit(data, _webp_pixels(data, head), place)
+    is_animated = (tf.strings.substr(data, 12, 4) == b"VP8X") & (head[20] & 2 > 0)
+    data = tf.cond(is_animated, lambda: first_webp_frame(data, place), lambda: data)
+    return _on_white_if_transparent(tf.io.decode_webp(data)[0])
+
+
+def _jpeg_pixels(shape: tf.Tensor) -> tf.Tensor:
+    return shape[0] * shape[1]
+
+
+def _png_pixels(head: tf.Tensor) -> tf.Tensor:
+    # A product of two sides of 32 bits would pass 2^63.
+    width, height = (tf.minimum(little_endian(side), 2**31) for side in (head[19:15:-1], head[23:19:-1]))
+    return width * height
+
+
+def _gif_pixels(frame: GifFrame) -> tf.Tensor:
+    return tf.reduce_prod(tf.cast(frame.canvas, tf.int64))
+
+
+def _webp_pixels(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     kind = tf.strings.substr(data, 12, 4)  # of the first chunk: lossy, lossless or extended
     bits = little_endian(head[21:25])
     width, height = tf.case(
@@ -114,10 +169,7 @@ def _decode_webp(data: tf.Tensor, head: tf.Tensor, place: tf.Tensor | str) -> tf
         ],
         default=lambda: (little_endian(head[24:27]) + 1, little_endian(head[27:30]) + 1),
     )
-    data = _within_limit(data, width * height, place)
-    is_animated = (kind == b"VP8X") & (head[20] & 2 > 0)
-    data = tf.cond(is_animated, lambda: first_webp_frame(data, place), lambda: data)
-    return _on_white_if_transparent(tf.io.decode_webp(data)[0])
+    return width * height
 
 
 def _on_white_if_transparent(pixels: tf.Tensor) -> tf.Tensor:

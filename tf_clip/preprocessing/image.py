@@ -284,13 +284,24 @@ class CLIPFeatureExtractorTF(tf.Module):
         """Returns the values of files `[n]`, float32 `[n, height, width, 3]`."""
         places = tf.strings.join(["at index ", tf.strings.as_string(tf.range(tf.size(files))), ": "])
 
-        def prepared(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            data, place = row
-            pixels = decode_rgb(data, place)
-            pixels = turned_upright(pixels, data) if self.apply_exif else pixels
-            return self._normalised(self._resampler(tf.shape(pixels))(pixels))
+        return tf.map_fn(lambda row: self.prepare_file(*row), (files, places), fn_output_signature=self._spec())
 
-        return tf.map_fn(prepared, (files, places), fn_output_signature=self._spec())
+    def prepare_file(self, data: tf.Tensor, place: tf.Tensor | str = "") -> tf.Tensor:
+        """Prepares one encoded picture, in a graph.
+
+        Args:
+            data: scalar string, the file's bytes.
+            place: scalar string, which picture it is; the message of an error begins with it.
+
+        Returns:
+            float32 `[height, width, 3]`.
+
+        Raises:
+            tf.errors.InvalidArgumentError: it cannot be decoded, or is unsafely large.
+        """
+        pixels = decode_rgb(data, place)
+        pixels = turned_upright(pixels, data) if self.apply_exif else pixels
+        return self._normalised(self._resampler(tf.shape(pixels))(pixels))
 
     def _from_pixels(self, images: tf.Tensor) -> tf.Tensor:
         """Returns the values of pictures of one size `[n, height, width, 3]`, float32."""

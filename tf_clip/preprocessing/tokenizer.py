@@ -125,6 +125,11 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         """Number of token ids."""
         return max(self._vocabulary.symbols.values()) + 1
 
+    @property
+    def runs_in_graphs(self) -> bool:
+        """Whether string tensors can be tokenized: not with `clean`."""
+        return self._clean is None
+
     @classmethod
     def from_pretrained(
         cls, name_or_path: str | Path, *, revision: str | None = None, clean: str | None = None

@@ -1,0 +1,28 @@
+"""A model and its preprocessing as files that other programs run: `saved_model`.
+
+Importing this package is cheap: TensorFlow and Keras load when a name that needs them is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_MODULE_OF = {"saved_model": "tf_clip.export.write"}
+
+__all__ = sorted(_MODULE_OF)
+
+if TYPE_CHECKING:
+    from tf_clip.export.write import saved_model as saved_model
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'tf_clip.export' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value  # looked up once
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

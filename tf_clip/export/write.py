@@ -1,0 +1,194 @@
+"""`saved_model`: a model and its preprocessing as one TensorFlow SavedModel, from raw bytes and raw strings."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import tf_clip
+from tf_clip.export.folders import new_version
+from tf_clip.export.graph import Classes, CLIPGraph, Limits, signatures_of
+from tf_clip.export.status import ON_BAD_ROW
+from tf_clip.export.weights import StoredWeights
+from tf_clip.models.clip import CLIPModel
+from tf_clip.models.text_encoder import LEGACY_EOS_TOKEN_ID
+from tf_clip.preprocessing.decode import MAX_PIXELS
+from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.tasks.zero_shot import class_embeddings
+
+DESCRIPTION = "assets.extra/tf_clip.json"
+"""Where, in a version's folder, it is told what the model is; servers pass over it."""
+
+UNBATCHABLE = ("similarity",)
+"""Signatures whose outputs are not one row for each row of every input: a server must not batch them."""
+
+
+def saved_model(
+    model: CLIPModel,
+    processor: CLIPProcessor,
+    path: str | Path,
+    *,
+    labels: Sequence[str] | None = None,
+    templates: Sequence[str] = ("{}",),
+    version: int = 1,
+    dtype: str = "float32",
+    on_bad_row: str = "status",
+    top_k: int = 5,
+    max_text_bytes: int = 65_536,
+    max_pixels: int = MAX_PIXELS,
+    name: str = "clip",
+    overwrite: bool = False,
+) -> Path:
+    """Writes a TensorFlow SavedModel that takes files' bytes and strings as they are.
+
+    It uses operations of TensorFlow alone, so that every runtime of SavedModels loads it, with neither
+    this package nor Keras nor TensorFlow Text. `docs/serving.md` lists its signatures.
+
+    Args:
+        model: the model; it is not changed.
+        processor: its processor.
+        path: the model's folder, as a server is given it; the SavedModel is in `path/version`.
+        labels: the classes of the signature `classify`, all different; None leaves it out.
+        templates: sentences with `{}` where a label goes; the classes are the means over them.
+        version: a whole number above 0; servers take the highest.
+        dtype: how the weights are stored, `"float32"`, `"float16"` or `"bfloat16"`. All computing is in float32.
+        on_bad_row: `"status"` gives a row that cannot be read zeros, and says why in its `status`;
+            `"error"` fails the request.
+        top_k: how many labels `classify` ranks; all of them if there are fewer.
+        max_text_bytes: longer texts are not read, as rows that cannot be.
+        max_pixels: larger encoded pictures are not read.
+        name: what the model is called.
+        overwrite: whether a version that exists is replaced.
+
+    Returns:
+        The folder `path/version`.
+
+    Raises:
+        TypeError: the model or the processor is of another kind, or `labels` is one string.
+        ValueError: an argument has no meaning, the processor does not fit the model, the version exists,
+            or Keras does not run on TensorFlow.
+
+    Example:
+        >>> model = CLIPModel.from_pretrained("pictogram-clip")
+        >>> processor = CLIPProcessor.from_pretrained("pictogram-clip")
+        >>> tf_clip.export.saved_model(model, processor, "served", labels=["owl", "bus"])
+        PosixPath('served/1')
+    """
+    _require_kinds(model, processor)
+    _require_processor_fits(model, processor)
+    limits = _limits(on_bad_row, max_pixels, max_text_bytes)
+    with new_version(Path(path), version, overwrite=overwrite) as folder:
+        classes = _classes(model, processor, labels, templates, top_k)
+        weights = StoredWeights(model, dtype)
+        signatures = signatures_of(CLIPGraph(weights, processor, limits), classes)
+        root = tf.Module(name="tf_clip")
+        root.weights = weights.variables
+        root.tokenizer = processor.tokenizer  # its tables
+        root.classes = None if classes is None else classes.embeds
+        # Without the gradients of Keras's own operations: nobody trains a served model.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(root, str(folder), signatures=signatures, options=options)
+        description = {
+            "format": 1,
+            "model": name,
+            "tf_clip": tf_clip.__version__,
+            "projection_dim": model.config.projection_dim,
+            "dtype": dtype,
+            "labels": None if labels is None else list(labels),
+            "templates": list(templates),
+            "logit_scale": math.exp(float(weights["logit_scale"])),
+            "signatures": {name: _described(name, signature) for name, signature in signatures.items()},
+        }
+        file = folder / DESCRIPTION
+        file.parent.mkdir()
+        file.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return Path(path) / str(version)
+
+
+def _described(name: str, signature: tf.types.experimental.ConcreteFunction) -> dict[str, Any]:
+    def sides(specs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        return {name: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()} for name, spec in specs.items()}
+
+    inputs = {spec.name: spec for spec in signature.structured_input_signature[0]}
+    return {
+        "inputs": sides(inputs),
+        "outputs": sides(signature.structured_outputs),
+        "batchable": name not in UNBATCHABLE,
+    }
+
+
+def _classes(
+    model: CLIPModel, processor: CLIPProcessor, labels: Sequence[str] | None, templates: Sequence[str], top_k: int
+) -> Classes | None:
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+        raise ValueError(f"`top_k` must be a whole number above 0. Received: top_k={top_k!r}. Use 5 if unsure.")
+    if labels is None:
+        if tuple(templates) != ("{}",):
+            raise ValueError(
+                f"`templates` must come with `labels`. Received: templates={templates!r}, labels=None. Pass both."
+            )
+        return None
+    if isinstance(labels, (str, bytes)) or isinstance(templates, (str, bytes)):
+        raise TypeError(
+            "`labels` and `templates` must be sequences of strings. "
+            f"Received: labels={labels!r}, templates={templates!r}. Put a single one into a list."
+        )
+    embeds = class_embeddings(model, processor, labels, templates)
+    variable = tf.Variable(embeds, trainable=False, name="class_embeds")
+    return Classes(tf.constant(list(labels)), variable, min(top_k, len(labels)))
+
+
+def _limits(on_bad_row: str, max_pixels: int, max_text_bytes: int) -> Limits:
+    if on_bad_row not in ON_BAD_ROW:
+        raise ValueError(
+            f"`on_bad_row` must be one of {ON_BAD_ROW}. Received: on_bad_row={on_bad_row!r}. 'status' is usual."
+        )
+    if not 1 <= max_pixels <= MAX_PIXELS:
+        raise ValueError(
+            f"`max_pixels` must be from 1 to {MAX_PIXELS}. Received: max_pixels={max_pixels!r}. Use the default."
+        )
+    if not 1 <= max_text_bytes <= tf.int32.max:
+        raise ValueError(
+            f"`max_text_bytes` must be from 1 to {tf.int32.max}. Received: max_text_bytes={max_text_bytes!r}. "
+            "Use the default."
+        )
+    return Limits(on_bad_row, max_pixels, max_text_bytes)
+
+
+def _require_kinds(model: CLIPModel, processor: CLIPProcessor) -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Keras's backend must be tensorflow to write a SavedModel. "
+            f"Received: {keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow, and load the model again."
+        )
+    for argument, value, kind in (("model", model, CLIPModel), ("processor", processor, CLIPProcessor)):
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"`{argument}` must be a {kind.__name__}. Received: {type(value).__name__}. "
+                f"Load one with {kind.__name__}.from_pretrained."
+            )
+
+
+def _require_processor_fits(model: CLIPModel, processor: CLIPProcessor) -> None:
+    text, side = model.config.text_config, model.config.vision_config.image_size
+    tokenizer, images = processor.tokenizer, processor.image_processor
+    size = images.crop_to if images.do_center_crop else images.resized_to if images.do_resize else None
+    ends = (tokenizer.eos_token_id, LEGACY_EOS_TOKEN_ID)
+    for rule, holds, received in (
+        (f"bring every picture to the model's {side} x {side} pixels", size == (side, side), f"size {size}"),
+        ("use no ids that the model lacks", tokenizer.vocab_size <= text.vocab_size, f"{tokenizer.vocab_size} ids"),
+        ("end texts as the model reads them", text.eos_token_id in ends, f"end token {tokenizer.eos_token_id}"),
+        # To the left of a text, padding moves it, and its embedding would depend on its neighbours.
+        ("pad on the right", tokenizer.padding_side == "right", f"padding_side={tokenizer.padding_side!r}"),
+        ("run inside a graph", tokenizer.runs_in_graphs, "a tokenizer with clean='openai'"),
+    ):
+        if not holds:
+            raise ValueError(
+                f"`processor` must {rule}. Received: {received}. Load the processor from the model's own checkpoint."
+            )
