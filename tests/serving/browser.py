@@ -21,6 +21,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--force-device-scale-factor=1",
+    "--hide-scrollbars",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
@@ -33,7 +34,9 @@ def browser_programs() -> tuple[str, str]:
     """
     found = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if not all(found):
-        raise FileNotFoundError("chromium and chromium-driver are needed: run `make serve-test` as root, or install them")
+        raise FileNotFoundError(
+            "chromium and chromium-driver are needed: run `make serve-test` as root, or install them"
+        )
     return found[0], found[1]
 
 

@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from tf_clip.serving.batching import Batcher
 from tf_clip.serving.errors import RequestError
 
@@ -143,7 +144,9 @@ def test_joined_requests_over_the_wire(server):
 
     def count():
         lines = server.http.get("/metrics").text.splitlines()
-        return float(next(l for l in lines if l.startswith('tf_clip_batch_rows_count{signature="slow"}')).split()[-1])
+        return float(
+            next(line for line in lines if line.startswith('tf_clip_batch_rows_count{signature="slow"}')).split()[-1]
+        )
 
     server.columns("slow", rounds=[1])
     before = count()

@@ -31,9 +31,7 @@ def request_of(signature="encode_text", name="clip", version=None, **inputs):
     if version is not None:
         request.model_spec.version.value = version
     for key, value in inputs.items():
-        request.inputs[key].CopyFrom(
-            value if isinstance(value, TensorProto) else tf.make_tensor_proto(value)
-        )
+        request.inputs[key].CopyFrom(value if isinstance(value, TensorProto) else tf.make_tensor_proto(value))
     return request
 
 
@@ -105,7 +103,7 @@ def negative():
         (lambda: request_of(texts=["a"]), grpc.StatusCode.INVALID_ARGUMENT),
         (lambda: request_of(), grpc.StatusCode.INVALID_ARGUMENT),
         (lambda: request_of(text=[1]), grpc.StatusCode.INVALID_ARGUMENT),
-        (lambda: request_of(text=["a"] * 65), grpc.StatusCode.INVALID_ARGUMENT),
+        (lambda: request_of(text=["a"] * 129), grpc.StatusCode.INVALID_ARGUMENT),
         (lambda: request_of("encode_tokens", input_ids=huge()), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (lambda: request_of("encode_tokens", input_ids=cut()), grpc.StatusCode.INVALID_ARGUMENT),
         (lambda: request_of("encode_tokens", input_ids=negative()), grpc.StatusCode.INVALID_ARGUMENT),

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from running import LocalServer
+
 from tf_clip.serving import limits
 from tf_clip.serving.limits import Places, RequestLimits
 
@@ -70,7 +71,7 @@ def test_lengths_that_are_none(small_server, length):
 
 def test_more_rows_than_are_allowed(small_server):
     response = small_server.predict({"signature_name": "encode_text", "inputs": ["a"] * 5})
-    assert response.status_code == 400 and "1 to 4 rows" in response.json()["error"]
+    assert response.status_code == 400 and "batch size 4" in response.json()["error"]
     pictures_and_texts = {"image_bytes": ["a"], "text": ["a"] * 5}
     assert small_server.predict({"signature_name": "similarity", "inputs": pictures_and_texts}).status_code == 400
 

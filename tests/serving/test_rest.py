@@ -1,11 +1,16 @@
 """TensorFlow Serving's REST API as the local server speaks it."""
 
 import base64
+import os
+import subprocess
+import sys
 
 import numpy as np
 import orjson
 import pytest
 from plain_model import PlainModel
+from running import ROOT
+
 from tf_clip.serving import json_tensors
 
 PNG = b"\x89PNG and more"
@@ -107,10 +112,21 @@ def test_bytes_of_outputs_that_say_so_are_base64():
     }
 
 
-def test_the_server_loads_neither_keras_nor_tensorflow_text(server):
-    from pathlib import Path
+WITHOUT_KERAS = """
+import sys
+for name in ("keras", "tensorflow_text"):
+    sys.modules[name] = None  # as if it were not installed
+from pathlib import Path
+from tf_clip.serving.server import ServerOptions
+from tf_clip.serving.versions import Versions
+version = Versions(Path(sys.argv[1])).current
+print(version.signature("encode_text").run({"text": __import__("numpy").array([b"a"], object)})["status"])
+print([name for name in sys.modules if name.startswith("tf_clip.") and not name.startswith("tf_clip.serving")])
+"""
 
-    maps = Path(f"/proc/{server.process.pid}/maps")
-    if not maps.exists():
-        pytest.skip("this system does not say what a process has loaded")
-    assert "tensorflow_text" not in maps.read_text()
+
+def test_the_server_needs_neither_keras_nor_tensorflow_text_nor_the_rest_of_tf_clip(plain_model):
+    command = [sys.executable, "-c", WITHOUT_KERAS, str(plain_model)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert result.stdout.split("\n")[:2] == ["[b'ok']", "[]"], result.stderr

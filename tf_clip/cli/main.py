@@ -183,7 +183,7 @@ def _add_serve(commands: Commands) -> None:
     parser.add_argument("--port", type=int, default=8501, help="for REST and the page; 0 takes any (default: 8501)")
     parser.add_argument("--grpc-port", type=int, help="for gRPC; 0 takes any (default: no gRPC)")
     parser.add_argument(
-        "--max-batch-size", type=_positive, default=64, help="rows of a request, or of several together (default: 64)"
+        "--max-batch-size", type=_positive, default=128, help="rows of a request, or of several together (default: 128)"
     )
     parser.add_argument(
         "--batch-timeout-ms", type=float, default=2.0, help="a request's wait for others to run with (default: 2)"

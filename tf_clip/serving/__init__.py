@@ -1,6 +1,6 @@
 """The local server: an exported model behind REST, gRPC and a page, in one process.
 
-It runs on kserve's server and on bare TensorFlow: neither Keras nor the rest of tf_clip is loaded.
+It runs on kserve's server and on bare TensorFlow: neither Keras nor the rest of tf_clip is needed.
 """
 
 from __future__ import annotations

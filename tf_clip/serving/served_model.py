@@ -90,8 +90,13 @@ class ServedModel(kserve.Model):
             if array.dtype != kind.dtype or not kind.fits(array.shape):
                 received = f"{'string' if array.dtype == object else array.dtype.name} {list(array.shape)}"
                 raise RequestError(400, f"`{name}` must be {kind}, received {received}")
-            if array.ndim and not 1 <= len(array) <= self._max_rows:
-                raise RequestError(400, f"`{name}` must have 1 to {self._max_rows} rows, received {len(array)}")
+            if array.ndim and not len(array):
+                raise RequestError(400, f"`{name}` must have at least one row, received none")
+            if array.ndim and len(array) > self._max_rows:
+                # Its last words are TensorFlow Serving's, which clients know.
+                raise RequestError(
+                    400, f"`{name}` has {len(array)} rows, larger than maximum input batch size {self._max_rows}"
+                )
         if signature.batchable and len({len(array) for array in inputs.values()}) > 1:
             lengths = ", ".join(f"{name} {len(array)}" for name, array in inputs.items())
             raise RequestError(400, f"all inputs must have the same number of rows, received {lengths}")

@@ -55,7 +55,7 @@ class ServerOptions:
     host: str = "127.0.0.1"
     port: int = 8501
     grpc_port: int | None = None
-    max_batch_size: int = 64
+    max_batch_size: int = 128
     batch_timeout_ms: float = 2.0
     max_body_mb: float = 64.0
     max_concurrency: int = 64

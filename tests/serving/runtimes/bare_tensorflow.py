@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-import tensor_stream
-import tensorflow as tf
+# As if they were not installed; TensorFlow itself imports Keras where it finds it.
+for name in ("keras", "tensorflow_text", "tf_clip"):
+    sys.modules[name] = None
+
+import tensor_stream  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 
 def main():
@@ -21,10 +25,6 @@ def main():
             tensor_stream.write_answer(answers, {name: outputs[name].numpy() for name in wanted})
         except tf.errors.OpError as error:
             tensor_stream.write_error(answers, error.message)
-        # What the promise is about: none of these is needed, and none is here.
-        loaded = {"tensorflow_text", "keras", "tf_clip"} & set(sys.modules)
-        if loaded:
-            sys.exit(f"a process with bare TensorFlow has loaded {loaded}")
 
 
 main()

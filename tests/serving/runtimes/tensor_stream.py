@@ -40,7 +40,7 @@ def read_tensor(stream):
     number, rank = struct.unpack("<iI", _exactly(stream, 8))
     shape = struct.unpack(f"<{rank}q", _exactly(stream, 8 * rank))
     dtype, count = DTYPES[number], int(np.prod(shape))
-    if dtype == object:
+    if dtype.kind == "O":
         values = np.array([read_string(stream) for _ in range(count)] + [None], object)[:-1]
     else:
         values = np.frombuffer(_exactly(stream, count * dtype.itemsize), dtype)
