@@ -89,7 +89,8 @@ def saved_model(
         signatures = signatures_of(CLIPGraph(weights, processor, limits), classes)
         root = tf.Module(name="tf_clip")
         root.weights = weights.variables
-        root.tokenizer = processor.tokenizer  # its tables
+        # Not the tokenizer itself, with which its own functions would be saved a second time.
+        root.tables = list(processor.tokenizer._flatten(predicate=_is_table))
         root.classes = None if classes is None else classes.embeds
         # Without the gradients of Keras's own operations: nobody trains a served model.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
@@ -103,12 +104,16 @@ def saved_model(
             "labels": None if labels is None else list(labels),
             "templates": list(templates),
             "logit_scale": math.exp(float(weights["logit_scale"])),
-            "signatures": {name: _described(name, signature) for name, signature in signatures.items()},
+            "signatures": {key: _described(key, signature) for key, signature in signatures.items()},
         }
         file = folder / DESCRIPTION
         file.parent.mkdir()
         file.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return Path(path) / str(version)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, tf.lookup.StaticHashTable)
 
 
 def _described(name: str, signature: tf.types.experimental.ConcreteFunction) -> dict[str, Any]:
@@ -139,6 +144,8 @@ def _classes(
             "`labels` and `templates` must be sequences of strings. "
             f"Received: labels={labels!r}, templates={templates!r}. Put a single one into a list."
         )
+    if not all(isinstance(label, str) for label in labels):
+        raise TypeError(f"`labels` must be strings. Received: labels={list(labels)!r}. Convert them with str().")
     embeds = class_embeddings(model, processor, labels, templates)
     variable = tf.Variable(embeds, trainable=False, name="class_embeds")
     return Classes(tf.constant(list(labels)), variable, min(top_k, len(labels)))

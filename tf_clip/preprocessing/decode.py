@@ -70,7 +70,7 @@ def pixel_count(data: tf.Tensor) -> tf.Tensor:
 
 def _by_format(data: tf.Tensor, **branches: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """Calls the branch of a file's format with its first 32 bytes, uint8, zeros where it is shorter."""
-    head = tf.strings.substr(tf.strings.join([data, b"\0" * 32]), 0, 32)
+    head = tf.strings.substr(tf.strings.join([tf.strings.substr(data, 0, 32), b"\0" * 32]), 0, 32)
     values = tf.io.decode_raw(head, tf.uint8)
     is_webp = (tf.strings.substr(head, 0, 4) == b"RIFF") & (tf.strings.substr(head, 8, 4) == b"WEBP")
     return tf.case(
