@@ -67,8 +67,11 @@ def test_refusals_say_what_to_do(connect, server, message, advice):
     assert message in str(caught.value) and advice in str(caught.value)
 
 
-def test_a_server_that_takes_fewer_rows_gets_fewer(connect, server):
-    server.script = [refusal(server, "Task size 8 is larger than maximum input batch size 3")]
+@pytest.mark.parametrize(
+    "message", ["Task size 8 is larger than maximum input batch size 3", "`text` must have 1 to 3 rows, received 8"]
+)
+def test_a_server_that_takes_fewer_rows_gets_fewer(connect, server, message):
+    server.script = [refusal(server, message)]
     client = connect(batch_size=8)
     texts = [str(number) for number in range(20)]
     expected = np.stack([embedding(text.encode()) for text in texts])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+# As TensorFlow Serving says it, and the local server.
+_TOO_MANY_ROWS = re.compile(r"larger than maximum input batch size (\d+)|must have 1 to (\d+) rows")
+
 
 class ServingError(RuntimeError):
     """Raised when a server cannot be reached, refuses a request, or answers something else than was asked.
@@ -38,8 +41,8 @@ class ServingError(RuntimeError):
     @property
     def most_rows(self) -> int | None:
         """How many rows a request may have, when it was refused for having more."""
-        found = re.search(r"larger than maximum input batch size (\d+)", self.message)
-        return int(found[1]) if found else None
+        found = _TOO_MANY_ROWS.search(self.message)
+        return int(found[1] or found[2]) if found else None
 
     def __str__(self) -> str:
         kind = f"HTTP {self.code}" if isinstance(self.code, int) else self.code
@@ -50,7 +53,7 @@ class ServingError(RuntimeError):
 
 def advice_for(code: int | str | None, message: str) -> str:
     """Returns what to do about a refusal, from its code and the server's sentence."""
-    if "larger than maximum input batch size" in message:
+    if _TOO_MANY_ROWS.search(message):
         return "Give the client a `batch_size` of at most that."
     if "Batching" in message and "0th dimension" in message:
         return (

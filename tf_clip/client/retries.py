@@ -43,7 +43,7 @@ class RetryPolicy:
     Args:
         retries: how often at most, after the first attempt.
         backoff: seconds before the first retry; doubled for each further one, plus up to as much by chance,
-            so that clients which failed together do not come back together.
+            so that clients which failed together do not come back together; longer when the server asks for it.
     """
 
     retries: int
@@ -80,7 +80,5 @@ class RetryPolicy:
                 time.sleep(wait)
 
     def _wait(self, number: int, retry_after: float | None) -> float:
-        if retry_after is not None:
-            return retry_after
         wait = min(self.backoff * 2.0 ** min(number - 1, 32), LONGEST_BACKOFF)
-        return wait + random.uniform(0, wait)
+        return max(wait + random.uniform(0, wait), retry_after or 0.0)

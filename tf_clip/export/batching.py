@@ -110,5 +110,5 @@ def choose_batching(
         batch_timeout_micros=round(1e6 * min(max(saved, 0.0), LONGEST_WAIT)),
         num_batch_threads=threads,
         max_enqueued_batches=min(max(threads, math.ceil(LONGEST_QUEUE / slowest)), 1000),
-        full_batch_micros=math.ceil(1e6 * slowest),
+        full_batch_micros=round(1e6 * slowest),
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from tf_clip.export.batching import Batching, choose_batching
 from tf_clip.export.example_inputs import example_inputs
@@ -112,8 +114,10 @@ def _curves(
     for signature in MEASURED:
         specs = exported.inputs(signature)
 
-        def run(rows: int, signature: str = signature, names: Sequence[str] = tuple(specs)) -> object:
-            return exported.run(signature, example_inputs(names, rows))
+        inputs = functools.cache(functools.partial(example_inputs, tuple(specs)))
+
+        def run(rows: int, signature: str = signature, inputs: Callable[[int], Any] = inputs) -> object:
+            return exported.run(signature, inputs(rows))
 
         def on_size(size: int, signature: str = signature) -> None:
             tell(f"measuring {signature}, batches of {size}")
