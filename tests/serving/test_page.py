@@ -95,7 +95,7 @@ def test_pictures_and_labels_give_bars(page, server, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     page.choose(*pictures(*NAMES), tmp_path / "notes.png")
     page.type(*NAMES)
-    page.compare()
+    page.compare(until="Done: 6 pictures, 1 without an answer.")
     *scored, refused = page.answers()
     assert [rows[0][0] for rows in scored] == NAMES
     assert refused == "No answer: not a JPEG, PNG, WebP or GIF file."

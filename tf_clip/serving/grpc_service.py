@@ -146,6 +146,7 @@ class _Service:
         if math.prod(lengths) > self._max_message:
             raise RequestError(413, f"`{name}` must have at most {self._max_message} elements, received {lengths}")
         try:
-            return tf.make_ndarray(tensor)
+            array: np.ndarray = tf.make_ndarray(tensor)
+            return array
         except (TypeError, ValueError) as error:
             raise RequestError(400, f"`{name}` must be a tensor of its shape and dtype: {error}"[:300]) from error

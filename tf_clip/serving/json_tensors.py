@@ -109,7 +109,8 @@ def to_json(outputs: Arrays, in_rows: bool) -> bytes:
             content = {"predictions": [dict(zip(values, row, strict=True)) for row in rows]}
         else:
             content = {"predictions": next(iter(values.values()))}
-    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    answer: bytes = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return answer
 
 
 def _columns_of_rows(rows: Any, signature: Signature) -> dict[str, Any]:

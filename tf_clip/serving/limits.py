@@ -67,7 +67,8 @@ class RequestLimits:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers a request, or passes it on."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         try:
             self._check_size(int(dict(scope["headers"]).get(b"content-length", 0)))
             with self._places.one():

@@ -147,7 +147,8 @@ def _tensorflow_dtype(kind: TensorKind) -> tf.DType:
 
 def _reason(error: tf.errors.OpError) -> str:
     # TensorFlow puts the trace before the reason and the node behind it.
-    return error.message.partition("\n\t [[")[0].rpartition("\n")[2][:300]
+    message: str = error.message
+    return message.partition("\n\t [[")[0].rpartition("\n")[2][:300]
 
 
 def _signature_defs(folder: Path) -> dict[str, Any]:
