@@ -22,9 +22,9 @@ PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 
 def classify(options: argparse.Namespace) -> int:
     """Chooses the best label for each picture."""
-    labels = _labels(options)
+    labels = labels_of(options)
     paths = _picture_paths(options.images)
-    model, processor = _load(options.model)
+    model, processor = load(options.model)
     class_embeds = class_embeddings(model, processor, labels, options.template or ("{}",))
     embedded = _embed(model, processor, paths, options)
     scale = float(model.logit_scale.numpy())
@@ -49,7 +49,7 @@ def similarity(options: argparse.Namespace) -> int:
     """Ranks the pictures for each sentence, by cosine similarity."""
     texts = _texts(options)
     paths = _picture_paths(options.images)
-    model, processor = _load(options.model)
+    model, processor = load(options.model)
     text_embeds = embed_texts(model, processor, texts)
     embedded = _embed(model, processor, paths, options)
     names = [str(paths[index]) for index in embedded.indices]
@@ -72,7 +72,7 @@ def embed(options: argparse.Namespace) -> int:
     if not options.images and not texts:
         raise ValueError("`IMAGE`, `--text` or `--texts-file` must be given. Received none. Name what to embed.")
     paths = _picture_paths(options.images)
-    model, processor = _load(options.model)
+    model, processor = load(options.model)
     embedded = _embed(model, processor, paths, options)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     if paths:
@@ -93,7 +93,8 @@ def embed(options: argparse.Namespace) -> int:
     return _report(paths, embedded)
 
 
-def _load(name: str) -> tuple[CLIPModel, CLIPProcessor]:
+def load(name: str) -> tuple[CLIPModel, CLIPProcessor]:
+    """Loads a model and its processor."""
     with tables.status(f"Loading {name}"):
         folder = hub.resolve(name)
         return CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
@@ -122,7 +123,8 @@ def _picture_paths(given: Sequence[Path]) -> list[Path]:
     return paths
 
 
-def _labels(options: argparse.Namespace) -> list[str]:
+def labels_of(options: argparse.Namespace) -> list[str]:
+    """Returns the labels that were given by name or by file."""
     if options.labels_file:
         return _lines(options.labels_file, "--labels-file")
     return [label.strip() for label in options.labels.split(",")] if options.labels.strip() else []

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "pictogram-clip"
 EXIT_DONE, EXIT_SOME_SKIPPED, EXIT_USAGE = 0, 1, 2
+# Where commands are that are not in `commands`.
 _MODULE_OF = {
     "info": "checkpoint_commands",
     "models": "checkpoint_commands",
     "convert": "checkpoint_commands",
+    "export": "export_commands",
     "serve": "serve_command",
 }
 
@@ -88,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("info", parents=[shared], help="say what a checkpoint is, costs, and what is odd about it")
     _add_models(commands)
     _add_convert(commands)
+    _add_export(commands, shared)
     _add_serve(commands)
     return parser
 
@@ -100,7 +103,13 @@ def _add_images(parser: argparse.ArgumentParser, nargs: str) -> None:
 def _add_classify(commands: Commands, shared: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("classify", parents=[shared], help="choose the best label for each picture")
     _add_images(parser, "+")
-    labels = parser.add_mutually_exclusive_group(required=True)
+    _add_labels(parser, required=True)
+    parser.add_argument("--top", type=_positive, default=5, help="labels shown a picture (default: 5)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the pictures and their scores")
+
+
+def _add_labels(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    labels = parser.add_mutually_exclusive_group(required=required)
     labels.add_argument("--labels", help='labels, separated by commas: "a cat,a dog"')
     labels.add_argument("--labels-file", type=Path, help="a file with one label a line")
     parser.add_argument(
@@ -108,8 +117,6 @@ def _add_classify(commands: Commands, shared: argparse.ArgumentParser) -> None:
         action="append",
         help='a sentence with {} for the label, such as "a photo of {}"; several are averaged (default: "{}")',
     )
-    parser.add_argument("--top", type=_positive, default=5, help="labels shown a picture (default: 5)")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the pictures and their scores")
 
 
 def _add_similarity(commands: Commands, shared: argparse.ArgumentParser) -> None:
@@ -144,6 +151,28 @@ def _add_convert(commands: Commands) -> None:
     parser.add_argument("--to", choices=("hf", "openclip", "keras"), required=True, help="the format to write")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="of the weights")
     parser.add_argument("--max-shard-size", default="5GB", help="the largest file, for hf (default: 5GB)")
+
+
+def _add_export(commands: Commands, shared: argparse.ArgumentParser) -> None:
+    formats = commands.add_parser("export", help="write a model for other programs to run").add_subparsers(
+        dest="format", required=True, metavar="FORMAT"
+    )
+    parser = formats.add_parser(
+        "saved-model", parents=[shared], help="a TensorFlow SavedModel that takes files' bytes and strings as they are"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="the model's folder; the version is a folder in it")
+    _add_labels(parser, required=False)
+    parser.add_argument("--version", type=_positive, default=1, help="servers take the highest (default: 1)")
+    parser.add_argument("--name", default="clip", help="what the model is called (default: clip)")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="of the weights")
+    parser.add_argument(
+        "--on-bad-row",
+        default="status",
+        choices=("status", "error"),
+        help="tell a row that cannot be read in its status, or fail the request (default: status)",
+    )
+    parser.add_argument("--top-k", type=_positive, default=5, help="labels that classify ranks (default: 5)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the version if it exists")
 
 
 def _add_serve(commands: Commands) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -15,6 +14,7 @@ from tf_clip.models.clip import CLIPModel
 DTYPES = ("float32", "float16", "bfloat16")
 # exp() of a half-precision temperature would be off by whole units, and it is one number.
 _ALWAYS_FLOAT32 = ("logit_scale", "logit_bias")
+_TABLE = "/embeddings"
 
 
 class StoredWeights:
@@ -42,9 +42,13 @@ class StoredWeights:
 
     def lent(self) -> contextlib.AbstractContextManager[Any]:
         """Returns a context in which `model` computes with the stored weights, in float32."""
-        by_path: Mapping[str, Any] = self.model._variables_by_path()
-        pairs = [(variable, tf.cast(self.variables[path], tf.float32)) for path, variable in by_path.items()]
-        return keras.StatelessScope(state_mapping=pairs)
+        scope = keras.StatelessScope()
+        for path, variable in self.model._variables_by_path().items():
+            # The rows of a table are cast when they have been taken from it: all of a vocabulary takes longer
+            # than the few words of a text.
+            value = tf.convert_to_tensor(self.variables[path]) if path.endswith(_TABLE) else self[path]
+            scope.add_update((variable, value))
+        return scope
 
     def __getitem__(self, path: str) -> tf.Tensor:
         """Returns one weight, float32."""
@@ -52,13 +56,14 @@ class StoredWeights:
 
 
 def _stored(path: str, variable: Any, dtype: str) -> tf.Variable:
-    value = tf.cast(variable.value, dtype)
+    # The very variable where it is stored as it is: large models need their memory once.
+    value = variable.value if variable.dtype == dtype else tf.cast(variable.value, dtype)
     if not bool(tf.reduce_all(tf.math.is_finite(value))):
         raise ValueError(
             f"`dtype` must be able to hold every weight. Received: dtype={dtype!r}, but {path} has values that are "
             "not finite in it. Choose bfloat16 or float32, or check the checkpoint."
         )
-    return tf.Variable(value, trainable=False, name=path)
+    return value if isinstance(value, tf.Variable) else tf.Variable(value, trainable=False, name=path)
 
 
 def _in_float32(model: CLIPModel) -> CLIPModel:

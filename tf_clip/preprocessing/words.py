@@ -17,8 +17,9 @@ from tf_clip.preprocessing.byte_pair_encoding import BOS_MARK, EOS_MARK
 from tf_clip.preprocessing.normalization import CanonicalComposition, Characters
 from tf_clip.preprocessing.unicode_tables import NUMBER, SPACE, CharacterTable
 
-# Of a number in the table: the lower case, what the character is, and whether it asks for more work.
+# Of a number in the table: how far away the lower case is, what the character is, and whether it asks for more work.
 _CODE_BITS, _CLASS_BITS = 21, 2
+_CODE_MASK = (1 << _CODE_BITS) - 1
 _UNUSUAL = 1 << (_CODE_BITS + _CLASS_BITS)
 _TAB = "\t"
 _SPELLED = ("<|startoftext|>", "<|endoftext|>")
@@ -57,7 +58,9 @@ class WordSplitter(tf.Module):
         unusual = normalisation.may_change() | expands
         # Words are found in lower case, which a few capitals are no letters without.
         classes = classes[lower[:, 0]]
-        self._table = CharacterTable(lower[:, 0] | classes << _CODE_BITS | np.where(unusual, _UNUSUAL, 0))
+        # How far away the lower case is, and not where: most pages of that are alike, and take no space.
+        distance = (lower[:, 0] - np.arange(len(lower))) & _CODE_MASK
+        self._table = CharacterTable(distance | classes << _CODE_BITS | np.where(unusual, _UNUSUAL, 0))
         self._compose = CanonicalComposition(normalisation)
         self._normalised = _apart(self._normalise)
         self._expanding = tf.constant(np.flatnonzero(expands), tf.int32)
@@ -76,7 +79,7 @@ class WordSplitter(tf.Module):
         *characters, info = tf.cond(
             tf.reduce_any(info >= _UNUSUAL), lambda: self._normalised(characters), lambda: (*characters, info)
         )
-        codes = info & ((1 << _CODE_BITS) - 1)
+        codes = (characters[0] + info) & _CODE_MASK
         classes = tf.bitwise.right_shift(info, _CODE_BITS) & ((1 << _CLASS_BITS) - 1)
 
         is_word = classes != SPACE
