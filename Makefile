@@ -1,6 +1,7 @@
 # Everything here makes its own virtual environment; Python, git and make are all it needs.
 PYTHON ?= python3
 VENV := .venv
+MINUTES ?= 10
 BIN := $(VENV)/bin
 # Without the packaging tools' warnings, which are about themselves.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
@@ -8,7 +9,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends serve-test parity bench-preprocessing unicode-tables lint format type docs check wheel clean
+.PHONY: help demo test test-backends serve-test bench-serving parity bench-preprocessing unicode-tables lint format type docs check wheel clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +70,10 @@ test-backends: $(VENV)/with-torch ## run the core's tests on JAX and PyTorch, to
 
 serve-test: $(VENV)/served ## export models and ask them in every runtime, the local server and its page among them
 	$(BIN)/python -m pytest tests/serving
+
+bench-serving: $(VENV)/served ## load the local server for MINUTES (10); writes docs/benchmarks/serving.*
+	$(PIP) install --quiet --editable ".[bench]"
+	$(BIN)/python tests/benchmarks/serving.py --minutes $(MINUTES) docs/benchmarks
 
 parity: $(VENV)/compared ## compare with the reference implementations in the same run; writes docs/parity.md
 	$(BIN)/python -m pytest tests/parity --write-page

@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402 the kind of output is chosen before
+from matplotlib import pyplot
 
 COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44")
 
