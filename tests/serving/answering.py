@@ -217,7 +217,7 @@ class TensorFlowServing:
         self.close()
         raise AssertionError("tensorflow_model_server does not answer")
 
-    def close(self):
+    def stop(self):
         self.process.terminate()
         self.process.wait(60)
 

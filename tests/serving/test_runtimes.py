@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import shutil
@@ -66,15 +67,50 @@ class Exported:
         self.answers = {name: python_model.answer(call) for name, call in self.calls.items()}
 
 
-@pytest.fixture(scope="session", params=["pictogram-clip", "pictogram-clip-float16", "random-vit-b-32"])
-def exported(request, tmp_path_factory, c_program):
-    folder = tmp_path_factory.mktemp("exported") / request.param
-    model, processor = vit_b_32() if "vit" in request.param else pictogram_clip()
-    made = Exported(folder, model, processor, "float16" if "float16" in request.param else "float32", c_program)
-    del model, processor
-    gc.collect()
-    yield made
-    shutil.rmtree(folder)  # pytest would keep hundreds of megabytes
+class Exports:
+    """The models, exported one at a time: the large one is exported once, and takes its place alone.
+
+    Args:
+        make_folder: makes a new folder from a name.
+        c_program: the C program, compiled.
+    """
+
+    def __init__(self, make_folder, c_program):
+        self._make_folder, self._c_program = make_folder, c_program
+        self._name, self._stack = "", contextlib.ExitStack()
+
+    def exported(self, name):
+        """Returns a model; the one before is removed, with its servers."""
+        if name != self._name:
+            self.close()
+            folder = self._make_folder("exported") / name
+            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)  # pytest would keep hundreds of megabytes
+            model, processor = vit_b_32() if "vit" in name else pictogram_clip()
+            dtype = "float16" if "float16" in name else "float32"
+            self._exported = Exported(folder, model, processor, dtype, self._c_program)
+            self._name, self._servers = name, {}
+            del model, processor
+            gc.collect()
+        return self._exported
+
+    def server(self, kind):
+        """Returns a server of the model, started once."""
+        if kind not in self._servers:
+            server = kind(self._exported.model_dir)
+            self._stack.callback(server.stop)
+            self._servers[kind] = server
+        return self._servers[kind]
+
+    def close(self):
+        self._stack.close()
+        self._name = ""
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory, c_program):
+    exports = Exports(tmp_path_factory.mktemp, c_program)
+    yield exports
+    exports.close()
 
 
 @pytest.fixture(scope="session")
@@ -82,50 +118,48 @@ def c_program(tmp_path_factory):
     return compile_c(tmp_path_factory.mktemp("c") / "tensorflow_c")
 
 
-@pytest.fixture(scope="session")
-def local_server(exported):
-    with LocalServer(exported.model_dir) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def tensorflow_serving(exported):
+def tensorflow_serving(model_dir):
+    """Starts the official server, with batching and warm-up."""
     if not SERVING_BINARY:
         pytest.skip("tensorflow_model_server is not on PATH and TF_SERVING_BINARY is not set: not tested with it")
     from tf_clip.export import serving_kit
 
-    serving_kit(exported.model_dir)
-    server = TensorFlowServing(exported.model_dir)
-    yield server
-    server.close()
+    serving_kit(model_dir)
+    return TensorFlowServing(model_dir)
 
 
-# What each needs, and how it is asked.
+# How each is asked, of the exported model, or of a server of it.
 RUNTIMES = {
-    "bare-tensorflow": ("exported", lambda exported: bare_tensorflow(exported.version_dir)),
-    "c-library": ("exported", lambda exported: CLibrary(exported.version_dir, exported.c_program)),
+    "bare-tensorflow": (None, lambda exported: bare_tensorflow(exported.version_dir)),
+    "c-library": (None, lambda exported: CLibrary(exported.version_dir, exported.c_program)),
     "c-library-without-xla": (
-        "exported",
+        None,
         lambda exported: CLibrary(exported.version_dir, exported.c_program, "without-xla"),
     ),
-    "tensorflow-js": ("exported", lambda exported: tensorflow_js(exported.version_dir)),
-    "local-server-rest": ("local_server", lambda server: Rest(server.url)),
-    "local-server-rest-rows": ("local_server", lambda server: Rest(server.url, in_rows=True)),
-    "local-server-grpc": ("local_server", lambda server: Grpc(server.target)),
-    "local-server-rest-client": ("local_server", lambda server: OurClient(RestClient(server.url, retries=0))),
-    "local-server-grpc-client": ("local_server", lambda server: OurClient(GrpcClient(server.target, retries=0))),
-    "tensorflow-serving-rest": ("tensorflow_serving", lambda server: Rest(server.url)),
-    "tensorflow-serving-grpc": ("tensorflow_serving", lambda server: Grpc(server.target)),
+    "tensorflow-js": (None, lambda exported: tensorflow_js(exported.version_dir)),
+    "local-server-rest": (LocalServer, lambda server: Rest(server.url)),
+    "local-server-rest-rows": (LocalServer, lambda server: Rest(server.url, in_rows=True)),
+    "local-server-grpc": (LocalServer, lambda server: Grpc(server.target)),
+    "local-server-rest-client": (LocalServer, lambda server: OurClient(RestClient(server.url, retries=0))),
+    "local-server-grpc-client": (LocalServer, lambda server: OurClient(GrpcClient(server.target, retries=0))),
+    "tensorflow-serving-rest": (tensorflow_serving, lambda server: Rest(server.url)),
+    "tensorflow-serving-grpc": (tensorflow_serving, lambda server: Grpc(server.target)),
 }
+MODELS = ("pictogram-clip", "pictogram-clip-float16", "random-vit-b-32")
+# Model by model, as each is large.
+PAIRS = [pytest.param((model, name), id=f"{model}-{name}") for model in MODELS for name in RUNTIMES]
 
 
-@pytest.fixture(scope="session", params=RUNTIMES)
-def runtime(request, exported):
-    needed, ask = RUNTIMES[request.param]
-    runtime = ask(request.getfixturevalue(needed))
-    runtime.name = request.param
+@pytest.fixture(scope="session", params=PAIRS)
+def asked(request, exports):
+    """An exported model, and a runtime of it."""
+    model, name = request.param
+    exported = exports.exported(model)
+    server, ask = RUNTIMES[name]
+    runtime = ask(exports.server(server) if server else exported)
+    runtime.name = name
     runtime.signatures = described(exported.version_dir)
-    yield runtime
+    yield exported, runtime
     runtime.close()
 
 
@@ -142,7 +176,8 @@ def unfit(runtime, call):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_the_answer_is_the_python_models(exported, runtime, name):
+def test_the_answer_is_the_python_models(asked, name):
+    exported, runtime = asked
     call, wanted = exported.calls[name], exported.answers[name]
     if reason := unfit(runtime, call):
         pytest.skip(reason)
@@ -158,7 +193,8 @@ def test_the_answer_is_the_python_models(exported, runtime, name):
             np.testing.assert_allclose(array, wanted[output], rtol=0, atol=tolerance, err_msg=output)
 
 
-def test_the_statuses_are_the_promised_ones(exported):
+def test_the_statuses_are_the_promised_ones(asked):
+    exported, _ = asked
     words = {word for answer in exported.answers.values() for word in answer.get("status", [])}
     assert {b"ok", b"not a JPEG, PNG, WebP or GIF file", b"the file is broken or cut short"} <= words
 
