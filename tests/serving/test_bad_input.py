@@ -1,8 +1,11 @@
 """Whatever is sent, the sender gets a sentence and the next request its answer."""
 
 import base64
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from plain_model import write_plain_model
+from running import LocalServer
 
 MODEL = "/v1/models/clip:predict"
 PICTURE = {"b64": base64.b64encode(b"\x89PNG").decode()}
@@ -99,3 +102,14 @@ def test_one_bad_row_among_64_is_that_rows_alone(server):
 def test_strings_of_any_kind_reach_the_model(server):
     texts = ["", "\0", "a" * 2**20, {"b64": base64.b64encode(b"\xff\xfe").decode()}, "🦉"]
     assert server.columns("encode_text", text=texts)["status"] == ["ok"] * 5
+
+
+def test_a_model_that_fails_on_bad_rows_fails_the_request_that_has_one(tmp_path):
+    write_plain_model(tmp_path / "strict", 1, strict=True)
+    bad = {"signature_name": "encode_image", "inputs": [PICTURE, "no picture"]}
+    good = {"signature_name": "encode_image", "inputs": [PICTURE]}
+    # Long enough for all to be run together first.
+    with LocalServer(tmp_path / "strict", "--batch-timeout-ms", "100") as server, ThreadPoolExecutor(9) as pool:
+        answers = list(pool.map(server.predict, [good] * 4 + [bad] + [good] * 4))
+        assert [answer.status_code for answer in answers] == [200] * 4 + [400] + [200] * 4
+        assert "not a picture" in answers[4].json()["error"] and len(answers[4].json()["error"]) < 400

@@ -112,9 +112,9 @@ def serve(model_dir: Path, options: ServerOptions, announce: Callable[[str], Non
         raise FileNotFoundError(f"`MODEL_DIR` must be a folder. Received: {model_dir}. Check the path.")
     listener = _listener(options)
     with listener:
-        versions = Versions(model_dir)
         # uvicorn ends gracefully, then raises the signal again; to have ended well is no failure.
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGTERM, _end)
+        versions = Versions(model_dir)
         asyncio.run(_run(versions, listener, options, announce))
 
 
@@ -141,6 +141,10 @@ async def _run(
         stack.push_async_callback(_cancelled, watch)
         announce(f"Serving {options.name} (version {versions.current.number}) at {' and '.join(addresses)}")
         await _RestServer(app, dataplane, repository).listen(listener)
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(0)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -181,6 +185,7 @@ def _configure_logging(level: str) -> None:
                     ("kserve", of_requests),
                     ("kserve.trace", of_requests),
                     ("uvicorn", of_requests),
+                    ("tensorflow", "ERROR"),  # which would advise about its own calls
                 )
             },
         }

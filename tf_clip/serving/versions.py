@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 from collections.abc import Iterator
@@ -74,7 +75,10 @@ class Versions:
         """Changes to every newer version that appears, for ever."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except OSError as error:  # files may go while they are looked at
+                log.warning("the folder of versions cannot be read: %s", error)
 
     async def refresh(self) -> None:
         """Changes to the folder's highest version when that is not the current one.
@@ -114,19 +118,30 @@ class Versions:
         return sorted(states, key=lambda state: -int(state["version"]))
 
     def _drop_idle(self) -> None:
-        idle = [version.number for version in self._leaving if not version.in_flight]
+        idle = [version for version in self._leaving if not version.in_flight]
+        self._leaving = [version for version in self._leaving if version.in_flight]
+        for version in idle:
+            version.close()
+            log.info("version %d is unloaded", version.number)
         if idle:
-            self._leaving = [version for version in self._leaving if version.in_flight]
-            # A SavedModel's objects refer to each other: without this, the memory of both is held for long.
             # Later, since the request that was its last may still hold it.
-            asyncio.get_running_loop().call_later(POLL_SECONDS, gc.collect)
-            log.info("version %s is unloaded", ", ".join(map(str, idle)))
+            loop = asyncio.get_running_loop()
+            loop.call_later(POLL_SECONDS, loop.run_in_executor, None, _give_back_memory)
 
 
 def _ready(folder: Path) -> LoadedVersion:
     version = LoadedVersion(folder)
     version.warm()
+    _give_back_memory()
     return version
+
+
+def _give_back_memory() -> None:
+    """Hands memory back to the system that loading or dropping a version has left: half of all that is held."""
+    gc.collect()  # a graph's objects refer to each other
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # the GNU C library's; others do it by themselves
+    if trim:
+        trim(0)
 
 
 def _highest(folder: Path) -> str | None:
