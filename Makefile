@@ -1,6 +1,7 @@
 # Everything here makes its own virtual environment; Python, git and make are all it needs.
 PYTHON ?= python3
 VENV := .venv
+MINUTES ?= 10
 BIN := $(VENV)/bin
 # Without the packaging tools' warnings, which are about themselves.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
@@ -8,7 +9,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends parity litert-test bench-preprocessing unicode-tables lint format type docs check wheel clean
+.PHONY: help demo test test-backends serve-test bench-serving parity litert-test bench-preprocessing unicode-tables lint format type docs check wheel clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,12 @@ $(VENV)/compared: $(VENV)/with-torch
 		flax optax orbax-checkpoint tensorstore treescope msgpack
 	@touch $@
 
+$(VENV)/served: $(VENV)/tested tests/serving/install_tools.py tests/serving/runtimes/tfjs/package-lock.json
+	$(PIP) install --quiet --editable ".[serve_test]"
+	@# A browser, compilers and Node.js, unless they are there; TensorFlow.js, built against TensorFlow's wheel.
+	$(BIN)/python tests/serving/install_tools.py
+	@touch $@
+
 $(VENV)/torchvision: $(VENV)/compared
 	@# In a folder of its own: beside it, transformers resizes otherwise. The rest of what it asks for is there.
 	$(PIP) install --quiet --no-deps --upgrade --target $@ "torchvision==0.28.*"
@@ -59,11 +66,18 @@ demo: $(VENV)/installed ## classify and search shipped pictures, in the terminal
 	@$(BIN)/tf-clip similarity examples/pictures --texts-file examples/pictures/sentences.txt --top 3
 
 test: $(VENV)/tested ## run the tests: fast, offline
-	$(BIN)/python -m pytest --ignore=tests/parity
+	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/serving
 
 test-backends: $(VENV)/with-torch ## run the core's tests on JAX and PyTorch, too (make test runs them on TensorFlow)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/core
 	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/core
+
+serve-test: $(VENV)/served ## export models and ask them in every runtime, the local server and its page among them
+	$(BIN)/python -m pytest tests/serving
+
+bench-serving: $(VENV)/served ## load the local server for MINUTES (10); writes docs/benchmarks/serving.*
+	$(PIP) install --quiet --editable ".[bench]"
+	$(BIN)/python tests/benchmarks/serving.py --minutes $(MINUTES) docs/benchmarks
 
 parity: $(VENV)/compared ## compare with the reference implementations in the same run; writes docs/parity.md
 	$(BIN)/python -m pytest tests/parity --write-page

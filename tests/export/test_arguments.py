@@ -1,6 +1,8 @@
 """Which arguments `saved_model` and `tf-clip export` refuse, and what they leave behind."""
 
+import functools
 import json
+import sys
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import tf_clip
 from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor, CLIPTokenizer
 from tf_clip.cli.main import main
+from tf_clip.export import kit
 from tf_clip.export.folders import new_version
 
 
@@ -105,6 +108,16 @@ def test_a_server_never_sees_half_a_version(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
+def test_what_lies_beside_a_version_is_there_before_it(tmp_path):
+    with new_version(tmp_path, 3, overwrite=False) as folder:
+        (folder.parent / "serving").mkdir()
+        (folder.parent / "serving" / "README.md").write_text("new")
+        (tmp_path / "serving").mkdir()
+        (tmp_path / "serving" / "own.txt").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "serving"]
+    assert sorted(path.name for path in (tmp_path / "serving").iterdir()) == ["README.md", "own.txt"]
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_fails_leaves_things_as_they_were(tmp_path, overwrite):
     if overwrite:
@@ -121,7 +134,7 @@ def test_the_command_writes_what_the_function_writes(tiny_checkpoint, tmp_path, 
     labels = tmp_path / "labels.txt"
     labels.write_text("owl\nbus\n")
     command = ["export", "saved-model", str(tmp_path / "out"), "--model", str(tiny_checkpoint), "--version", "7"]
-    options = ["--labels-file", str(labels), "--template", "a {}", "--dtype", "float16", "--name", "birds"]
+    options = ["--labels-file", str(labels), "--template", "a {}", "--dtype", "float16", "--name", "birds", "--no-kit"]
     assert main([*command, *options]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -134,6 +147,27 @@ def test_the_command_writes_what_the_function_writes(tiny_checkpoint, tmp_path, 
     assert main([*command, *options]) == 2
     assert "`version` must be new" in capsys.readouterr().err
     assert (tmp_path / "out" / "7" / "saved_model.pb").exists()
+
+
+def test_the_command_writes_the_serving_kit_with_the_version(tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(kit, "serving_kit", functools.partial(kit.serving_kit, seconds=0.1, max_batch_size=2))
+    out = tmp_path / "out"
+    assert main(["export", "saved-model", str(out), "--model", str(tiny_checkpoint), "--name", "birds"]) == 0
+    assert str(out / "serving" / "README.md").replace("\n", "") in capsys.readouterr().out.replace("\n", "")
+    assert "/v1/models/birds" in (out / "serving" / "README.md").read_text()
+    assert (out / "1" / "assets.extra" / "tf_serving_warmup_requests").stat().st_size > 0
+    assert sorted(path.name for path in out.iterdir()) == ["1", "serving"]
+
+
+def test_the_command_says_at_once_what_the_kit_lacks(tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tf_clip.export.kit", raising=False)
+    monkeypatch.delitem(sys.modules, "tf_clip.export.warm_up", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    assert main(["export", "saved-model", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert "tf_clip[serving]" in message and "--no-kit" in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_refuses_templates_without_labels(tmp_path, capsys):

@@ -217,6 +217,18 @@ def test_half_precision_is_stored_and_float32_computed(small, dtype, precision):
     close(images, embed_images(rounded, processor, PICTURES[3:]).embeds)
 
 
+def test_half_precision_takes_half_the_memory(small):
+    # All weights in float32 at once would take more than is saved: each waits for what comes before it.
+    graph = CLIPGraph(StoredWeights(small[0], "float16"), small[1], LIMITS)
+    tower = graph._text_tower.get_concrete_function().graph
+    casts = [one for one in tower.get_operations() if one.type == "Cast" and one.inputs[0].dtype == tf.float16]
+    weights = [one for one in casts if one.inputs[0].op.type == "ReadVariableOp"]
+    assert len(weights) == 2 * 16 + 3  # of two layers, the last norm and the projection
+    assert all(one.control_inputs or one.inputs[0].op.control_inputs for one in weights)
+    # The vocabulary itself is not cast, but what is taken from it.
+    assert sorted(one.inputs[0].op.type for one in casts if one not in weights) == ["GatherV2", "GatherV2"]
+
+
 def test_the_model_is_not_changed(small):
     model, processor = small
     before = [weight.numpy().copy() for weight in model.weights]

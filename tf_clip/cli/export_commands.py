@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,14 @@ def _given_labels(options: argparse.Namespace) -> list[str] | None:
 
 def _saved_model(options: argparse.Namespace) -> int:
     labels = _given_labels(options)
+    make_kit = None if options.no_kit else _kit_maker()
     model, processor = load(options.model)
-    with tables.status(f"Writing {options.out}"):
+    with tables.status(f"Writing {options.out}") as status:
+
+        def add_kit(folder: Path) -> None:
+            if make_kit is not None:
+                make_kit(folder, name=options.name, on_progress=lambda what: status.update(f"Serving kit: {what}"))
+
         folder = saved_model(
             model,
             processor,
@@ -48,6 +54,7 @@ def _saved_model(options: argparse.Namespace) -> int:
             top_k=options.top_k,
             name=options.name,
             overwrite=options.overwrite,
+            before_publishing=add_kit,
         )
     description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -69,7 +76,18 @@ def _saved_model(options: argparse.Namespace) -> int:
     ]
     tables.show_groups({"": rows}, ("signature", "takes", "gives", "batched"))
     tables.say("? is any number. Servers take the folder above the version.")
+    if make_kit is not None:
+        tables.say(f"How to serve and ask it: {options.out / 'serving' / 'README.md'}")
     return EXIT_DONE
+
+
+def _kit_maker() -> Callable[..., object]:
+    """Returns what writes the serving kit; at once an error if something for it is missing, not after minutes."""
+    try:
+        from tf_clip.export.kit import serving_kit
+    except ImportError as error:
+        raise ImportError(f"{error}, or leave the kit out with --no-kit.") from error
+    return serving_kit
 
 
 def _litert(options: argparse.Namespace) -> int:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "pictogram-clip"
 EXIT_DONE, EXIT_SOME_SKIPPED, EXIT_USAGE = 0, 1, 2
-
 # Where commands are that are not in `commands`.
 _MODULE_OF = {
     "info": "checkpoint_commands",
     "models": "checkpoint_commands",
     "convert": "checkpoint_commands",
     "export": "export_commands",
+    "serve": "serve_command",
 }
 
 
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_convert(commands)
     _add_export(commands, shared)
+    _add_serve(commands)
     return parser
 
 
@@ -172,6 +173,11 @@ def _add_export(commands: Commands, shared: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top-k", type=_positive, default=5, help="labels that classify ranks (default: 5)")
     parser.add_argument("--overwrite", action="store_true", help="replace the version if it exists")
+    parser.add_argument(
+        "--no-kit",
+        action="store_true",
+        help="leave out what TensorFlow Serving needs beside it: warm-up, measured batching, configuration, README",
+    )
     _add_litert(formats, shared)
 
 
@@ -198,6 +204,26 @@ def _add_litert(formats: Commands, shared: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="IMAGE",
         help="measure every recipe on these pictures and the labels; named as their label, they are scored, too",
+    )
+
+
+def _add_serve(commands: Commands) -> None:
+    parser = commands.add_parser("serve", help="serve an exported model over REST and as a page, on this machine")
+    parser.add_argument("model_dir", metavar="MODEL_DIR", type=Path, help="what was exported: a folder of versions")
+    parser.add_argument("--name", default="clip", help="what clients call the model (default: clip)")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8501, help="for REST and the page; 0 takes any (default: 8501)")
+    parser.add_argument("--grpc-port", type=int, help="for gRPC; 0 takes any (default: no gRPC)")
+    parser.add_argument(
+        "--max-batch-size", type=_positive, default=128, help="rows of a request, or of several together (default: 128)"
+    )
+    parser.add_argument(
+        "--batch-timeout-ms", type=float, default=2.0, help="a request's wait for others to run with (default: 2)"
+    )
+    parser.add_argument("--max-body-mb", type=float, default=64.0, help="megabytes of a request (default: 64)")
+    parser.add_argument("--max-concurrency", type=_positive, default=64, help="requests at a time (default: 64)")
+    parser.add_argument(
+        "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(default: info)"
     )
 
 

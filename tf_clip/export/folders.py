@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def new_version(base: Path, version: int, *, overwrite: bool) -> Iterator[Path]:
-    """Lends an empty folder to write into, and gives it its name, `base/version`, when the block is done.
+    """Lends an empty folder to write into, and moves it to `base/version` when the block is done.
 
-    Until then its name begins with a dot, which servers do not take for a version; if the block fails, it is removed.
+    Until then it has its number as its name in a folder that begins with a dot, which servers do not take for a
+    version. What is written beside it is moved, too, before it; if the block fails, all is removed.
 
     Raises:
         ValueError: the version is no whole number above 0, or is there already and `overwrite` is False.
@@ -27,9 +29,12 @@ def new_version(base: Path, version: int, *, overwrite: bool) -> Iterator[Path]:
         )
     base.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=base) as place:
-        made, old = Path(place, "new"), Path(place, "old")
+        made = Path(place, str(version))
         made.mkdir()
         yield made
+        for beside in Path(place).iterdir():
+            if beside != made:
+                shutil.copytree(beside, base / beside.name, dirs_exist_ok=True)
         if target.exists():
-            target.rename(old)
+            target.rename(Path(place, "old"))
         made.rename(target)

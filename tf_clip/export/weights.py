@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -14,7 +16,9 @@ from tf_clip.models.clip import CLIPModel
 DTYPES = ("float32", "float16", "bfloat16")
 # exp() of a half-precision temperature would be off by whole units, and it is one number.
 _ALWAYS_FLOAT32 = ("logit_scale", "logit_bias")
+# The rows of a table are cast when they have been taken from it: all of a vocabulary takes longer than a few words.
 _TABLE = "/embeddings"
+_READING = ("ReadVariableOp", "Cast")
 
 
 class StoredWeights:
@@ -42,17 +46,40 @@ class StoredWeights:
 
     def lent(self) -> contextlib.AbstractContextManager[Any]:
         """Returns a context in which `model` computes with the stored weights, in float32."""
-        scope = keras.StatelessScope()
-        for path, variable in self.model._variables_by_path().items():
-            # The rows of a table are cast when they have been taken from it: all of a vocabulary takes longer
-            # than the few words of a text.
-            value = tf.convert_to_tensor(self.variables[path]) if path.endswith(_TABLE) else self[path]
-            scope.add_update((variable, value))
-        return scope
+        by_path = self.model._variables_by_path()
+        values = {id(variable): (self.variables[path], path.endswith(_TABLE)) for path, variable in by_path.items()}
+        return _LentWeights(values)
 
     def __getitem__(self, path: str) -> tf.Tensor:
         """Returns one weight, float32."""
         return tf.cast(self.variables[path], tf.float32)
+
+
+class _LentWeights(keras.StatelessScope):
+    """Gives Keras's variables, while it reads them in a graph, the values of stored ones.
+
+    Args:
+        values: from the identity of Keras's variable to the stored one, and whether that is a table.
+    """
+
+    def __init__(self, values: Mapping[int, tuple[tf.Variable, bool]]) -> None:
+        super().__init__()
+        self._values = values
+
+    def get_current_value(self, variable: Any) -> Any:
+        """Returns what a variable is in this scope."""
+        stored, is_table = self._values[id(variable)]
+        if stored.dtype == tf.float32 or is_table:
+            return tf.convert_to_tensor(stored)
+        # Not before its turn: all weights in float32 at once would take more memory than half precision saves.
+        with tf.control_dependencies(_latest_operation()):
+            return tf.cast(stored, tf.float32)
+
+
+def _latest_operation() -> list[tf.Operation]:
+    """Returns the operation that was put into the graph last and computes something of the inputs."""
+    operations = reversed(tf.compat.v1.get_default_graph().get_operations())
+    return list(itertools.islice((one for one in operations if one.inputs and one.type not in _READING), 1))
 
 
 def _stored(path: str, variable: Any, dtype: str) -> tf.Variable:

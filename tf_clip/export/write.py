@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def saved_model(
     max_pixels: int = MAX_PIXELS,
     name: str = "clip",
     overwrite: bool = False,
+    before_publishing: Callable[[Path], object] | None = None,
 ) -> Path:
     """Writes a TensorFlow SavedModel that takes files' bytes and strings as they are.
 
@@ -63,6 +64,8 @@ def saved_model(
         max_pixels: larger encoded pictures are not read.
         name: what the model is called.
         overwrite: whether a version that exists is replaced.
+        before_publishing: called with the folder that holds the version before all of it is moved to `path`, such as
+            `serving_kit`, so that a server which watches `path` sees the version with all that belongs to it.
 
     Returns:
         The folder `path/version`.
@@ -107,6 +110,8 @@ def saved_model(
         file = folder / DESCRIPTION
         file.parent.mkdir()
         file.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if before_publishing is not None:
+            before_publishing(folder.parent)
     return Path(path) / str(version)
 
 

@@ -392,32 +392,35 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         """Returns `input_ids` and `attention_mask`, int32 `[batch, length]`."""
         rows = self._tokens(texts)
         added = tf.cast(adds_special, tf.int32)
-        begin, end = (tf.cast(splits, tf.int32) for splits in (rows.row_splits[:-1], rows.row_splits[1:]))
-        kept = tf.minimum(end - begin, longest - 2 * added)
+        both = added + added
+        splits = tf.cast(rows.row_splits, tf.int32)
+        begin, end = splits[:-1], splits[1:]
+        kept = tf.minimum(end - begin, longest - both)
         begin = end - kept if self.truncation_side == "left" else begin
-        length = kept + 2 * added
-        width = tf.maximum(tf.reduce_max(tf.concat([length, [0]], axis=0)), pads_to)
+        length = kept + both
+        width = tf.maximum(tf.reduce_max(length), pads_to)  # the least integer where there are no texts
         # Each cell's place in its own text, from 0, the start token's; below 0 and beyond the end is padding.
         shift = tf.where(pads_left, width - length, 0)
-        place = tf.range(width)[tf.newaxis, :] - shift[:, tf.newaxis]
+        place = tf.range(width) - shift[:, tf.newaxis]
         length = length[:, tf.newaxis]
-        inside = (place >= added) & (place < length - added)
-        index = tf.where(inside, begin[:, tf.newaxis] + place - added, 0)
-        ids = tf.gather(tf.concat([rows.values, [0]], axis=0), index)
         is_kept = (place >= 0) & (place < length)
-        special = tf.where(place == 0, self.bos_token_id, self.eos_token_id)
-        ids = tf.where(inside, ids, tf.where(is_kept, special, self.pad_token_id))
-        return ids, tf.cast(is_kept, tf.int32)
+        inside = (place >= added) & (place < length - added)
+        special = tf.where(is_kept, tf.where(place == 0, 0, 1), 2)
+        index = tf.where(inside, place + (begin - added + 3)[:, tf.newaxis], special)
+        specials = tf.constant([self.bos_token_id, self.eos_token_id, self.pad_token_id], tf.int32)
+        return tf.gather(tf.concat([specials, rows.values], axis=0), index), tf.cast(is_kept, tf.int32)
 
     def _tokens(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Encodes texts `[n]`: each distinct run between white space once, and known words at one look-up."""
-        chunks = tf.strings.split(texts)
-        distinct, index = tf.unique(chunks.values)
+        indices, chunks, shape = tf.raw_ops.StringSplitV2(input=texts, sep="")
+        distinct, index = tf.unique(chunks)
         known = self._whole_words.lookup(tf.strings.lower(distinct))
         rows = tf.gather(_filled(distinct, known, self._split_and_merge), index)
-        return tf.RaggedTensor.from_row_splits(
-            rows.values, tf.gather(rows.row_splits, chunks.row_splits), validate=False
+        # Where each text begins among all pieces.
+        splits = tf.raw_ops.LowerBound(
+            sorted_inputs=tf.transpose(indices[:, :1]), values=tf.range(shape[0] + 1)[tf.newaxis], out_type=tf.int64
         )
+        return tf.RaggedTensor.from_row_splits(rows.values, tf.gather(rows.row_splits, splits[0]), validate=False)
 
     def _split_and_merge(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Encodes texts `[n]`."""

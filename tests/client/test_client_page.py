@@ -1,0 +1,34 @@
+"""The code of docs/client.md runs, against fake servers of both protocols."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from fake_model_server import PICTURE
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_clients_page_runs(rest_server, grpc_server, tmp_path):
+    page = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    code = code.replace("http://localhost:8501", rest_server.address).replace("localhost:8500", grpc_server.address)
+    for name in ("owl", "bus"):
+        (tmp_path / f"{name}.png").write_bytes(PICTURE + name.encode())
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] in page  # the comment that shows what is printed
+    assert "not a JPEG, PNG, WebP or GIF file" in lines
+    assert lines[-1] == "True (1, 5)"
