@@ -13,7 +13,7 @@ from tf_clip.cli import tables
 from tf_clip.cli.commands import labels_of, lines, load, picture_paths
 from tf_clip.cli.main import EXIT_DONE
 from tf_clip.export.litert_file import description_of
-from tf_clip.export.litert_report import RecipeReport, litert_report
+from tf_clip.export.litert_measure import RecipeReport, litert_report
 from tf_clip.export.litert_write import litert
 from tf_clip.export.write import DESCRIPTION, saved_model
 
