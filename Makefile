@@ -9,7 +9,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends serve-test bench-serving parity bench-preprocessing unicode-tables lint format type docs check wheel clean
+.PHONY: help demo test test-backends serve-test bench-serving parity litert-test bench-preprocessing unicode-tables lint format type docs check wheel clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ $(VENV)/tested: $(VENV)/installed
 	$(PIP) install --quiet --editable ".[test]"
 	@# Only the vocabulary file in it is used; its dependencies would bring torch.
 	$(PIP) install --quiet --no-deps open-clip-torch
+	@touch $@
+
+$(VENV)/with-litert: $(VENV)/tested
+	$(PIP) install --quiet --editable ".[litert]"
 	@touch $@
 
 $(VENV)/linted: $(VENV)/installed
@@ -77,6 +81,9 @@ bench-serving: $(VENV)/served ## load the local server for MINUTES (10); writes 
 
 parity: $(VENV)/compared ## compare with the reference implementations in the same run; writes docs/parity.md
 	$(BIN)/python -m pytest tests/parity --write-page
+
+litert-test: $(VENV)/with-litert ## write .tflite files by every recipe, run them, and compare them with the models
+	$(BIN)/python -m pytest -s tests/litert tests/preprocessing/test_utf8_tokenizer.py --every-recipe --every-text
 
 bench-preprocessing: $(VENV)/torchvision ## compare the speed of preprocessing with its peers, in one run
 	$(BIN)/python tests/benchmarks/preprocessing.py

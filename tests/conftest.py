@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.metadata
 import ipaddress
 import os
 import socket
@@ -12,6 +14,15 @@ import numpy as np
 import pytest
 
 from tf_clip import CLIPConfig
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--every-text", action="store_true", help="compare the byte tokenizer on all texts there are, not on a sample"
+    )
+    parser.addoption(
+        "--every-recipe", action="store_true", help="measure every recipe of .tflite files, and a ViT-B/32, for minutes"
+    )
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -109,3 +120,34 @@ def tiny_inputs(tiny_config):
         "pixel_values": generator.normal(size=(2, 20, 20, 3)).astype("float32"),
         "attention_mask": attention_mask,
     }
+
+
+@pytest.fixture(scope="session")
+def real_merges():
+    """CLIP's own, from the data file inside OpenCLIP's wheel; the package itself is not imported."""
+    try:
+        files = importlib.metadata.files("open-clip-torch") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    paths = [file.locate() for file in files if file.name == "bpe_simple_vocab_16e6.txt.gz"]
+    if not paths:
+        pytest.skip("needs CLIP's vocabulary: pip install --no-deps open-clip-torch")
+    with gzip.open(paths[0], "rt", encoding="utf-8", newline="\n") as file:
+        lines = file.read().split("\n")
+    return [tuple(line.split(" ")) for line in lines[1 : 49152 - 256 - 2 + 1]]
+
+
+@pytest.fixture(scope="session")
+def real_vocabulary(real_merges):
+    from reference_tokenizer import vocabulary_of
+
+    vocabulary = vocabulary_of(real_merges)
+    assert (len(vocabulary), vocabulary["!"], vocabulary["<|endoftext|>"]) == (49408, 0, 49407)
+    return vocabulary
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer(real_vocabulary, real_merges):
+    from tf_clip import CLIPTokenizer
+
+    return CLIPTokenizer(real_vocabulary, real_merges)

@@ -41,6 +41,13 @@ def test_python_blocks_run_in_order(page, workplace):
     run([sys.executable, "page.py"], workplace)
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python litert")], ids=lambda page: page.name)
+def test_python_blocks_that_need_litert_run_in_order(page, workplace):
+    pytest.importorskip("ai_edge_litert", reason="needs LiteRT: pip install '.[litert]'")
+    (workplace / "page.py").write_text("\n".join(blocks(page, "python litert")), encoding="utf-8")
+    run([sys.executable, "page.py"], workplace)
+
+
 def test_commands_of_the_command_line_page_run(workplace):
     commands = "".join(blocks(ROOT / "docs" / "command_line.md", "sh")).splitlines()
     assert commands
@@ -76,6 +83,13 @@ def test_the_export_example_classifies(tmp_path):
         ["examples/pictures/pizza.png:", "pizza"],
         ["examples/pictures/README.md:", "not"],
     ]
+
+
+def test_the_litert_example_ranks(tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="needs LiteRT: pip install '.[litert]'")
+    pictures = ["examples/pictures/bus.png", "examples/pictures/owl.png"]
+    output = run([sys.executable, "examples/export_litert.py", str(tmp_path / "mobile"), "an animal", *pictures])
+    assert [line.split(":")[0] for line in output.splitlines()] == pictures[::-1]
 
 
 def names(output):

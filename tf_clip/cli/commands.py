@@ -23,7 +23,7 @@ PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 def classify(options: argparse.Namespace) -> int:
     """Chooses the best label for each picture."""
     labels = labels_of(options)
-    paths = _picture_paths(options.images)
+    paths = picture_paths(options.images)
     model, processor = load(options.model)
     class_embeds = class_embeddings(model, processor, labels, options.template or ("{}",))
     embedded = _embed(model, processor, paths, options)
@@ -48,7 +48,7 @@ def classify(options: argparse.Namespace) -> int:
 def similarity(options: argparse.Namespace) -> int:
     """Ranks the pictures for each sentence, by cosine similarity."""
     texts = _texts(options)
-    paths = _picture_paths(options.images)
+    paths = picture_paths(options.images)
     model, processor = load(options.model)
     text_embeds = embed_texts(model, processor, texts)
     embedded = _embed(model, processor, paths, options)
@@ -71,7 +71,7 @@ def embed(options: argparse.Namespace) -> int:
     texts = _texts(options)
     if not options.images and not texts:
         raise ValueError("`IMAGE`, `--text` or `--texts-file` must be given. Received none. Name what to embed.")
-    paths = _picture_paths(options.images)
+    paths = picture_paths(options.images)
     model, processor = load(options.model)
     embedded = _embed(model, processor, paths, options)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -107,7 +107,7 @@ def _embed(
         return embed_images(model, processor, paths, batch_size=options.batch_size, skip_bad=True, on_progress=advance)
 
 
-def _picture_paths(given: Sequence[Path]) -> list[Path]:
+def picture_paths(given: Sequence[Path]) -> list[Path]:
     """Replaces each folder by the pictures in it; files stay, whatever their name."""
     paths: list[Path] = []
     for path in given:
@@ -126,23 +126,24 @@ def _picture_paths(given: Sequence[Path]) -> list[Path]:
 def labels_of(options: argparse.Namespace) -> list[str]:
     """Returns the labels that were given by name or by file."""
     if options.labels_file:
-        return _lines(options.labels_file, "--labels-file")
+        return lines(options.labels_file, "--labels-file")
     return [label.strip() for label in options.labels.split(",")] if options.labels.strip() else []
 
 
 def _texts(options: argparse.Namespace) -> list[str]:
-    from_file = _lines(options.texts_file, "--texts-file") if options.texts_file else []
+    from_file = lines(options.texts_file, "--texts-file") if options.texts_file else []
     return [*(options.text or []), *from_file]
 
 
-def _lines(path: Path, option: str) -> list[str]:
+def lines(path: Path, option: str) -> list[str]:
+    """Returns the lines of a file that are not empty, stripped."""
     if not path.is_file():
         raise FileNotFoundError(f"`{option}` must be an existing file. Received: {path}. Check the path.")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        found = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"`{option}` must be a UTF-8 text file. Received: {path} ({error}). Convert it.") from error
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in found if line.strip()]
 
 
 def _ranked(names: Sequence[str], scores: np.ndarray[Any, Any], top: int) -> list[tuple[str, float]]:

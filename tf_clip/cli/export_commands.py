@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tf_clip.cli import tables
-from tf_clip.cli.commands import labels_of, load
+from tf_clip.cli.commands import labels_of, lines, load, picture_paths
 from tf_clip.cli.main import EXIT_DONE
+from tf_clip.export.litert_file import description_of
+from tf_clip.export.litert_measure import RecipeReport, litert_report
+from tf_clip.export.litert_write import litert
 from tf_clip.export.write import DESCRIPTION, saved_model
 
 
 def export(options: argparse.Namespace) -> int:
-    """Writes a SavedModel, and says what it takes and gives."""
+    """Writes a model, and says what the files take and give."""
+    return _litert(options) if options.format == "litert" else _saved_model(options)
+
+
+def _given_labels(options: argparse.Namespace) -> list[str] | None:
     has_labels = options.labels is not None or options.labels_file is not None
     if options.template and not has_labels:
         raise ValueError(
             "`--template` must come with `--labels` or `--labels-file`. Received: --template alone. Add one."
         )
-    labels = labels_of(options) if has_labels else None
+    return labels_of(options) if has_labels else None
+
+
+def _saved_model(options: argparse.Namespace) -> int:
+    labels = _given_labels(options)
     make_kit = None if options.no_kit else _kit_maker()
     model, processor = load(options.model)
     with tables.status(f"Writing {options.out}") as status:
@@ -59,8 +71,8 @@ def export(options: argparse.Namespace) -> int:
         }
     )
     rows = [
-        (name, _sides(signature["inputs"]), _sides(signature["outputs"]), "yes" if signature["batchable"] else "no")
-        for name, signature in description["signatures"].items()
+        (*row, "yes" if signature["batchable"] else "no")
+        for row, signature in zip(_signature_rows(description), description["signatures"].values(), strict=True)
     ]
     tables.show_groups({"": rows}, ("signature", "takes", "gives", "batched"))
     tables.say("? is any number. Servers take the folder above the version.")
@@ -76,6 +88,111 @@ def _kit_maker() -> Callable[..., object]:
     except ImportError as error:
         raise ImportError(f"{error}, or leave the kit out with --no-kit.") from error
     return serving_kit
+
+
+def _litert(options: argparse.Namespace) -> int:
+    labels = _given_labels(options)
+    if options.report and labels is None:
+        raise ValueError(
+            "`--report` must come with `--labels` or `--labels-file`. Received: --report alone. Say what to look for."
+        )
+    templates = options.template or ("{}",)
+    calibration: dict[str, Any] = {
+        "calibration_images": picture_paths(options.calibration_images),
+        "calibration_texts": lines(options.calibration_texts_file, "--calibration-texts-file")
+        if options.calibration_texts_file
+        else [],
+    }
+    parts = options.parts.split(",") if options.parts else None
+    # Without a file that classifies, labels are for the report alone.
+    classes: dict[str, Any] = (
+        {} if parts and "classify" not in parts and options.report else {"labels": labels, "templates": templates}
+    )
+    model, processor = load(options.model)
+    with tables.status(f"Writing {options.out}"):
+        files = litert(
+            model,
+            processor,
+            options.out,
+            parts=parts,
+            quantization=options.quantization,
+            text_lengths=_lengths(options.text_lengths),
+            name=options.name,
+            overwrite=options.overwrite,
+            **classes,
+            **calibration,
+        )
+    reports = []
+    if options.report:
+        images = picture_paths(options.report)
+        with tables.status("Measuring every recipe"):
+            reports = litert_report(
+                model,
+                processor,
+                images,
+                labels or [],
+                templates=templates,
+                targets=_targets(images, labels or []),
+                **calibration,
+            )
+    _show_litert(options, files, reports)
+    return EXIT_DONE
+
+
+def _show_litert(options: argparse.Namespace, files: Mapping[str, Path], reports: Sequence[RecipeReport]) -> None:
+    descriptions = {part: description_of(file.read_bytes()) for part, file in files.items()}
+    if options.json:
+        written = {
+            part: {"file": str(file), "bytes": file.stat().st_size, **descriptions[part]}
+            for part, file in files.items()
+        }
+        tables.print_json({"files": written, "report": [dataclasses.asdict(report) for report in reports]})
+        return
+    groups = {
+        f"{file}, {file.stat().st_size / 1e6:,.2f} MB, {options.quantization}": _signature_rows(descriptions[part])
+        for part, file in files.items()
+    }
+    tables.show_groups(groups, ("signature", "takes", "gives"))
+    if reports:
+        tables.show_groups({"": [_report_row(report, reports[0]) for report in reports]}, _REPORT, _REPORT[1:])
+        tables.say("Times are shares of float32's; cosines, with the Keras model, the mean and the worst.")
+
+
+_REPORT = ("recipe", "image MB", "text MB", "of float32", "image cosine", "text cosine", "agreement", "R@1", "times")
+
+
+def _report_row(report: RecipeReport, first: RecipeReport) -> tuple[str, ...]:
+    share = sum(report.sizes.values()) / sum(first.sizes.values())
+    return (
+        report.quantization,
+        *(f"{report.sizes[part] / 1e6:,.2f}" for part in ("image", "text")),
+        f"{share:.3f}",
+        *(f"{mean:.5f} {worst:.5f}" for mean, worst in (report.image_cosine, report.text_cosine)),
+        f"{report.agreement:.3f}",
+        "" if report.recall is None else f"{report.recall:.3f}",
+        f"{report.image_time:.2f} {report.text_time:.2f}",
+    )
+
+
+def _targets(images: Sequence[Path], labels: Sequence[str]) -> list[int] | None:
+    """Returns the labels that the pictures are named as, if all are."""
+    names = [image.stem for image in images]
+    return [labels.index(name) for name in names] if set(names) <= set(labels) else None
+
+
+def _lengths(given: str | None) -> list[int] | None:
+    if given is None:
+        return None
+    if not all(length.strip().isdigit() for length in given.split(",")):
+        raise ValueError(f"`--text-lengths` must be whole numbers. Received: {given}. Write 16,32.")
+    return [int(length) for length in given.split(",")]
+
+
+def _signature_rows(description: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    return [
+        (name, _sides(signature["inputs"]), _sides(signature["outputs"]))
+        for name, signature in description["signatures"].items()
+    ]
 
 
 def _sides(tensors: Mapping[str, Mapping[str, Any]]) -> str:

@@ -178,6 +178,33 @@ def _add_export(commands: Commands, shared: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out what TensorFlow Serving needs beside it: warm-up, measured batching, configuration, README",
     )
+    _add_litert(formats, shared)
+
+
+def _add_litert(formats: Commands, shared: argparse.ArgumentParser) -> None:
+    parser = formats.add_parser("litert", parents=[shared], help=".tflite files for phones and browsers")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write into")
+    parser.add_argument(
+        "--parts", help="image,text,text_from_utf8,classify or some of them (default: all; classify with labels alone)"
+    )
+    parser.add_argument(
+        "--quantization",
+        default="float32",
+        help="float32, float16, dynamic_int8, int4 or int8 (default: float32; int8 must be calibrated)",
+    )
+    _add_labels(parser, required=False)
+    parser.add_argument("--text-lengths", help="lengths in tokens that texts are computed at (default: 16,32,longest)")
+    parser.add_argument("--calibration-images", nargs="+", type=Path, default=[], metavar="IMAGE", help="for int8")
+    parser.add_argument("--calibration-texts-file", type=Path, help="for int8: a file with one text a line")
+    parser.add_argument("--name", default="clip", help="what the model is called (default: clip)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument(
+        "--report",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="measure every recipe on these pictures and the labels; named as their label, they are scored, too",
+    )
 
 
 def _add_serve(commands: Commands) -> None:

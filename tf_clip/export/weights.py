@@ -42,7 +42,7 @@ class StoredWeights:
             path: _stored(path, variable, "float32" if path in _ALWAYS_FLOAT32 else dtype)
             for path, variable in by_path.items()
         }
-        self.model = model if model.dtype_policy.name == "float32" else _in_float32(model)
+        self.model = model if model.dtype_policy.name == "float32" else float32_twin(model, model.attn_implementation)
 
     def lent(self) -> contextlib.AbstractContextManager[Any]:
         """Returns a context in which `model` computes with the stored weights, in float32."""
@@ -93,7 +93,7 @@ def _stored(path: str, variable: Any, dtype: str) -> tf.Variable:
     return value if isinstance(value, tf.Variable) else tf.Variable(value, trainable=False, name=path)
 
 
-def _in_float32(model: CLIPModel) -> CLIPModel:
+def float32_twin(model: CLIPModel, attn_implementation: str) -> CLIPModel:
     """Returns a model of the same kind that computes in float32; its own weights are never looked at."""
     with weights_come_from_files():
-        return CLIPModel(model.config, attn_implementation=model.attn_implementation, dtype="float32")
+        return CLIPModel(model.config, attn_implementation=attn_implementation, dtype="float32")

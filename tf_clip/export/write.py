@@ -8,19 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 import tf_clip
 from tf_clip.export.folders import new_version
 from tf_clip.export.graph import Classes, CLIPGraph, Limits, signatures_of
+from tf_clip.export.requirements import embedded_labels, require_kinds, require_processor_fits
 from tf_clip.export.status import ON_BAD_ROW
 from tf_clip.export.weights import StoredWeights
 from tf_clip.models.clip import CLIPModel
-from tf_clip.models.text_encoder import LEGACY_EOS_TOKEN_ID
 from tf_clip.preprocessing.decode import MAX_PIXELS
 from tf_clip.preprocessing.processor import CLIPProcessor
-from tf_clip.tasks.zero_shot import class_embeddings
 
 DESCRIPTION = "assets.extra/tf_clip.json"
 """Where, in a version's folder, it is told what the model is; servers pass over it."""
@@ -83,8 +81,8 @@ def saved_model(
         >>> tf_clip.export.saved_model(model, processor, "served", labels=["owl", "bus"])
         PosixPath('served/1')
     """
-    _require_kinds(model, processor)
-    _require_processor_fits(model, processor)
+    require_kinds(model, processor, "a SavedModel")
+    require_processor_fits(model, processor)
     limits = _limits(on_bad_row, max_pixels, max_text_bytes)
     with new_version(Path(path), version, overwrite=overwrite) as folder:
         classes = _classes(model, processor, labels, templates, top_k)
@@ -138,20 +136,9 @@ def _classes(
 ) -> Classes | None:
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
         raise ValueError(f"`top_k` must be a whole number above 0. Received: top_k={top_k!r}. Use 5 if unsure.")
-    if labels is None:
-        if tuple(templates) != ("{}",):
-            raise ValueError(
-                f"`templates` must come with `labels`. Received: templates={templates!r}, labels=None. Pass both."
-            )
+    embeds = embedded_labels(model, processor, labels, templates)
+    if labels is None or embeds is None:
         return None
-    if isinstance(labels, (str, bytes)) or isinstance(templates, (str, bytes)):
-        raise TypeError(
-            "`labels` and `templates` must be sequences of strings. "
-            f"Received: labels={labels!r}, templates={templates!r}. Put a single one into a list."
-        )
-    if not all(isinstance(label, str) for label in labels):
-        raise TypeError(f"`labels` must be strings. Received: labels={list(labels)!r}. Convert them with str().")
-    embeds = class_embeddings(model, processor, labels, templates)
     variable = tf.Variable(embeds, trainable=False, name="class_embeds")
     return Classes(tf.constant(list(labels)), variable, min(top_k, len(labels)))
 
@@ -171,36 +158,3 @@ def _limits(on_bad_row: str, max_pixels: int, max_text_bytes: int) -> Limits:
             "Use the default."
         )
     return Limits(on_bad_row, max_pixels, max_text_bytes)
-
-
-def _require_kinds(model: CLIPModel, processor: CLIPProcessor) -> None:
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "Keras's backend must be tensorflow to write a SavedModel. "
-            f"Received: {keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow, and load the model again."
-        )
-    for argument, value, kind in (("model", model, CLIPModel), ("processor", processor, CLIPProcessor)):
-        if not isinstance(value, kind):
-            raise TypeError(
-                f"`{argument}` must be a {kind.__name__}. Received: {type(value).__name__}. "
-                f"Load one with {kind.__name__}.from_pretrained."
-            )
-
-
-def _require_processor_fits(model: CLIPModel, processor: CLIPProcessor) -> None:
-    text, side = model.config.text_config, model.config.vision_config.image_size
-    tokenizer, images = processor.tokenizer, processor.image_processor
-    size = images.crop_to if images.do_center_crop else images.resized_to if images.do_resize else None
-    ends = (tokenizer.eos_token_id, LEGACY_EOS_TOKEN_ID)
-    for rule, holds, received in (
-        (f"bring every picture to the model's {side} x {side} pixels", size == (side, side), f"size {size}"),
-        ("use no ids that the model lacks", tokenizer.vocab_size <= text.vocab_size, f"{tokenizer.vocab_size} ids"),
-        ("end texts as the model reads them", text.eos_token_id in ends, f"end token {tokenizer.eos_token_id}"),
-        # To the left of a text, padding moves it, and its embedding would depend on its neighbours.
-        ("pad on the right", tokenizer.padding_side == "right", f"padding_side={tokenizer.padding_side!r}"),
-        ("run inside a graph", tokenizer.runs_in_graphs, "a tokenizer with clean='openai'"),
-    ):
-        if not holds:
-            raise ValueError(
-                f"`processor` must {rule}. Received: {received}. Load the processor from the model's own checkpoint."
-            )

@@ -76,6 +76,9 @@ class Attention(keras.layers.Layer):
     Source: transformers' CLIPAttention. In the eager form q is scaled and the softmax is in float32.
     """
 
+    # An export to integers sets another: between 0 and -1e9 an 8-bit number has no room for the scores themselves.
+    hidden_key_score = HIDDEN_KEY_SCORE
+
     def __init__(
         self,
         hidden_size: int,
@@ -149,7 +152,7 @@ class Attention(keras.layers.Layer):
             earlier = ops.expand_dims(positions, 1) >= ops.expand_dims(positions, 0)
             visible = earlier if visible is None else ops.logical_and(visible, earlier)
         if visible is not None:
-            scores = ops.where(visible, scores, HIDDEN_KEY_SCORE)
+            scores = ops.where(visible, scores, self.hidden_key_score)
         weights = ops.cast(ops.softmax(scores, axis=-1), v.dtype)
         weights = self.weight_dropout(weights, training=training)
         return ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3)), weights

@@ -317,7 +317,7 @@ class CLIPFeatureExtractorTF(tf.Module):
         shape = shape[:2]
         resized = self._resized_shape(shape) if self.do_resize else shape
         window = tf.constant(self.crop_to) if self.do_center_crop else resized
-        offset = _crop_offset(resized - window, self.crop_style)
+        offset = crop_offset(resized - window, self.crop_style)
         return Resampler(*map(tf.unstack, (shape, resized, offset, window)), self.resample)
 
     def _spec(self) -> tf.TensorSpec:
@@ -326,11 +326,11 @@ class CLIPFeatureExtractorTF(tf.Module):
     def _normalised(self, pixels: tf.Tensor) -> tf.Tensor:
         # By rows: the three channels alone are too short for a vector of the processor.
         shape = tf.shape(pixels)
-        scale, shift = (tf.tile(values, shape[1:2]) for values in self._scale_and_shift())
+        scale, shift = (tf.tile(values, shape[1:2]) for values in self.scale_and_shift())
         normalised = tf.cast(tf.reshape(pixels, [shape[0], 3 * shape[1]]), tf.float32) * scale + shift
         return tf.ensure_shape(tf.reshape(normalised, shape), self._spec().shape)
 
-    def _scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
+    def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns rescaling and normalising as one factor and one summand per channel, float32 `[3]`.
 
         A division by constants would be rewritten in some graphs and not in others: one bit of the value
@@ -381,7 +381,7 @@ def _extractor_with(kind: type[CLIPFeatureExtractorTF], options: str) -> CLIPFea
     return kind(**_options_of(json.loads(options)))
 
 
-def _crop_offset(surplus: tf.Tensor, style: str) -> tf.Tensor:
+def crop_offset(surplus: tf.Tensor, style: str) -> tf.Tensor:
     """Returns where a centre crop begins.
 
     Args:

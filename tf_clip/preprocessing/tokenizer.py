@@ -134,6 +134,11 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         return max(self._vocabulary.symbols.values()) + 1
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols, the merges and the special tokens."""
+        return self._vocabulary
+
+    @property
     def runs_in_graphs(self) -> bool:
         """Whether string tensors can be tokenized: not with `clean`."""
         return self._clean is None

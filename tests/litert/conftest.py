@@ -1,0 +1,56 @@
+"""Models written as .tflite files once for all tests; without LiteRT they are skipped."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from lite_files import LABELS, TEMPLATES
+
+import tf_clip
+from tf_clip import CLIPModel, CLIPProcessor
+from tf_clip.export import LiteRTModel
+
+
+def pytest_collection_modifyitems(items):
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        for item in items:
+            if item.path.parent == Path(__file__).parent:
+                item.add_marker(pytest.mark.skip(reason="needs LiteRT: pip install '.[litert]', or make litert-test"))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Leaves TensorFlow's seed alone: setting it makes each traced function start anew."""
+
+
+@pytest.fixture(scope="session")
+def small(tiny_config, tiny_processor):
+    """A random model and its processor."""
+    return CLIPModel(tiny_config), tiny_processor
+
+
+@pytest.fixture(scope="session")
+def small_files(small, tmp_path_factory):
+    """Its files, in float32."""
+    out = tmp_path_factory.mktemp("small") / "mobile"
+    return tf_clip.export.litert(*small, out, labels=LABELS, templates=TEMPLATES, text_lengths=[5], name="small")
+
+
+@pytest.fixture(scope="session")
+def small_runtime(small_files):
+    return LiteRTModel(small_files["image"].parent)
+
+
+@pytest.fixture(scope="session")
+def pictogram():
+    """The shipped model and its processor."""
+    return CLIPModel.from_pretrained("pictogram-clip"), CLIPProcessor.from_pretrained("pictogram-clip")
+
+
+@pytest.fixture
+def every_recipe(pytestconfig):
+    """Skips what takes minutes, unless it is asked for."""
+    if not pytestconfig.getoption("every_recipe"):
+        pytest.skip("takes minutes: make litert-test")
