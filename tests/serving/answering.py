@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ HERE = Path(__file__).resolve().parent / "runtimes"
 TFJS_MODULES = Path(sys.prefix) / "tfjs" / "node_modules"
 WHEEL = Path(tf.__file__).parent
 SERVING_BINARY = os.environ.get("TF_SERVING_BINARY") or shutil.which("tensorflow_model_server")
+PATIENCE = 300  # seconds that an answer may take: the first one of a large model takes long on a busy machine
 DTYPES = {"float32": np.float32, "int32": np.int32, "uint8": np.uint8, "string": object}
 
 
@@ -52,12 +54,17 @@ class Piped:
         return self.ask(signature, inputs, self.signatures[signature]["outputs"])
 
     def ask(self, signature, inputs, outputs):
+        # Whoever waits for bytes that do not come would wait for ever.
+        watchdog = threading.Timer(PATIENCE, self.process.kill)
+        watchdog.start()
         try:
             tensor_stream.write_request(self.process.stdin, signature, inputs, outputs)
             return tensor_stream.read_answer(self.process.stdout)
         except (EOFError, BrokenPipeError) as error:
             self.process.kill()
             raise AssertionError(self.process.stderr.read().decode()[-4000:]) from error
+        finally:
+            watchdog.cancel()
 
     def close(self):
         errors = self.process.communicate(timeout=60)[1]  # closes its input, which ends it

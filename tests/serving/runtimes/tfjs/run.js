@@ -59,9 +59,19 @@ function written(name, tensor) {
   return Buffer.concat([counted(Buffer.from(name)), head, data]);
 }
 
+const pause = new Int32Array(new SharedArrayBuffer(4));
+
 function send(data) {
   let sent = 0;
-  while (sent < data.length) sent += fs.writeSync(1, data, sent);
+  while (sent < data.length) {
+    try {
+      sent += fs.writeSync(1, data, sent);
+    } catch (error) {
+      // Node.js opens pipes so that a full one is an error: wait until some of it has been read.
+      if (error.code !== "EAGAIN") throw error;
+      Atomics.wait(pause, 0, 0, 1);
+    }
+  }
 }
 
 async function main() {
