@@ -213,6 +213,8 @@ def test_what_cannot_be_exported(tiny_vocabulary, tiny_merges, tiny_tokenizer):
             Utf8Tokenizer(tokenizer)
     with pytest.raises(ValueError, match=r"ids below 65534\. Received: an id of 65534"):
         Utf8Tokenizer(CLIPTokenizer({**tiny, "more": 65534}, tiny_merges))
+    with pytest.raises(ValueError, match=r"normalized_tokens=\['<\|startoftext\|>'\], which are found in any case"):
+        Utf8Tokenizer(CLIPTokenizer(tiny, tiny_merges, normalized_tokens=["<|startoftext|>"]))
     pytest.importorskip("ftfy")
     with pytest.raises(ValueError, match="clean='openai', which is Python code"):
         Utf8Tokenizer(CLIPTokenizer(tiny, tiny_merges, clean="openai"))

@@ -39,8 +39,9 @@ class Utf8Tokenizer:
         padding; `is_cut`, a bool scalar, whether tokens or bytes of the text were left out.
 
     Raises:
-        ValueError: the tokenizer cleans texts in Python, has ids from 65534 on, or special tokens that are not ASCII or
-            overlap; `max_length` is below 2; `utf8` has no size, or one above 1920.
+        ValueError: the tokenizer cleans texts in Python, finds special tokens in normalised text, has ids from 65534
+            on, or special tokens that are not ASCII or overlap; `max_length` is below 2; `utf8` has no size, or one above
+            1920.
 
     Special tokens written in a text are special tokens, as the tokenizer has it. A text that takes more than `size`
     bytes once it is NFC and in lower case is no exception, only slower.
@@ -60,6 +61,12 @@ class Utf8Tokenizer:
                 f"Received: max_length={self._max_length}. Use at least 2."
             )
         vocabulary = tokenizer.vocabulary
+        if vocabulary.normalized_tokens:
+            raise ValueError(
+                "`tokenizer` must find special tokens as they are written. "
+                f"Received: normalized_tokens={sorted(vocabulary.normalized_tokens)}, which are found in any case. "
+                "Load it without them, or export the text encoder alone, and tokenize in the application."
+            )
         self._specials = {vocabulary.bos_token: BOS_CODE, vocabulary.eos_token: EOS_CODE}
         _require_distinct(list(self._specials))
         self._words = FixedWordSplitter()
