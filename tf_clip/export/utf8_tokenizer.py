@@ -40,8 +40,8 @@ class Utf8Tokenizer:
 
     Raises:
         ValueError: the tokenizer cleans texts in Python, finds special tokens in normalised text, has ids from 65534
-            on, or special tokens that are not ASCII or overlap; `max_length` is below 2; `utf8` has no size, or one above
-            1920.
+            on, or special tokens that are not ASCII or overlap; `max_length` is below 2; `utf8` has no size, or
+            one above 1920.
 
     Special tokens written in a text are special tokens, as the tokenizer has it. A text that takes more than `size`
     bytes once it is NFC and in lower case is no exception, only slower.
