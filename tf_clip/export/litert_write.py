@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import tf_clip
+from tf_clip.export.description import described_sides
 from tf_clip.export.fixed_nfc import MAX_SIZE
 from tf_clip.export.litert_check import Reference, check
 from tf_clip.export.litert_file import finished
@@ -142,9 +143,7 @@ def _described(
     """Returns what a program needs to know of one file."""
     described: dict[str, Any] = {"part": part, "signatures": {}}
     for name, function in signatures.items():
-        concrete = function.get_concrete_function()
-        inputs = {spec.name: spec for spec in concrete.structured_input_signature[0]}
-        described["signatures"][name] = {"inputs": _sides(inputs), "outputs": _sides(concrete.structured_outputs)}
+        described["signatures"][name] = described_sides(function.get_concrete_function())
     if part in ("image", "classify"):
         # For applications that resize by themselves, and for those that want to know what the file does to pixels.
         options = ("image_mean", "image_std", "rescale_factor", "resample", "size", "crop_size")
@@ -160,10 +159,6 @@ def _described(
     if part == "classify":
         described |= {"labels": list(labels or ()), "templates": list(templates)}
     return described
-
-
-def _sides(specs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()} for name, spec in specs.items()}
 
 
 def _parts(parts: Sequence[str] | None, labels: Sequence[str] | None) -> list[str]:

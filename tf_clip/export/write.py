@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 import tf_clip
+from tf_clip.export.description import described_sides
 from tf_clip.export.folders import new_version
 from tf_clip.export.graph import Classes, CLIPGraph, Limits, signatures_of
 from tf_clip.export.requirements import embedded_labels, require_kinds, require_processor_fits
@@ -105,7 +106,10 @@ def saved_model(
             "labels": None if labels is None else list(labels),
             "templates": list(templates),
             "logit_scale": math.exp(float(weights["logit_scale"])),
-            "signatures": {key: _described(key, signature) for key, signature in signatures.items()},
+            "signatures": {
+                key: {**described_sides(signature), "batchable": key not in UNBATCHABLE}
+                for key, signature in signatures.items()
+            },
         }
         file = folder / DESCRIPTION
         file.parent.mkdir()
@@ -117,18 +121,6 @@ def saved_model(
 
 def _is_table(value: Any) -> bool:
     return isinstance(value, tf.lookup.StaticHashTable)
-
-
-def _described(name: str, signature: tf.types.experimental.ConcreteFunction) -> dict[str, Any]:
-    def sides(specs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        return {name: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()} for name, spec in specs.items()}
-
-    inputs = {spec.name: spec for spec in signature.structured_input_signature[0]}
-    return {
-        "inputs": sides(inputs),
-        "outputs": sides(signature.structured_outputs),
-        "batchable": name not in UNBATCHABLE,
-    }
 
 
 def _classes(
