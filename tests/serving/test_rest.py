@@ -2,6 +2,7 @@
 
 import base64
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -110,7 +111,7 @@ def test_an_answer_does_not_wait_for_its_headers_to_be_acknowledged(server):
         begin = time.perf_counter()
         server.http.get("/v2/health/live")
         seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 0.035
+    assert statistics.median(seconds) < 0.035
 
 
 def test_bytes_of_outputs_that_say_so_are_base64():
