@@ -85,8 +85,8 @@ parity: $(VENV)/compared ## compare with the reference implementations in the sa
 litert-test: $(VENV)/with-litert ## write .tflite files by every recipe, run them, and compare them with the models
 	$(BIN)/python -m pytest -s tests/litert tests/preprocessing/test_utf8_tokenizer.py --every-recipe --every-text
 
-bench-preprocessing: $(VENV)/torchvision ## compare the speed of preprocessing with its peers, in one run
-	$(BIN)/python tests/benchmarks/preprocessing.py
+bench-preprocessing: $(VENV)/torchvision ## compare preprocessing's speed with its peers'; writes docs/benchmarks/
+	$(BIN)/python tests/benchmarks/preprocessing.py docs/benchmarks
 
 unicode-tables: $(VENV)/compared ## ask the reference tokenizer about every character, after an upgrade of it
 	$(BIN)/python tests/parity/make_unicode_tables.py tf_clip/preprocessing/unicode.json

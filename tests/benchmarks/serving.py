@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
-import platform
 import shutil
 import socket
 import sys
@@ -26,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from machine import described
 from serving_load import Load, Questions, Sample
 from serving_page import write_page
 
@@ -197,9 +196,7 @@ def _result(settings: dict[str, dict[int, list[Sample]]], soak: Soak, minutes: f
     after = [size for when, size in soak.memory if when >= soak.begin + 0.85 * (soak.end - soak.begin)]
     down = next(when for when, event in soak.events if event == "up again") - soak.events[0][0]
     return {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{psutil.cpu_count()} logical cores, {platform.system()} {platform.machine()}",
-        "versions": {"tf_clip": tf_clip.__version__, "python": platform.python_version()},
+        "run": described("tensorflow", "kserve"),
         "minutes": minutes,
         "settings": cells,
         "soak": {

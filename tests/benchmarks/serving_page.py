@@ -32,11 +32,11 @@ def _page(result: dict[str, Any]) -> str:
         + f" | {cell['calls']:,} |"
         for cell in result["settings"]
     )
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     return f"""# The local server under load
 
-Written by `make bench-serving` on {result["date"]}, {result["machine"]}, {versions}: {result["minutes"]:g} minutes of
-load on loopback, on the shipped `pictogram-clip`. Clients and server share the machine.
+Written by `make bench-serving` on {result["run"]}:
+{result["minutes"]:g} minutes of load on loopback, on the shipped `pictogram-clip`. Clients and server share the
+machine.
 
 **{answers["calls"]:,} calls ({kinds}): {answers["wrong"]} wrong answers, {answers["lost"]} lost.** An answer is wrong
 when it differs from the Python model's by more than 1e-5.
