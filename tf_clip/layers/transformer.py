@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from tf_clip.layers.activations import ACTIVATIONS
+from tf_clip.layers.adaptable import NO_ROW_INPUTS, AdaptableDense, AdapterPlace, RowInputs
 from tf_clip.layers.initializers import InitialNormal
 
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa", "flash")
@@ -65,10 +66,11 @@ class Attention(keras.layers.Layer):
             token may read. None shows all.
         causal: whether a token reads only itself and what is before it.
         output_attentions: whether the weights are returned as well; `"eager"` alone has them.
+        rows: what adapters may know of the rows.
 
     Returns:
         float `[batch, length, hidden_size]`; with `output_attentions` a pair of it and the weights,
-        `[batch, heads, length, length]`.
+        `[batch, heads, length, length]`. Learned prefixes are keys, too, and come before the others.
 
     Raises:
         ValueError: this backend, or a fused kernel, cannot do what is asked for.
@@ -99,14 +101,19 @@ class Attention(keras.layers.Layer):
         self.attn_implementation = attn_implementation
         self.head_width = hidden_size // num_heads
         self.q_proj, self.k_proj, self.v_proj = (
-            keras.layers.Dense(
-                hidden_size, kernel_initializer=_normal(in_proj_stddev), dtype=self.dtype_policy, name=name
+            AdaptableDense(
+                hidden_size, hidden_size, kernel_initializer=_normal(in_proj_stddev), dtype=self.dtype_policy, name=name
             )
             for name in ("q_proj", "k_proj", "v_proj")
         )
-        self.out_proj = keras.layers.Dense(
-            hidden_size, kernel_initializer=_normal(out_proj_stddev), dtype=self.dtype_policy, name="out_proj"
+        self.out_proj = AdaptableDense(
+            hidden_size,
+            hidden_size,
+            kernel_initializer=_normal(out_proj_stddev),
+            dtype=self.dtype_policy,
+            name="out_proj",
         )
+        self.keys_values = AdapterPlace("keys_values", hidden_size, dtype=self.dtype_policy, name="prefix_adapters")
         self.weight_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="weight_dropout")
 
     def build(self, input_shape: Any) -> None:
@@ -121,12 +128,19 @@ class Attention(keras.layers.Layer):
         visible: Any = None,
         causal: bool = False,
         output_attentions: bool = False,
+        rows: RowInputs = NO_ROW_INPUTS,
         training: bool | None = None,
     ) -> Any:
         """Attends; see the class."""
         length = ops.shape(x)[1]
         heads = (-1, length, self.num_heads, self.head_width)
-        q, k, v = (ops.reshape(projection(x), heads) for projection in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            ops.reshape(projection(x, rows=rows, training=training), heads)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if self.keys_values.is_active:
+            visible, causal = _with_causal(visible, length) if causal else visible, False
+            k, v, visible, _ = self.keys_values.run((k, v, visible, x), rows, training)
         if self.attn_implementation == "eager":
             attended, weights = self._attend_in_steps(q, k, v, visible, causal, training)
         elif output_attentions:
@@ -137,7 +151,8 @@ class Attention(keras.layers.Layer):
             )
         else:
             attended, weights = self._attend_fused(q, k, v, visible, causal), None
-        output = self.out_proj(ops.reshape(attended, (-1, length, self.hidden_size)))
+        attended = ops.reshape(attended, (-1, length, self.hidden_size))
+        output = self.out_proj(attended, rows=rows, training=training)
         return (output, weights) if output_attentions else output
 
     def _attend_in_steps(
@@ -148,9 +163,7 @@ class Attention(keras.layers.Layer):
         scores = ops.matmul(q * self.head_width**-0.5, ops.transpose(k, (0, 1, 3, 2)))
         scores = ops.cast(scores, "float32")
         if causal:
-            positions = ops.arange(ops.shape(scores)[-1], dtype="int32")
-            earlier = ops.expand_dims(positions, 1) >= ops.expand_dims(positions, 0)
-            visible = earlier if visible is None else ops.logical_and(visible, earlier)
+            visible = _with_causal(visible, ops.shape(scores)[-1])
         if visible is not None:
             scores = ops.where(visible, scores, self.hidden_key_score)
         weights = ops.cast(ops.softmax(scores, axis=-1), v.dtype)
@@ -183,6 +196,13 @@ class Attention(keras.layers.Layer):
             "out_proj_stddev": self.out_proj_stddev,
             "attn_implementation": self.attn_implementation,
         }
+
+
+def _with_causal(visible: Any, length: Any) -> Any:
+    """Hides from each token what comes after it."""
+    positions = ops.arange(length, dtype="int32")
+    earlier = ops.expand_dims(positions, 1) >= ops.expand_dims(positions, 0)
+    return earlier if visible is None else ops.logical_and(visible, earlier)
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
@@ -218,11 +238,11 @@ class MLP(keras.layers.Layer):
         self.fc1_stddev = fc1_stddev
         self.fc2_stddev = fc2_stddev
         self.activation = ACTIVATIONS[hidden_act]
-        self.fc1 = keras.layers.Dense(
-            intermediate_size, kernel_initializer=_normal(fc1_stddev), dtype=self.dtype_policy, name="fc1"
+        self.fc1 = AdaptableDense(
+            intermediate_size, hidden_size, kernel_initializer=_normal(fc1_stddev), dtype=self.dtype_policy, name="fc1"
         )
-        self.fc2 = keras.layers.Dense(
-            hidden_size, kernel_initializer=_normal(fc2_stddev), dtype=self.dtype_policy, name="fc2"
+        self.fc2 = AdaptableDense(
+            hidden_size, intermediate_size, kernel_initializer=_normal(fc2_stddev), dtype=self.dtype_policy, name="fc2"
         )
 
     def build(self, input_shape: Any) -> None:
@@ -231,9 +251,10 @@ class MLP(keras.layers.Layer):
         self.fc2.build((None, None, self.intermediate_size))
         self.built = True
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, rows: RowInputs = NO_ROW_INPUTS, training: bool | None = None) -> Any:
         """Transforms; see the class."""
-        return self.fc2(self.activation(self.fc1(x)))
+        # What adapters make of fc1 is activated, too.
+        return self.fc2(self.activation(self.fc1(x, rows=rows, training=training)), rows=rows, training=training)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the input's shape."""
@@ -268,7 +289,7 @@ class EncoderLayer(keras.layers.Layer):
 
     Call arguments:
         x: float `[batch, length, hidden_size]`.
-        visible, causal, output_attentions: see `Attention`.
+        visible, causal, output_attentions, rows: see `Attention`.
 
     Returns:
         float `[batch, length, hidden_size]`; with `output_attentions` a pair of it and the weights,
@@ -317,6 +338,10 @@ class EncoderLayer(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="self_attn",
         )
+        self.attention_adapters, self.mlp_adapters, self.block_adapters = (
+            AdapterPlace(kind, hidden_size, dtype=self.dtype_policy, name=f"{kind}_adapters")
+            for kind in ("attention", "mlp", "block")
+        )
         self.mlp = MLP(
             hidden_size,
             intermediate_size,
@@ -339,6 +364,7 @@ class EncoderLayer(keras.layers.Layer):
         visible: Any = None,
         causal: bool = False,
         output_attentions: bool = False,
+        rows: RowInputs = NO_ROW_INPUTS,
         training: bool | None = None,
     ) -> Any:
         """Runs the block; see the class."""
@@ -347,11 +373,19 @@ class EncoderLayer(keras.layers.Layer):
             visible=visible,
             causal=causal,
             output_attentions=output_attentions,
+            rows=rows,
             training=training,
         )
         attended, weights = attended if output_attentions else (attended, None)
+        if self.attention_adapters.is_active:
+            attended, _ = self.attention_adapters.run((attended, x), rows, training)
         x = x + attended
-        x = x + self.mlp(self.layer_norm2(x))
+        transformed = self.mlp(self.layer_norm2(x), rows=rows, training=training)
+        if self.mlp_adapters.is_active:
+            transformed, _ = self.mlp_adapters.run((transformed, x), rows, training)
+        x = x + transformed
+        if self.block_adapters.is_active:
+            (x,) = self.block_adapters.run((x,), rows, training)
         return (x, weights) if output_attentions else x
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tf_clip.checkpoints import assign, hub, save
 from tf_clip.checkpoints.source import Checkpoint, read_checkpoint
 from tf_clip.configuration import CLIPConfig, CLIPResNetConfig, CLIPTextConfig, CLIPVisionConfig
+from tf_clip.layers.adaptable import is_of_adapter
 from tf_clip.layers.initializers import weights_come_from_files
 
 if TYPE_CHECKING:
@@ -165,8 +166,12 @@ class PretrainedModel:
 
 
 def variables_below(tower: Any, root: str) -> dict[str, Any]:
-    """Returns a tower's weights, their paths starting with `root` in place of the tower's own path."""
-    return {root + variable.path.removeprefix(tower.path): variable for variable in tower.weights}
+    """Returns a tower's weights without its adapters', their paths starting with `root` in place of the tower's own."""
+    return {
+        root + variable.path.removeprefix(tower.path): variable
+        for variable in tower.weights
+        if not is_of_adapter(variable)
+    }
 
 
 def _as_dict(config: AnyConfig | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from tf_clip.configuration import CLIPTextConfig
+from tf_clip.layers.adaptable import RowInputs
 from tf_clip.layers.embeddings import TextEmbeddings
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.tower import Tower
@@ -88,7 +89,10 @@ class CLIPTextModel(Tower):
         if attention_mask is not None:
             # [batch, 1, 1, length]: the same keys for every head and every reading token
             visible = ops.expand_dims(ops.cast(attention_mask, "bool"), (1, 2))
-        x, inside = self.run_blocks(x, output_hidden_states, output_attentions, training, visible=visible, causal=True)
+        rows = RowInputs(mask=attention_mask)
+        x, inside = self.run_blocks(
+            x, output_hidden_states, output_attentions, training, visible=visible, causal=True, rows=rows
+        )
         x = self.final_layer_norm(x)
         return self.assemble(x, _pool_at_end(x, input_ids, self.config.eos_token_id), inside)
 

@@ -1,0 +1,100 @@
+"""Where adapters may act inside a model: places, empty until `tf_clip.adapters` puts something there.
+
+A place that is empty or switched off costs nothing: what it would change is decided while a graph is traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+
+PLACE_NAME = "adapters"
+"""What the name of every place ends with, by which an adapter's variables are known."""
+
+
+class RowInputs(NamedTuple):
+    """What adapters may know of the rows of a batch besides what runs through the tower.
+
+    Args:
+        mask: `[batch, length]`, 1 for a text's own tokens; None when every token counts.
+        adapter_ids: int32 `[batch]`, which of the switch's adapters a row is for, -1 for none; None without a switch.
+    """
+
+    mask: Any = None
+    adapter_ids: Any = None
+
+
+NO_ROW_INPUTS = RowInputs()
+
+
+class AdapterPlace(keras.layers.Layer):
+    """Holds the adapters of one place, and what the active ones do there.
+
+    It is never called as a layer, so that adapters can be added to a model that is built; `run` is.
+
+    Args:
+        kind: what runs through: one of `KINDS`.
+        width: of what an adapter here reads.
+        units: of what it changes; None for `width`.
+    """
+
+    KINDS = ("linear", "attention", "mlp", "keys_values", "block", "embeddings")
+
+    def __init__(self, kind: str, width: int, units: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kind, self.width, self.units = kind, width, units or width
+        self.by_name: dict[str, keras.layers.Layer] = {}
+        # What the active adapters make of a state, `(place, state, rows, training) -> state`.
+        self.program: Callable[..., Any] | None = None
+        self.built = True
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything happens here."""
+        return self.program is not None
+
+    def run(self, state: tuple[Any, ...], rows: RowInputs, training: bool | None) -> tuple[Any, ...]:
+        """Returns what the active adapters make of what runs through; the caller has asked `is_active`."""
+        if self.program is None:
+            return state
+        return self.program(self, state, rows, training)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of `__init__`."""
+        return {**super().get_config(), "kind": self.kind, "width": self.width, "units": self.units}
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class AdaptableDense(keras.layers.Dense):
+    """A dense layer whose result adapters may change; without them it is `keras.layers.Dense`.
+
+    Args:
+        width: of its input, which is also what `build` is given.
+        units: of its output.
+        **kwargs: see `keras.layers.Dense`.
+
+    Call arguments:
+        x: float `[..., width]`.
+        rows: what adapters may know of the rows.
+    """
+
+    def __init__(self, units: int, width: int, **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        self.width = width
+        self.adapters = AdapterPlace("linear", width, units, dtype=self.dtype_policy, name="adapters")
+
+    def call(self, x: Any, rows: RowInputs = NO_ROW_INPUTS, training: bool | None = None) -> Any:
+        """Transforms; see the class."""
+        y = super().call(x)
+        return self.adapters.run((y, x), rows, training)[0] if self.adapters.is_active else y
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of `__init__`."""
+        return {**super().get_config(), "width": self.width}
+
+
+def is_of_adapter(variable: Any) -> bool:
+    """Whether a variable belongs to an adapter, and not to the model itself."""
+    return any(part.endswith(PLACE_NAME) for part in variable.path.split("/"))
