@@ -1,0 +1,562 @@
+"""What an adapter is made of: configurations, their short names, and strings such as `"lora[r=16]|prefix_tuning"`.
+
+The fields and their names are AdapterHub's, so that its `adapter_config.json` files are read and written as they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+DEFAULT_CONFIG = "seq_bn"
+MATRICES = ("q", "k", "v", "o")
+ACTIVATIONS = ("relu", "gelu", "gelu_new", "quick_gelu", "swish", "silu", "tanh", "leakyrelu", "sigmoid", "linear")
+
+
+def _require(config: AdapterConfig, name: str, is_met: bool, rule: str) -> None:
+    if not is_met:
+        raise ValueError(
+            f"`{name}` must be {rule} in {type(config).__name__}. Received: {name}={getattr(config, name)!r}."
+        )
+
+
+def _require_share(config: AdapterConfig, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(config, name, _is_number(value) and 0 <= value < 1, "at least 0 and below 1")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterConfig:
+    """What all methods have in common.
+
+    Args:
+        leave_out: global numbers of the layers without this adapter: the text tower's from 0, the image tower's on
+            from there.
+        init_weights_seed: draws the first weights of every layer from this seed; None draws new ones each time.
+    """
+
+    # As in AdapterHub's files; bottlenecks have none there.
+    architecture: ClassVar[str | None] = None
+
+    leave_out: tuple[int, ...] = ()
+    init_weights_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+        _require(self, "leave_out", all(_is_count(index) for index in self.leave_out), "whole numbers from 0 on")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all fields, as JSON has them."""
+        fields = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
+        return {"architecture": self.architecture, **fields}
+
+    def replace(self, **changes: Any) -> AdapterConfig:
+        """Returns a configuration with some fields changed.
+
+        Raises:
+            ValueError: there is no such field, or its value has no meaning.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                raise ValueError(
+                    f"`{name}` must be a field of {type(self).__name__}: {', '.join(known)}. Received: {name}="
+                    f"{changes[name]!r}. " + (f"Did you mean {close[0]}?" if close else "Remove it.")
+                )
+        return dataclasses.replace(self, **changes)
+
+    def parts(self) -> tuple[AdapterConfig, ...]:
+        """Returns the configurations it is a union of: itself alone."""
+        return (self,)
+
+
+@dataclasses.dataclass(frozen=True)
+class BottleneckConfig(AdapterConfig):
+    """A narrow MLP behind a block's attention, its MLP or both, around which the stream goes on.
+
+    Args:
+        mh_adapter, output_adapter: whether it stands behind attention, and behind the MLP.
+        reduction_factor: the layer's width divided by the bottleneck's; or one for each global layer number, as
+            `{"3": 8, "default": 16}`.
+        non_linearity: one of `ACTIVATIONS`.
+        original_ln_before: whether it reads the stream after the residual was added.
+        original_ln_after: whether the residual is added behind it.
+        ln_before, ln_after: whether it has layer norms of its own.
+        init_weights: `"bert"` (normal, 0.02), `"mam_adapter"` (the way up starts at zero) or `"houlsby"`
+            (truncated normal, 0.01).
+        is_parallel: whether it reads what the attention or the MLP was fed with, in place of its result.
+        scaling: a factor on its result, or `"learned"` for one that is trained, `"channel"` for one a channel.
+        use_gating: whether a learned gate decides how much of it counts.
+        residual_before_ln: whether the way around it begins before the residual is added.
+        adapter_residual_before_ln: whether the way around it ends before its own last norm.
+        inv_adapter: `"nice"` puts an invertible block behind the text's embeddings.
+        inv_adapter_reduction_factor: of that block.
+        dropout: share of its result dropped in training.
+        phm_layer: whether its two matrices are sums of Kronecker products (compacter), of which `phm_dim`, `phm_rank`,
+            `factorized_phm_W`, `shared_phm_rule`, `phm_bias` and the others tell.
+        stochastic_depth: share of rows for which all of it is left out in training.
+
+    Source: Houlsby et al. 2019; Pfeiffer et al. 2020; He et al. 2021; Mahabadi et al. 2021; Steitz and Roth 2024.
+    """
+
+    mh_adapter: bool = False
+    output_adapter: bool = True
+    reduction_factor: float | Mapping[str, float] = 16
+    non_linearity: str = "relu"
+    original_ln_before: bool = True
+    original_ln_after: bool = True
+    ln_before: bool = False
+    ln_after: bool = False
+    init_weights: str = "bert"
+    is_parallel: bool = False
+    scaling: float | str = 1.0
+    use_gating: bool = False
+    residual_before_ln: bool = True
+    adapter_residual_before_ln: bool = False
+    inv_adapter: str | None = None
+    inv_adapter_reduction_factor: float | None = None
+    dropout: float = 0.0
+    phm_layer: bool = False
+    phm_dim: int = 4
+    factorized_phm_W: bool = True
+    shared_W_phm: bool = False
+    shared_phm_rule: bool = True
+    factorized_phm_rule: bool = False
+    phm_c_init: str = "normal"
+    phm_init_range: float = 0.0001
+    learn_phm: bool = True
+    hypercomplex_nonlinearity: str = "glorot-uniform"
+    phm_rank: int = 1
+    phm_bias: bool = True
+    stochastic_depth: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self, "non_linearity", self.non_linearity in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
+        _require(
+            self,
+            "init_weights",
+            self.init_weights in ("bert", "mam_adapter", "houlsby"),
+            "one of bert, mam_adapter, houlsby",
+        )
+        _require(
+            self,
+            "scaling",
+            self.scaling in ("learned", "channel") or _is_number(self.scaling),
+            'a number, "learned" or "channel"',
+        )
+        _require(self, "inv_adapter", self.inv_adapter in (None, "nice"), 'None or "nice"')
+        _require_share(self, "dropout", "stochastic_depth")
+        factors = (
+            self.reduction_factor.values() if isinstance(self.reduction_factor, Mapping) else [self.reduction_factor]
+        )
+        _require(self, "reduction_factor", all(_is_number(factor) and factor > 0 for factor in factors), "above 0")
+
+    def reduction_at(self, layer: int) -> float:
+        """Returns the reduction factor of a layer by its global number.
+
+        Raises:
+            KeyError: there is none for it, and no default.
+        """
+        if not isinstance(self.reduction_factor, Mapping):
+            return self.reduction_factor
+        factors = self.reduction_factor
+        if str(layer) not in factors and "default" not in factors:
+            raise KeyError(
+                f"`reduction_factor` must have a factor for layer {layer}, or a default. "
+                f'Received: reduction_factor={dict(factors)}. Add "default": 16.'
+            )
+        return factors.get(str(layer), factors.get("default", 0.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRAConfig(AdapterConfig):
+    """A low-rank change of a dense layer's matrix, or a factor on its result; can be merged into the layer.
+
+    Args:
+        selfattn_lora, intermediate_lora, output_lora: whether attention's matrices, fc1 and fc2 are adapted.
+        r: rank of the change.
+        alpha: the change counts `alpha / r`, or `alpha / sqrt(r)` with `use_rslora`.
+        dropout: share of what it reads dropped in training.
+        attn_matrices: which of attention's, of `"q"`, `"k"`, `"v"` and `"o"`.
+        composition_mode: `"add"` for a change that is added, `"scale"` for a factor on the result, with rank 1.
+        init_weights: `"lora"` (begins as no change), `"bert"`, `"ia3"` (ones) or `"vera"`.
+        use_gating: whether a learned gate takes the place of `alpha / r`; such an adapter cannot be merged.
+        use_dora: learns the matrix's column lengths apart from their directions.
+        vera_d, vera_b: with both, all layers share two frozen random matrices and learn the scales of their inner and
+            outer axis, which begin with these values.
+        use_rslora: see `alpha`.
+
+    Source: Hu et al. 2021; Liu et al. 2022 (IA3); Liu et al. 2024 (DoRA); Kopiczko et al. 2023 (VeRA); Kalajdzievski
+    2023 (rank-stabilised).
+    """
+
+    architecture: ClassVar[str | None] = "lora"
+
+    selfattn_lora: bool = True
+    intermediate_lora: bool = False
+    output_lora: bool = False
+    r: int = 8
+    alpha: float = 8
+    dropout: float = 0.0
+    attn_matrices: tuple[str, ...] = ("q", "v")
+    composition_mode: str = "add"
+    init_weights: str = "lora"
+    use_gating: bool = False
+    use_dora: bool = False
+    vera_d: float | None = None
+    vera_b: float | None = None
+    use_rslora: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self, "r", _is_count(self.r) and self.r > 0, "a whole number above 0")
+        _require(self, "attn_matrices", set(self.attn_matrices) <= set(MATRICES), f"of {', '.join(MATRICES)}")
+        _require(self, "composition_mode", self.composition_mode in ("add", "scale"), '"add" or "scale"')
+        inits = ("lora", "bert", "ia3", "vera")
+        _require(self, "init_weights", self.init_weights in inits, f"one of {', '.join(inits)}")
+        _require_share(self, "dropout")
+        scales = self.composition_mode == "scale"
+        _require(self, "r", not scales or self.r == 1, 'must be 1 with composition_mode="scale"')
+        _require(self, "use_dora", not (scales and self.use_dora), 'False with composition_mode="scale"')
+        _require(self, "vera_b", (self.vera_d is None) == (self.vera_b is None), "given with `vera_d`, or neither")
+
+    @property
+    def factor(self) -> float:
+        """What the change counts."""
+        return self.alpha / (self.r**0.5 if self.use_rslora else self.r)
+
+
+@dataclasses.dataclass(frozen=True)
+class PrefixTuningConfig(AdapterConfig):
+    """Learned keys and values in front of every attention's own.
+
+    Args:
+        prefix_length: how many.
+        flat: whether they are learned as they are, in place of through an MLP.
+        bottleneck_size, non_linearity: of that MLP.
+        dropout: share of them dropped in training.
+        use_gating, shared_gating: whether a learned gate decides how much they count, and keys and values share it.
+
+    Source: Li and Liang 2021.
+    """
+
+    architecture: ClassVar[str | None] = "prefix_tuning"
+
+    flat: bool = False
+    prefix_length: int = 30
+    bottleneck_size: int = 512
+    non_linearity: str = "tanh"
+    dropout: float = 0.0
+    use_gating: bool = False
+    shared_gating: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("prefix_length", "bottleneck_size"):
+            _require(self, name, _is_count(getattr(self, name)) and getattr(self, name) > 0, "a whole number above 0")
+        _require(self, "non_linearity", self.non_linearity in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
+        _require_share(self, "dropout")
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptTuningConfig(AdapterConfig):
+    """Learned tokens behind the start token of texts (CoOp), and behind the class token of pictures (VPT, shallow).
+
+    Args:
+        prompt_length: how many in each tower.
+        towers: `"text"`, `"vision"` or both.
+        prompt_init_ids: tokens whose embeddings the text's begin with, one each; None draws them.
+        random_uniform_scale: they are drawn from this much around zero.
+
+    Source: Zhou et al. 2022 (CoOp); Jia et al. 2022 (VPT). AdapterHub has none for CLIP.
+    """
+
+    architecture: ClassVar[str | None] = "prompt_tuning"
+
+    prompt_length: int = 10
+    towers: tuple[str, ...] = ("text", "vision")
+    prompt_init_ids: tuple[int, ...] | None = None
+    random_uniform_scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self, "prompt_length", _is_count(self.prompt_length) and self.prompt_length > 0, "above 0")
+        fits = self.prompt_init_ids is None or len(self.prompt_init_ids) == self.prompt_length
+        _require(self, "prompt_init_ids", fits, f"None or {self.prompt_length} token ids")
+        _require(self, "towers", bool(self.towers) and set(self.towers) <= {"text", "vision"}, 'of "text" and "vision"')
+
+
+@dataclasses.dataclass(frozen=True)
+class ReftConfig(AdapterConfig):
+    """A low-rank change of some tokens' states behind a block.
+
+    Args:
+        layers: `"all"`, or global layer numbers.
+        prefix_positions, suffix_positions: how many of the first and of the last tokens.
+        r: rank of the change.
+        orthogonality: whether the projection's rows stay orthonormal.
+        tied_weights: whether the first and the last tokens share weights.
+        subtract_projection: whether the projection of the state itself is taken away.
+        dropout: share of the changed state dropped in training.
+        non_linearity: one of `ACTIVATIONS`, or None.
+
+    Source: Wu et al. 2024.
+    """
+
+    architecture: ClassVar[str | None] = "reft"
+
+    layers: str | tuple[int, ...] = "all"
+    prefix_positions: int = 3
+    suffix_positions: int = 0
+    r: int = 1
+    orthogonality: bool = True
+    tied_weights: bool = False
+    subtract_projection: bool = True
+    dropout: float = 0.05
+    non_linearity: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_known = self.layers == "all" or not isinstance(self.layers, str)
+        _require(self, "layers", is_known, '"all" or layer numbers')
+        for name in ("prefix_positions", "suffix_positions"):
+            _require(self, name, _is_count(getattr(self, name)), "a whole number from 0 on")
+        _require(self, "r", _is_count(self.r) and self.r > 0, "a whole number above 0")
+        _require(
+            self,
+            "non_linearity",
+            self.non_linearity in (None, *ACTIVATIONS),
+            f"None or one of {', '.join(ACTIVATIONS)}",
+        )
+        _require_share(self, "dropout")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfigUnion:
+    """Several methods under one name.
+
+    Args:
+        configs: at most one of a kind, but for bottlenecks at different places.
+    """
+
+    architecture: ClassVar[str] = "union"
+
+    configs: tuple[AdapterConfig, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all fields, as JSON has them."""
+        return {"architecture": self.architecture, "configs": [config.to_dict() for config in self.configs]}
+
+    def replace(self, **changes: Any) -> ConfigUnion:
+        """Returns a union with some fields changed in every part."""
+        return ConfigUnion(tuple(config.replace(**changes) for config in self.configs))
+
+    def parts(self) -> tuple[AdapterConfig, ...]:
+        """Returns the configurations it is a union of."""
+        return self.configs
+
+
+AnyConfig = AdapterConfig | ConfigUnion
+
+
+def union(*configs: AdapterConfig) -> ConfigUnion:
+    """Puts several methods under one name.
+
+    Raises:
+        ValueError: two of them would stand at the same place.
+    """
+    for index, first in enumerate(configs):
+        for second in configs[index + 1 :]:
+            if type(first) is not type(second) or first.leave_out or second.leave_out:
+                continue
+            apart = isinstance(first, BottleneckConfig) and isinstance(second, BottleneckConfig)
+            apart = apart and not (first.mh_adapter and second.mh_adapter)  # type: ignore[attr-defined]
+            apart = apart and not (first.output_adapter and second.output_adapter)  # type: ignore[attr-defined]
+            if not apart:
+                raise ValueError(
+                    f"`config` must not put two adapters at one place. Received: {type(first).__name__} twice. "
+                    "Leave one out, or let bottlenecks stand behind attention and behind the MLP."
+                )
+    return ConfigUnion(tuple(configs))
+
+
+_DOUBLE = BottleneckConfig(mh_adapter=True, non_linearity="swish", original_ln_before=False)
+_PARALLEL = BottleneckConfig(
+    reduction_factor=2, original_ln_before=False, init_weights="mam_adapter", is_parallel=True, scaling=4.0
+)
+_COMPACTER: dict[str, Any] = {"phm_layer": True, "reduction_factor": 32, "non_linearity": "gelu"}
+_INVERTIBLE: dict[str, Any] = {"inv_adapter": "nice", "inv_adapter_reduction_factor": 2}
+_LOREFT = ReftConfig()
+
+CONFIGS: Mapping[str, AnyConfig] = {
+    "seq_bn": BottleneckConfig(),
+    "double_seq_bn": _DOUBLE,
+    "par_bn": _PARALLEL,
+    "scaled_par_bn": dataclasses.replace(_PARALLEL, scaling="learned"),
+    "adapter_plus": BottleneckConfig(
+        reduction_factor=96,
+        non_linearity="gelu",
+        original_ln_after=False,
+        residual_before_ln=False,
+        init_weights="houlsby",
+        scaling="channel",
+        stochastic_depth=0.1,
+    ),
+    "seq_bn_inv": BottleneckConfig(**_INVERTIBLE),
+    "double_seq_bn_inv": dataclasses.replace(_DOUBLE, **_INVERTIBLE),
+    "compacter++": BottleneckConfig(**_COMPACTER),
+    "compacter": dataclasses.replace(_DOUBLE, **_COMPACTER),
+    "prefix_tuning": PrefixTuningConfig(),
+    "prefix_tuning_flat": PrefixTuningConfig(flat=True),
+    "prompt_tuning": PromptTuningConfig(),
+    "lora": LoRAConfig(),
+    "ia3": LoRAConfig(
+        intermediate_lora=True, r=1, alpha=1, attn_matrices=("k", "v"), composition_mode="scale", init_weights="ia3"
+    ),
+    "dora": LoRAConfig(use_dora=True),
+    "vera": LoRAConfig(vera_d=0.1, vera_b=0.0, init_weights="vera"),
+    "dvora": LoRAConfig(vera_d=0.1, vera_b=0.0, init_weights="vera", use_dora=True),
+    "loreft": _LOREFT,
+    "noreft": dataclasses.replace(_LOREFT, orthogonality=False),
+    "direft": dataclasses.replace(_LOREFT, orthogonality=False, subtract_projection=False),
+    "mam": union(PrefixTuningConfig(bottleneck_size=800), _PARALLEL),
+    "unipelt": union(
+        PrefixTuningConfig(prefix_length=10, use_gating=True),
+        BottleneckConfig(use_gating=True),
+        LoRAConfig(alpha=2, use_gating=True),
+    ),
+}
+"""The methods by their short names."""
+
+# Older names of AdapterHub's files.
+_OLD_NAMES = {
+    "pfeiffer": "seq_bn",
+    "houlsby": "double_seq_bn",
+    "parallel": "par_bn",
+    "scaled_parallel": "scaled_par_bn",
+    "pfeiffer+inv": "seq_bn_inv",
+    "houlsby+inv": "double_seq_bn_inv",
+}
+_KINDS: Mapping[str | None, type[AdapterConfig]] = {
+    None: BottleneckConfig,
+    "bottleneck": BottleneckConfig,
+    "lora": LoRAConfig,
+    "prefix_tuning": PrefixTuningConfig,
+    "prompt_tuning": PromptTuningConfig,
+    "reft": ReftConfig,
+}
+# Fields of AdapterHub's files that mean nothing for CLIP, and what they may be.
+_WITHOUT_MEANING: Mapping[str, tuple[Any, ...]] = {
+    "cross_adapter": (False,),
+    "encoder_prefix": (True,),
+    "cross_prefix": (True, False),
+    "output_reft": (True,),
+    "dtype": (None, "float32"),
+}
+
+
+def as_config(config: AnyConfig | Mapping[str, Any] | str | Path | None) -> AnyConfig:
+    """Returns a configuration from any of its forms.
+
+    Args:
+        config: a configuration; a dictionary of its fields; a short name; a string of names with changed fields, joined
+            by `|`; the path of a JSON file with a dictionary; None for `"seq_bn"`.
+
+    Raises:
+        ValueError: it is none of these, or a value has no meaning.
+        TypeError: it is of another type.
+
+    Example:
+        >>> as_config("lora[r=16,attn_matrices=['q','k']]|prefix_tuning[flat=True]")
+    """
+    if config is None:
+        return CONFIGS[DEFAULT_CONFIG]
+    if isinstance(config, AdapterConfig | ConfigUnion):
+        return config
+    if isinstance(config, Mapping):
+        return _from_dict(config)
+    if isinstance(config, Path) or (isinstance(config, str) and config.endswith(".json")):
+        fields = json.loads(Path(config).read_text(encoding="utf-8"))
+        return _from_dict(fields.get("config", fields))
+    if isinstance(config, str):
+        parts = [_from_string(part) for part in _split(config, "|")]
+        return parts[0] if len(parts) == 1 else union(*(one for part in parts for one in part.parts()))
+    raise TypeError(
+        f"`config` must be a configuration, a dictionary, a name or a path. Received: {config!r}. "
+        f"Names: {', '.join(CONFIGS)}."
+    )
+
+
+def _from_dict(fields: Mapping[str, Any]) -> AnyConfig:
+    architecture = fields.get("architecture")
+    if architecture == "union":
+        return union(*(part for config in fields["configs"] for part in _from_dict(config).parts()))
+    kind = _KINDS.get(architecture)
+    if kind is None:
+        known = ", ".join(str(name) for name in _KINDS)
+        raise ValueError(f"`architecture` must be one of {known}. Received: {architecture!r}. CLIP has no other here.")
+    changes = {name: value for name, value in fields.items() if name != "architecture"}
+    for name, allowed in _WITHOUT_MEANING.items():
+        if changes.pop(name, allowed[0]) not in allowed:
+            raise ValueError(f"`{name}` must be {allowed[0]} for CLIP. Received: {name}={fields[name]!r}. Train anew.")
+    return kind().replace(**changes)
+
+
+def _from_string(text: str) -> AnyConfig:
+    match = re.fullmatch(r"\s*([^\[\]]+?)\s*(?:\[(.*)\])?\s*", text, re.DOTALL)
+    name = match[1] if match else text
+    base = CONFIGS.get(_OLD_NAMES.get(name, name))
+    if match is None or base is None:
+        close = difflib.get_close_matches(name, CONFIGS, n=1)
+        raise ValueError(
+            f"`config` must be one of {', '.join(CONFIGS)}, with changes in brackets if any. Received: {text!r}."
+            + (f" Did you mean {close[0]}?" if close else "")
+        )
+    changes = {}
+    for item in _split(match[2] or "", ","):
+        field, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"`config` must have changes as name=value. Received: {item!r} in {text!r}.")
+        changes[field.strip()] = _literal(value.strip())
+    return base.replace(**changes) if changes else base
+
+
+def _split(text: str, separator: str) -> Iterator[str]:
+    """Cuts a text at a separator that stands in no bracket."""
+    depth, begin = 0, 0
+    for index, letter in enumerate(text):
+        depth += (letter in "[({") - (letter in "])}")
+        if letter == separator and depth == 0:
+            yield text[begin:index]
+            begin = index + 1
+    if text[begin:].strip():
+        yield text[begin:]
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
