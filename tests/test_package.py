@@ -18,7 +18,7 @@ PACKAGE = ROOT / "tf_clip"
 LAYERS = [
     {"configuration"},
     {"layers", "losses", "checkpoints", "cost", "registry"},
-    {"preprocessing"},  # reads checkpoint folders
+    {"preprocessing", "adapters"},  # these read and write folders
     {"models"},
     {"tasks", "training", "client"},
     {"export"},  # bakes in class embeddings, which are a task

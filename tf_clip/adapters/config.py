@@ -207,6 +207,7 @@ class LoRAConfig(AdapterConfig):
         vera_d, vera_b: with both, all layers share two frozen random matrices and learn the scales of their inner and
             outer axis, which begin with these values.
         use_rslora: see `alpha`.
+        dora_bias: whether `use_dora` stretches the layer's bias, too, as AdapterHub does and the paper does not.
 
     Source: Hu et al. 2021; Liu et al. 2022 (IA3); Liu et al. 2024 (DoRA); Kopiczko et al. 2023 (VeRA); Kalajdzievski
     2023 (rank-stabilised).
@@ -228,6 +229,7 @@ class LoRAConfig(AdapterConfig):
     vera_d: float | None = None
     vera_b: float | None = None
     use_rslora: bool = False
+    dora_bias: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -240,6 +242,8 @@ class LoRAConfig(AdapterConfig):
         scales = self.composition_mode == "scale"
         _require(self, "r", not scales or self.r == 1, 'must be 1 with composition_mode="scale"')
         _require(self, "use_dora", not (scales and self.use_dora), 'False with composition_mode="scale"')
+        _require(self, "use_dora", not (self.use_gating and self.use_dora), "False with use_gating=True")
+        _require(self, "dropout", not (scales and self.dropout), '0 with composition_mode="scale"')
         _require(self, "vera_b", (self.vera_d is None) == (self.vera_b is None), "given with `vera_d`, or neither")
 
     @property
@@ -379,6 +383,66 @@ class ConfigUnion:
 
 
 AnyConfig = AdapterConfig | ConfigUnion
+
+
+@dataclasses.dataclass(frozen=True)
+class FusionConfig:
+    """How several bottlenecks are weighed for each token: by a learned attention over what they make.
+
+    Args:
+        query, key, value: whether there is a matrix for each; without query and key they are compared as they are.
+        query_before_ln: whether the token asks before the residual is added.
+        regularization: whether the loss keeps the value matrix near the identity.
+        residual_before: whether the residual is added to each bottleneck's result, in place of to the sum.
+        value_before_softmax: whether the value matrix comes before they are weighed.
+        value_initialized: whether it begins as the identity.
+        dropout_prob: share of scores dropped in training; None for 0.
+
+    Source: Pfeiffer et al. 2021 (AdapterFusion).
+    """
+
+    query: bool = True
+    key: bool = True
+    value: bool = True
+    query_before_ln: bool = False
+    regularization: bool = True
+    residual_before: bool = False
+    value_before_softmax: bool = True
+    value_initialized: bool = True
+    dropout_prob: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all fields, as AdapterHub's files have them."""
+        fields = dataclasses.asdict(self)
+        return {**fields, "temperature": False}
+
+
+FUSIONS: Mapping[str, FusionConfig] = {
+    "dynamic": FusionConfig(),
+    "static": FusionConfig(value=False, regularization=False, value_initialized=False),
+}
+"""The fusions by their short names."""
+
+
+def as_fusion(config: FusionConfig | Mapping[str, Any] | str) -> FusionConfig:
+    """Returns a fusion's configuration from one, from a dictionary of its fields, or from a short name.
+
+    Raises:
+        ValueError: there is no such name or field.
+    """
+    if isinstance(config, FusionConfig):
+        return config
+    if isinstance(config, str):
+        if config not in FUSIONS:
+            raise ValueError(f"`config` must be one of {', '.join(FUSIONS)}. Received: {config!r}.")
+        return FUSIONS[config]
+    fields = dict(config)
+    known = {field.name for field in dataclasses.fields(FusionConfig)}
+    if fields.pop("temperature", False) or set(fields) - known:
+        raise ValueError(f"`config` must have fields of {sorted(known)} alone. Received: {dict(config)}. Change it.")
+    if "value_initialized" in fields:
+        fields["value_initialized"] = str(fields["value_initialized"]) == "True"
+    return FusionConfig(**fields)
 
 
 def union(*configs: AdapterConfig) -> ConfigUnion:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 PLACE_NAME = "adapters"
 """What the name of every place ends with, by which an adapter's variables are known."""
@@ -40,12 +41,18 @@ class AdapterPlace(keras.layers.Layer):
         units: of what it changes; None for `width`.
     """
 
-    KINDS = ("linear", "attention", "mlp", "keys_values", "block", "embeddings")
+    KINDS = ("linear", "attention", "mlp", "keys_values", "block", "embeddings", "prompts", "shared")
 
     def __init__(self, kind: str, width: int, units: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.kind, self.width, self.units = kind, width, units or width
         self.by_name: dict[str, keras.layers.Layer] = {}
+        # What weighs several of them, by the names of the fused.
+        self.fusions: dict[str, keras.layers.Layer] = {}
+        # The weights as they were before an adapter was merged into them.
+        self.originals: dict[str, Any] = {}
+        # How many tokens the active adapters put in, at the places where they do.
+        self.extra_tokens = 0
         # What the active adapters make of a state, `(place, state, rows, training) -> state`.
         self.program: Callable[..., Any] | None = None
         self.built = True
@@ -60,6 +67,15 @@ class AdapterPlace(keras.layers.Layer):
         if self.program is None:
             return state
         return self.program(self, state, rows, training)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Keeps the weights from before a merge, so that a restored model can go back to them."""
+        for name, value in self.originals.items():
+            store[name] = value
+
+    def load_own_variables(self, store: Any) -> None:
+        """Takes back what `save_own_variables` kept."""
+        self.originals = {name: np.array(store[name]) for name in store.keys()}  # noqa: SIM118
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of `__init__`."""

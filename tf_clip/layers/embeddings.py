@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -25,6 +26,7 @@ class TextEmbeddings(keras.layers.Layer):
         input_ids: int32 `[batch, length]`.
         position_ids: int32 `[length]` or `[1 or batch, length]`, each below `max_position_embeddings`;
             None counts from 0.
+        changed: changes the tokens' embeddings before their positions are added.
 
     Returns:
         float `[batch, length, hidden_size]`.
@@ -63,8 +65,21 @@ class TextEmbeddings(keras.layers.Layer):
         self.position_embedding.build()
         self.built = True
 
-    def call(self, input_ids: Any, position_ids: Any = None) -> Any:
+    def call(
+        self, input_ids: Any, position_ids: Any = None, changed: Callable[[Any], Any] = lambda tokens: tokens
+    ) -> Any:
         """Embeds; see the class."""
+        self.require_texts(input_ids)
+        if position_ids is None:
+            position_ids = ops.arange(ops.shape(input_ids)[1], dtype="int32")
+        return changed(self.token_embedding(input_ids)) + self.position_embedding(position_ids)
+
+    def require_texts(self, input_ids: Any) -> None:
+        """Checks the shape of token ids.
+
+        Raises:
+            ValueError: it is not of rank 2, or known to be longer than the positions go.
+        """
         shape = tuple(input_ids.shape)
         if len(shape) != 2:
             raise ValueError(
@@ -76,9 +91,6 @@ class TextEmbeddings(keras.layers.Layer):
                 f"`input_ids` must hold at most {self.max_position_embeddings} tokens a text. "
                 f"Received: input_ids.shape={shape}. Tokenize with truncation=True."
             )
-        if position_ids is None:
-            position_ids = ops.arange(ops.shape(input_ids)[1], dtype="int32")
-        return self.token_embedding(input_ids) + self.position_embedding(position_ids)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns `[batch, length, hidden_size]`."""

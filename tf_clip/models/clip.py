@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import keras
 from keras import ops
 
+from tf_clip.adapters.model import AdaptableModel
+from tf_clip.adapters.places import Location
 from tf_clip.configuration import CLIPConfig, CLIPResNetConfig
 from tf_clip.losses import contrastive_loss
 from tf_clip.models.image_encoder import CLIPImageEncoder
@@ -30,7 +32,7 @@ class LogitScaleRange(keras.constraints.Constraint):
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
-class CLIPModel(PretrainedModel, keras.Model):
+class CLIPModel(AdaptableModel, PretrainedModel, keras.Model):
     """Compares images and texts in one vector space.
 
     Fed by `CLIPProcessor`. `fit` trains it on a dataset of dictionaries `{"input_ids",
@@ -54,6 +56,8 @@ class CLIPModel(PretrainedModel, keras.Model):
         output_attentions: adds `attentions` to each tower's output; needs `attn_implementation="eager"`.
         output_hidden_states: adds `hidden_states` to each tower's output.
         interpolate_pos_encoding: reads pictures of any size, the positions stretched to theirs.
+        text_adapter_ids, image_adapter_ids: int32, the number of each text's and each picture's adapter while
+            `Switch` is active, -1 for none.
         training: whether attention dropout is on, and a ResNet's norms use the batch's statistics.
 
     Returns:
@@ -92,6 +96,8 @@ class CLIPModel(PretrainedModel, keras.Model):
             self.image_encoder = CLIPResNetImageEncoder(config.vision_config, **shared, name="image_encoder")
         else:
             self.image_encoder = CLIPImageEncoder(config.vision_config, **shared, **transformer, name="image_encoder")
+        for tower in self.adapter_towers():
+            tower.adapter_state.part_of = type(self).__name__
         self.accuracy = keras.metrics.Mean(name="accuracy")
         self.build()
 
@@ -116,6 +122,21 @@ class CLIPModel(PretrainedModel, keras.Model):
             )
         self.built = True
 
+    def adapter_locations(self) -> Iterator[Location]:
+        """Yields where adapters can stand: in the text tower, then in the image tower; a ResNet has none."""
+        yield from self.text_encoder.adapter_locations()
+        if not isinstance(self.config.vision_config, CLIPResNetConfig):
+            yield from self.image_encoder.adapter_locations(self.config.text_config.num_hidden_layers)
+
+    @property
+    def token_embedding(self) -> keras.layers.Embedding:
+        """The table that prompts may begin with."""
+        return self.text_encoder.token_embedding
+
+    def adapter_towers(self) -> Iterator[AdaptableModel]:
+        """Yields both towers."""
+        yield from (self.text_encoder, self.image_encoder)
+
     def __call__(
         self,
         input_ids: Any = None,
@@ -126,6 +147,8 @@ class CLIPModel(PretrainedModel, keras.Model):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         interpolate_pos_encoding: bool = False,
+        text_adapter_ids: Any = None,
+        image_adapter_ids: Any = None,
         training: bool | None = None,
     ) -> CLIPOutput:
         """Compares; see the class."""
@@ -137,6 +160,8 @@ class CLIPModel(PretrainedModel, keras.Model):
                 "pixel_values": pixel_values,
                 "attention_mask": attention_mask,
                 "position_ids": position_ids,
+                "text_adapter_ids": text_adapter_ids,
+                "image_adapter_ids": image_adapter_ids,
             }
         return super().__call__(
             {name: value for name, value in inputs.items() if value is not None},
@@ -163,6 +188,7 @@ class CLIPModel(PretrainedModel, keras.Model):
             inputs["input_ids"],
             attention_mask=inputs.get("attention_mask"),
             position_ids=inputs.get("position_ids"),
+            adapter_ids=inputs.get("text_adapter_ids"),
             training=training,
             **inside,
         )
@@ -170,10 +196,13 @@ class CLIPModel(PretrainedModel, keras.Model):
             inputs["pixel_values"],
             training=training,
             **self._image_options(interpolate_pos_encoding=interpolate_pos_encoding, **inside),
+            **self._image_adapters(inputs.get("image_adapter_ids")),
         )
         text_embeds = unit_length(texts.pop("text_embeds"))
         image_embeds = unit_length(images.pop("image_embeds"))
         logits_per_text = self._logits(text_embeds, image_embeds)
+        if return_loss:
+            self._require_one_copy()
         output = CLIPOutput(loss=contrastive_loss(logits_per_text)) if return_loss else CLIPOutput()
         output.update(
             logits_per_image=ops.transpose(logits_per_text),
@@ -204,30 +233,57 @@ class CLIPModel(PretrainedModel, keras.Model):
                 )
         return options
 
-    def get_text_features(self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None) -> Any:
+    def _image_adapters(self, adapter_ids: Any) -> dict[str, Any]:
+        """Returns the image tower's option for `Switch`, where it is given."""
+        if adapter_ids is not None and isinstance(self.config.vision_config, CLIPResNetConfig):
+            raise ValueError(
+                "`image_adapter_ids` must be None: the image tower is a ResNet, which has no adapters. "
+                "Received: image_adapter_ids. Leave it out."
+            )
+        return {} if adapter_ids is None else {"adapter_ids": adapter_ids}
+
+    def _require_one_copy(self) -> None:
+        if self.row_copies > 1:
+            raise ValueError(
+                f"`setup` must have no Parallel where a loss is asked for: row i of the texts would no longer belong to "
+                f"row i of the images alone. Received: {self.active_adapters!r}. Train the adapters one by one."
+            )
+
+    def get_text_features(
+        self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None, adapter_ids: Any = None
+    ) -> Any:
         """Encodes texts alone.
 
         Args:
             input_ids: int32 `[batch, length]`.
             attention_mask: `[batch, length]`, 1 keeps a token; None keeps all.
             position_ids: int32 `[length]` or `[1 or batch, length]`; None counts from 0.
+            adapter_ids: int32 `[batch]`, the number of each row's adapter while `Switch` is active, -1 for none.
 
         Returns:
             float `[batch, projection_dim]`, **not** of unit length, as in transformers 4.
         """
-        return self.text_encoder(input_ids, attention_mask=attention_mask, position_ids=position_ids).text_embeds
+        return self.text_encoder(
+            input_ids, attention_mask=attention_mask, position_ids=position_ids, adapter_ids=adapter_ids
+        ).text_embeds
 
-    def get_image_features(self, pixel_values: Any, interpolate_pos_encoding: bool = False) -> Any:
+    def get_image_features(
+        self, pixel_values: Any, interpolate_pos_encoding: bool = False, adapter_ids: Any = None
+    ) -> Any:
         """Encodes images alone.
 
         Args:
             pixel_values: float32 `[batch, height, width, 3]`, channels last, normalised.
             interpolate_pos_encoding: reads pictures of any size, the positions stretched to theirs.
+            adapter_ids: int32 `[batch]`, the number of each row's adapter while `Switch` is active, -1 for none.
 
         Returns:
             float `[batch, projection_dim]`, **not** of unit length, as in transformers 4.
         """
-        options = self._image_options(interpolate_pos_encoding=interpolate_pos_encoding, output_attentions=False)
+        options: dict[str, Any] = {
+            **self._image_options(interpolate_pos_encoding=interpolate_pos_encoding, output_attentions=False),
+            **self._image_adapters(adapter_ids),
+        }
         return self.image_encoder(pixel_values, **options).image_embeds
 
     def compute_loss(
@@ -253,6 +309,7 @@ class CLIPModel(PretrainedModel, keras.Model):
                 "`y` and `sample_weight` must be None: row i of the texts belongs to row i of the images. "
                 "Received one of them. Call fit(x) with a dataset of input dictionaries alone."
             )
+        self._require_one_copy()
         return contrastive_loss(y_pred["logits_per_text"]) + sum(self.losses)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
@@ -304,9 +361,10 @@ def _require_inputs(inputs: Mapping[str, Any]) -> None:
                 f"`{name}` must be given: CLIPModel compares texts with images. Received: {sorted(inputs)}. "
                 f"Use {other} to encode the other half alone."
             )
-    unknown = set(inputs) - {"input_ids", "pixel_values", "attention_mask", "position_ids"}
+    adapter_ids = {"text_adapter_ids", "image_adapter_ids"}
+    unknown = set(inputs) - {"input_ids", "pixel_values", "attention_mask", "position_ids"} - adapter_ids
     if unknown:
         raise ValueError(
-            "`inputs` must hold only input_ids, pixel_values, attention_mask and position_ids. "
+            "`inputs` must hold only input_ids, pixel_values, attention_mask, position_ids and adapters' numbers. "
             f"Received also: {sorted(unknown)}. Remove them."
         )

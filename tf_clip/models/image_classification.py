@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
+from tf_clip.adapters.model import AdaptableModel
+from tf_clip.adapters.places import Location
 from tf_clip.checkpoints.source import Checkpoint
 from tf_clip.configuration import CLIPConfig, CLIPVisionConfig
 from tf_clip.losses import classification_loss
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
-class CLIPForImageClassification(PretrainedModel, keras.Model):
+class CLIPForImageClassification(AdaptableModel, PretrainedModel, keras.Model):
     """Tells classes of pictures apart by the mean of the patches' last states.
 
     Fed by `CLIPFeatureExtractorTF`. `compile(optimizer)` and `fit(pictures, labels)` train it with the loss
@@ -38,7 +40,7 @@ class CLIPForImageClassification(PretrainedModel, keras.Model):
         pixel_values: float32 `[batch, height, width, 3]`, channels last, normalised.
         labels: adds the `loss`; `[batch]` of class numbers, or float `[batch, num_labels]` (several
             classes may be right) or `[batch]` (regression), by `config.problem_type`.
-        output_attentions, output_hidden_states, interpolate_pos_encoding: see `CLIPVisionModel`.
+        output_attentions, output_hidden_states, interpolate_pos_encoding, adapter_ids: see `CLIPVisionModel`.
         training: whether attention dropout is on.
 
     Returns:
@@ -87,6 +89,7 @@ class CLIPForImageClassification(PretrainedModel, keras.Model):
             dtype=self.dtype_policy,
             name="image_encoder",
         )
+        self.image_encoder.adapter_state.part_of = type(self).__name__
         # The mean of the patches goes around it: it is kept for the files that have it.
         self.image_encoder.post_layernorm.trainable = False
         self.classifier = None
@@ -108,6 +111,19 @@ class CLIPForImageClassification(PretrainedModel, keras.Model):
             self.classifier.build((None, self.config.vision_config.hidden_size))
         self.built = True
 
+    def adapter_locations(self) -> Iterator[Location]:
+        """Yields where adapters can stand: in the image tower."""
+        yield from self.image_encoder.adapter_locations()
+
+    def adapter_towers(self) -> Iterator[AdaptableModel]:
+        """Yields the image tower."""
+        yield self.image_encoder
+
+    def adapter_heads(self) -> Iterator[keras.layers.Layer]:
+        """Yields the classifier, which is trained along with adapters."""
+        if self.classifier is not None:
+            yield self.classifier
+
     def call(
         self,
         pixel_values: Any,
@@ -115,6 +131,7 @@ class CLIPForImageClassification(PretrainedModel, keras.Model):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         interpolate_pos_encoding: bool = False,
+        adapter_ids: Any = None,
         training: bool | None = None,
     ) -> CLIPOutput:
         """Classifies; see the class."""
@@ -123,6 +140,7 @@ class CLIPForImageClassification(PretrainedModel, keras.Model):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             interpolate_pos_encoding=interpolate_pos_encoding,
+            adapter_ids=adapter_ids,
             training=training,
         )
         logits = ops.mean(states.last_hidden_state[:, 1:], axis=1)

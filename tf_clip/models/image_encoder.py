@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
 
 from tf_clip.configuration import CLIPVisionConfig
+from tf_clip.layers.adaptable import RowInputs
 from tf_clip.layers.embeddings import VisionEmbeddings
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.tower import Tower
@@ -30,6 +32,7 @@ class CLIPVisionModel(Tower):
         interpolate_pos_encoding: reads pictures of any size, the positions stretched to theirs.
         output_hidden_states: adds `hidden_states`.
         output_attentions: adds `attentions`; needs `attn_implementation="eager"`.
+        adapter_ids: int32 `[batch]`, the number of each row's adapter while `Switch` is active, -1 for none.
         training: whether attention dropout is on.
 
     Returns:
@@ -46,6 +49,7 @@ class CLIPVisionModel(Tower):
 
     config_class = CLIPVisionConfig
     weights_root = "image_encoder"
+    tower = "vision"
 
     def __init__(self, config: CLIPVisionConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -77,11 +81,20 @@ class CLIPVisionModel(Tower):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         interpolate_pos_encoding: bool = False,
+        adapter_ids: Any = None,
         training: bool | None = None,
     ) -> CLIPOutput:
         """Encodes; see the class."""
+        rows = RowInputs(adapter_ids=self.for_each_copy(adapter_ids))
+        pixel_values = self.for_each_copy(pixel_values)
         x = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
-        x, inside = self.run_blocks(self.pre_layernorm(x), output_hidden_states, output_attentions, training)
+        prompts = self.prompt_adapters.extra_tokens
+        if prompts:
+            x, _ = self.prompt_adapters.run((x, 0), rows, training)
+        x = self.pre_layernorm(x)
+        x, inside = self.run_blocks(x, output_hidden_states, output_attentions, training, rows=rows)
+        if prompts:  # what is left is the class token and the patches
+            x = ops.concatenate([x[:, :1], x[:, 1 + prompts :]], axis=1)
         return self.assemble(x, self.post_layernorm(x[:, 0]), inside)
 
 

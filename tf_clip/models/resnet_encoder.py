@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from tf_clip.adapters.model import AdaptableModel
 from tf_clip.configuration import CLIPResNetConfig
 from tf_clip.layers.initializers import InitialNormal
 from tf_clip.layers.resnet import AttentionPool, Bottleneck, Stem
@@ -14,7 +15,7 @@ from tf_clip.models.pretrained import PretrainedModel
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
-class CLIPResNetImageEncoder(PretrainedModel, keras.Model):
+class CLIPResNetImageEncoder(AdaptableModel, PretrainedModel, keras.Model):
     """Encodes pictures into the space they share with texts, by convolutions and a pooling attention.
 
     Fed by `CLIPFeatureExtractorTF`; `CLIPModel` makes one when its `vision_config` is a `CLIPResNetConfig`.

@@ -7,8 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_clip.adapters.prompts import with_room
 from tf_clip.configuration import CLIPTextConfig
-from tf_clip.layers.adaptable import RowInputs
+from tf_clip.layers.adaptable import AdapterPlace, RowInputs
 from tf_clip.layers.embeddings import TextEmbeddings
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.tower import Tower
@@ -37,6 +38,7 @@ class CLIPTextModel(Tower):
         position_ids: int32 `[length]` or `[1 or batch, length]`; None counts from 0.
         output_hidden_states: adds `hidden_states`.
         output_attentions: adds `attentions`; needs `attn_implementation="eager"`.
+        adapter_ids: int32 `[batch]`, the number of each row's adapter while `Switch` is active, -1 for none.
         training: whether attention dropout is on.
 
     Returns:
@@ -53,6 +55,7 @@ class CLIPTextModel(Tower):
 
     config_class = CLIPTextConfig
     weights_root = "text_encoder"
+    tower = "text"
 
     def __init__(self, config: CLIPTextConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -65,6 +68,9 @@ class CLIPTextModel(Tower):
             name="embeddings",
         )
         self.final_layer_norm = self.layer_norm("final_layer_norm")
+        self.embedding_adapters = AdapterPlace(
+            "embeddings", self.config.hidden_size, dtype=self.dtype_policy, name="embedding_adapters"
+        )
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
@@ -74,6 +80,15 @@ class CLIPTextModel(Tower):
         self.embeddings.build((None, None))
         self.build_on_width(self.final_layer_norm)
 
+    @property
+    def token_embedding(self) -> keras.layers.Embedding:
+        """The table that prompts may begin with."""
+        return self.embeddings.token_embedding
+
+    def places_outside_of_layers(self) -> dict[str, AdapterPlace]:
+        """Returns the places in front of the layers by what they are."""
+        return {**super().places_outside_of_layers(), "embeddings": self.embedding_adapters}
+
     def call(
         self,
         input_ids: Any,
@@ -81,20 +96,49 @@ class CLIPTextModel(Tower):
         position_ids: Any = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        adapter_ids: Any = None,
         training: bool | None = None,
     ) -> CLIPOutput:
         """Encodes; see the class."""
-        x = self.embeddings(input_ids, position_ids=position_ids)
+        input_ids, attention_mask, adapter_ids = (
+            self.for_each_copy(x) for x in (input_ids, attention_mask, adapter_ids)
+        )
+        if position_ids is not None and len(position_ids.shape) == 2 and position_ids.shape[0] != 1:
+            position_ids = self.for_each_copy(position_ids)
+        if self.prompt_adapters.is_active:
+            input_ids, attention_mask = self._with_room(input_ids, attention_mask, position_ids)
+        rows = RowInputs(attention_mask, adapter_ids)
+        x = self.embeddings(
+            input_ids,
+            position_ids=position_ids,
+            changed=lambda tokens: self.prompt_adapters.run((tokens, 0), rows, training)[0],
+        )
+        if self.embedding_adapters.is_active:
+            (x,) = self.embedding_adapters.run((x,), rows, training)
         visible = None
         if attention_mask is not None:
             # [batch, 1, 1, length]: the same keys for every head and every reading token
             visible = ops.expand_dims(ops.cast(attention_mask, "bool"), (1, 2))
-        rows = RowInputs(mask=attention_mask)
         x, inside = self.run_blocks(
             x, output_hidden_states, output_attentions, training, visible=visible, causal=True, rows=rows
         )
         x = self.final_layer_norm(x)
         return self.assemble(x, _pool_at_end(x, input_ids, self.config.eos_token_id), inside)
+
+    def _with_room(self, input_ids: Any, attention_mask: Any, position_ids: Any) -> tuple[Any, Any]:
+        if position_ids is not None:
+            raise ValueError(
+                "`position_ids` must be None while prompts are active: they shift the tokens behind them. "
+                "Received: position_ids. Leave it out."
+            )
+        self.embeddings.require_texts(input_ids)
+        count, longest = self.prompt_adapters.extra_tokens, self.config.max_position_embeddings
+        if count > longest - 2:
+            raise ValueError(
+                f"`prompt_length` must leave room for start and end in {longest} tokens. Received: {count} prompts."
+            )
+        end = None if self.config.eos_token_id == LEGACY_EOS_TOKEN_ID else self.config.eos_token_id
+        return with_room(input_ids, attention_mask, count, longest, end)
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")

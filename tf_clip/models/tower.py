@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import keras
+from keras import ops
 
+from tf_clip.adapters.model import AdaptableModel
+from tf_clip.adapters.places import Location, layer_locations
+from tf_clip.layers.adaptable import AdapterPlace
 from tf_clip.layers.initializers import InitialNormal
 from tf_clip.layers.transformer import EncoderLayer, require_attention
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.pretrained import PretrainedModel
 
 
-class Tower(PretrainedModel, keras.Model):
+class Tower(AdaptableModel, PretrainedModel, keras.Model):
     """Makes what the towers share; they add how input comes in and is pooled.
 
     Args:
@@ -27,6 +32,8 @@ class Tower(PretrainedModel, keras.Model):
 
     # What the projection's result is called in the towers that have one.
     embeds_name: ClassVar[str]
+    # `"text"` or `"vision"`.
+    tower: ClassVar[str]
 
     def __init__(
         self,
@@ -70,6 +77,9 @@ class Tower(PretrainedModel, keras.Model):
             )
             for index in range(config.num_hidden_layers)
         ]
+        self.prompt_adapters = AdapterPlace(
+            "prompts", config.hidden_size, dtype=self.dtype_policy, name="prompt_adapters"
+        )
         if self.projection_name is not None:
             self.projection_dim = projection_dim or config.projection_dim
             stddev = config.initializer_factor * config.hidden_size**-0.5
@@ -80,6 +90,24 @@ class Tower(PretrainedModel, keras.Model):
                 dtype=self.dtype_policy,
                 name=self.projection_name,
             )
+
+    def adapter_locations(self, first_layer: int = 0) -> Iterator[Location]:
+        """Yields where adapters can stand.
+
+        Args:
+            first_layer: the global number of its first layer.
+        """
+        for part, place in self.places_outside_of_layers().items():
+            yield Location(place, part, (self.name, place.name), self.tower)
+        yield from layer_locations(self.tower, (self.name,), self.encoder_layers, first_layer)
+
+    def places_outside_of_layers(self) -> dict[str, AdapterPlace]:
+        """Returns the places in front of the layers by what they are."""
+        return {"prompts": self.prompt_adapters}
+
+    def for_each_copy(self, x: Any) -> Any:
+        """Returns the rows as often as adapters that work in parallel need them; None stays None."""
+        return x if x is None or self.row_copies == 1 else ops.concatenate([x] * self.row_copies, axis=0)
 
     def layer_norm(self, name: str) -> keras.layers.LayerNormalization:
         """Returns a layer norm with the configuration's epsilon."""

@@ -1,0 +1,122 @@
+"""`SharedParts`: the weights of an adapter that all its layers share, held once by the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras import ops
+
+from tf_clip.adapters.base import Adapter, Array, Held
+from tf_clip.adapters.config import AdapterConfig, AnyConfig, BottleneckConfig, LoRAConfig, PrefixTuningConfig
+from tf_clip.adapters.places import Location
+from tf_clip.adapters.prefix import Prefixes
+
+Matched = Sequence[tuple[AdapterConfig, Location]]
+
+
+class SharedParts(Adapter):
+    """What the layers of one adapter share: VeRA's random matrices, compacter's rules, the towers' prefixes.
+
+    Args:
+        name: the adapter's.
+        config: the adapter's.
+        location: the model's own place.
+        matched: what will stand where.
+    """
+
+    def __init__(self, name: str, config: AnyConfig, location: Location, matched: Matched) -> None:
+        super().__init__(name, config.parts()[0], location)
+        self.matched = Held(matched)
+        self.prefixes: dict[str, Prefixes] = {}
+        self.matrices: dict[str, Any] = {}
+
+    @staticmethod
+    def is_needed(matched: Matched) -> bool:
+        """Whether layers share anything."""
+        return any(
+            isinstance(config, PrefixTuningConfig)
+            or (isinstance(config, LoRAConfig) and config.vera_d is not None)
+            or (isinstance(config, BottleneckConfig) and config.phm_layer)
+            for config, _ in matched
+        )
+
+    def build(self, input_shape: Any) -> None:
+        """Makes what is shared."""
+        matched = self.matched.it
+        veras = [item for item in matched if isinstance(item[0], LoRAConfig) and item[0].vera_d is not None]
+        if veras:
+            self._build_vera(veras)
+        phms = [item for item in matched if isinstance(item[0], BottleneckConfig) and item[0].phm_layer]
+        if phms:
+            self._build_phm(phms)
+        for tower in ("text", "vision"):
+            prefixed = [
+                item for item in matched if isinstance(item[0], PrefixTuningConfig) and item[1].tower == tower
+            ]
+            if prefixed:
+                config, location = prefixed[0]
+                prefixes = Prefixes(config, location.place.width, len(prefixed), self.dtype_policy, f"{tower}_prefixes")
+                prefixes.build(None)
+                self.prefixes[tower] = prefixes
+
+    def _weight(self, name: str, shape: tuple[int, ...], initializer: Any, trainable: bool = True) -> None:
+        self.matrices[name] = self.add_weight(shape=shape, initializer=initializer, trainable=trainable, name=name)
+
+    def _build_vera(self, veras: Matched) -> None:
+        config: Any = veras[0][0]
+        width = max(location.place.width for _, location in veras)
+        units = max(location.place.units for _, location in veras)
+        self._weight("lora_A", (width, config.r), self.draw("uniform", (6 / width) ** 0.5), trainable=False)
+        self._weight("lora_B", (config.r, units), self.draw("uniform", (6 / config.r) ** 0.5), trainable=False)
+
+    def _build_phm(self, phms: Matched) -> None:
+        from tf_clip.adapters.phm import rule_initializer, shared_shapes, weight_initializer
+
+        config: Any = phms[0][0]
+        if config.shared_phm_rule:
+            size = config.phm_dim
+            shapes = {"phm_rule": (size, size, size)}
+            if config.factorized_phm_rule:
+                shapes = {"phm_rule_left": (size, size, 1), "phm_rule_right": (size, 1, size)}
+            for name, shape in shapes.items():
+                self._weight(name, shape, rule_initializer(self, config, True), trainable=config.learn_phm)
+        if config.shared_W_phm:
+            for width in sorted({location.place.width for _, location in phms if location.part != "embeddings"}):
+                for name, shape in shared_shapes(config, width).items():
+                    self._weight(f"{name}_{width}", shape, weight_initializer(self, config, shape))
+
+    def vera_matrices(self, width: int, units: int) -> tuple[Any, Any]:
+        """Returns the random matrices, cut to a layer's widths."""
+        down, up = (ops.convert_to_tensor(self.matrices[name]) for name in ("lora_A", "lora_B"))
+        return down[:width], up[:, :units]
+
+    def _by_file_name(self) -> Any:
+        for name, variable in self.matrices.items():
+            widths = {key.rpartition("_")[2] for key in self.matrices if key.startswith("W_")}
+            stem, _, last = name.rpartition("_")
+            # AdapterHub knows models of one width alone.
+            file_name = stem if last in widths and len(widths) == 1 else name
+            yield f"shared_parameters.{file_name}", variable, name.startswith("lora_")
+
+    def to_file(self) -> dict[str, Array]:
+        """Returns the shared weights under the names of what they belong to."""
+        tensors = super().to_file()
+        for tower, prefixes in self.prefixes.items():
+            tensors.update({f"{tower}.{name}": value for name, value in prefixes.to_file().items()})
+        return tensors
+
+    def from_file(self, tensors: Mapping[str, Array]) -> None:
+        """Takes the shared weights."""
+        super().from_file(tensors)
+        for tower, prefixes in self.prefixes.items():
+            prefixes.from_file(
+                {name.removeprefix(f"{tower}."): value for name, value in tensors.items() if name.startswith(tower)}
+            )
+
+    def take_flat(self, other: SharedParts) -> None:
+        """Becomes, having flat prefixes, what another makes."""
+        for name, variable in self.matrices.items():
+            variable.assign(other.matrices[name])
+        for tower, prefixes in self.prefixes.items():
+            prefixes.take(other.prefixes[tower])
