@@ -123,4 +123,3 @@ def _fill_by_singular_values(target: LoRA, parts: Sequence[LoRA], weights: Seque
     if target.settings.use_dora:
         lengths = sum(weight * values(part.m) for weight, part in zip(weights, parts, strict=True))
         target.m.assign(np.asarray(lengths, "float32"))
-

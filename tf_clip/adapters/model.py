@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from tf_clip.adapters import adding, merging, summary
+from tf_clip.adapters import adding, files, merging, summary
 from tf_clip.adapters.base import Adapter
 from tf_clip.adapters.composition import Block, Fuse, as_setup
 from tf_clip.adapters.config import (
@@ -231,10 +231,7 @@ class AdaptableModel:
         Raises:
             ValueError: there is none.
         """
-        name = adapters if isinstance(adapters, str) else as_fuse(adapters).name
-        state = self.adapter_state
-        if name not in state.fusions:
-            raise ValueError(f"`adapters` must be fused. Received: {name!r}. There are: {list(state.fusions)}.")
+        name, state = self._fusion_name(adapters), self.adapter_state
         if state.active is not None and name in fusions_in(state.active):
             self.active_adapters = None
         adding.take_fusion(self, name)
@@ -299,7 +296,9 @@ class AdaptableModel:
         """
         block = as_setup(setup)
         if block is None:
-            raise ValueError("`setup` must name an adapter. Received: None. Call freeze_model(False) to train the model.")
+            raise ValueError(
+                "`setup` must name an adapter. Received: None. Call freeze_model(False) to train the model."
+            )
         self.set_active_adapters(block)
         self._train(block.names(), ())
 
@@ -406,6 +405,105 @@ class AdaptableModel:
                 adapter.shared.it = new
         self.adapter_state.configs[name] = changed
         self._forget_compiled()
+
+    # Files
+
+    def save_adapter(self, folder: str | Path, name: str, layout: str = "adapterhub") -> None:
+        """Writes an adapter: `adapter_config.json` and its weights, without the model's.
+
+        Args:
+            folder: where to; made when missing.
+            name: of the adapter.
+            layout: `"adapterhub"`, which AdapterHub's library reads; or `"peft"`, which PEFT reads, for LoRA and DoRA.
+
+        Raises:
+            ValueError: there is none of that name, or the layout has no room for it.
+        """
+        self._require_names([name])
+        files.save_adapter(self, folder, name, layout)
+
+    def load_adapter(
+        self,
+        folder: str | Path,
+        load_as: str | None = None,
+        leave_out: Collection[int] = (),
+        set_active: bool = False,
+        overwrite_ok: bool = False,
+    ) -> str:
+        """Adds an adapter from a folder of `save_adapter`, of AdapterHub's library or of PEFT.
+
+        Args:
+            folder: with `adapter_config.json` and the weights beside it.
+            load_as: a name for it; None keeps its own, which is `"default"` for PEFT's.
+            leave_out: numbers of more layers to leave out, whose weights are not loaded.
+            set_active, overwrite_ok: see `add_adapter`.
+
+        Returns:
+            The adapter's name.
+
+        Raises:
+            FileNotFoundError: the folder has no adapter.
+            ValueError: its configuration cannot be honoured, or there is one of that name.
+            CheckpointError: weights are missing, left over or misshapen; nothing is added then.
+        """
+        name = files.load_adapter(self, folder, load_as, tuple(leave_out), overwrite_ok)
+        if set_active:
+            self.active_adapters = name
+        return name
+
+    def save_all_adapters(self, folder: str | Path) -> None:
+        """Writes every adapter to a folder of its own, by its name."""
+        for name in self.adapter_state.configs:
+            self.save_adapter(Path(folder) / name, name)
+
+    def save_adapter_fusion(self, folder: str | Path, adapters: Fuse | Sequence[str] | str) -> None:
+        """Writes a fusion, named by its name, a `Fuse` or the names of the fused.
+
+        Raises:
+            ValueError: there is none.
+        """
+        files.save_fusion(self, folder, self._fusion_name(adapters))
+
+    def load_adapter_fusion(self, folder: str | Path, set_active: bool = False, overwrite_ok: bool = False) -> str:
+        """Adds a fusion from a folder; its adapters must be there already.
+
+        Returns:
+            The fusion's name.
+
+        Raises:
+            FileNotFoundError: the folder has no fusion.
+            CheckpointError: weights are missing, left over or misshapen; nothing is added then.
+        """
+        name = files.load_fusion(self, folder, overwrite_ok)
+        if set_active:
+            self.active_adapters = Fuse(*self.adapter_state.fusions[name][1], name=name)
+        return name
+
+    def save_adapter_setup(self, folder: str | Path, setup: str | Block | None = None) -> None:
+        """Writes a composition with its adapters and fusions; None takes the active one.
+
+        Raises:
+            ValueError: nothing is active, or a name is unknown.
+        """
+        files.save_setup(self, folder, self.adapter_state.active if setup is None else setup)  # type: ignore[arg-type]
+
+    def load_adapter_setup(self, folder: str | Path, set_active: bool = False, overwrite_ok: bool = False) -> Block:
+        """Adds the adapters and fusions of a composition from a folder.
+
+        Returns:
+            The composition.
+        """
+        block = files.load_setup(self, folder, overwrite_ok)
+        if set_active:
+            self.active_adapters = block
+        return block
+
+    def _fusion_name(self, adapters: Fuse | Sequence[str] | str) -> str:
+        name = adapters if isinstance(adapters, str) else as_fuse(adapters).name
+        if name not in self.adapter_state.fusions:
+            known = ", ".join(self.adapter_state.fusions) or "none yet"
+            raise ValueError(f"`adapters` must be fused. Received: {name!r}. There are: {known}.")
+        return name
 
     # Looking
 

@@ -8,7 +8,21 @@ from collections.abc import Iterator, Sequence
 from tf_clip.layers.adaptable import AdaptableDense, AdapterPlace
 from tf_clip.layers.transformer import EncoderLayer
 
-PARTS = ("q", "k", "v", "o", "fc1", "fc2", "keys_values", "attention", "mlp", "block", "embeddings", "prompts", "shared")
+PARTS = (
+    "q",
+    "k",
+    "v",
+    "o",
+    "fc1",
+    "fc2",
+    "keys_values",
+    "attention",
+    "mlp",
+    "block",
+    "embeddings",
+    "prompts",
+    "shared",
+)
 """What a location is of its layer, or of its tower."""
 
 

@@ -30,9 +30,7 @@ class Reft(Adapter):
                 f"source_{number}", width, config.r, self.draw("uniform", bound), self.draw("uniform", bound)
             )
             initializer = self.draw("normal", 1.0) if config.orthogonality else self.draw("uniform", bound)
-            projection = self.add_weight(
-                shape=(width, config.r), initializer=initializer, name=f"projection_{number}"
-            )
+            projection = self.add_weight(shape=(width, config.r), initializer=initializer, name=f"projection_{number}")
             if config.orthogonality:
                 projection.assign(reflections_of(np.linalg.qr(values(projection))[0]))
             self.sources.append(source)
@@ -114,7 +112,9 @@ def orthonormal(weights: Any) -> Any:
     columns = ops.convert_to_tensor(np.eye(width, rank, dtype="float32"))
     for number in reversed(range(rank)):
         below = np.arange(width)[:, None] > number
-        normal = ops.where(below, weights[:, number : number + 1], np.eye(width, rank, dtype="float32")[:, number, None])
+        normal = ops.where(
+            below, weights[:, number : number + 1], np.eye(width, rank, dtype="float32")[:, number, None]
+        )
         normal = normal * 2**0.5 / ops.sqrt(ops.sum(ops.square(normal)))
         columns = columns - ops.matmul(normal, ops.matmul(ops.transpose(normal), columns))
     signs = ops.where(ops.stop_gradient(ops.diagonal(weights)) < 0, -1.0, 1.0)

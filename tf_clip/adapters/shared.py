@@ -51,9 +51,7 @@ class SharedParts(Adapter):
         if phms:
             self._build_phm(phms)
         for tower in ("text", "vision"):
-            prefixed = [
-                item for item in matched if isinstance(item[0], PrefixTuningConfig) and item[1].tower == tower
-            ]
+            prefixed = [item for item in matched if isinstance(item[0], PrefixTuningConfig) and item[1].tower == tower]
             if prefixed:
                 config, location = prefixed[0]
                 prefixes = Prefixes(config, location.place.width, len(prefixed), self.dtype_policy, f"{tower}_prefixes")

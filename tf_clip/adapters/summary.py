@@ -39,7 +39,9 @@ def rows(model: AdaptableModel) -> list[dict[str, Any]]:
         weights = [weight for adapter in adapters_of(model, name) for weight in adapter.parameters]
         found.append((name, _architecture(config), weights, name in active))
     for name in state.fusions:
-        layers = [location.place.fusions[name] for location in model.adapter_locations() if name in location.place.fusions]
+        layers = [
+            location.place.fusions[name] for location in model.adapter_locations() if name in location.place.fusions
+        ]
         weights = [weight for layer in layers for weight in layer.weights]
         found.append((name, "fusion", weights, set(name.split(",")) <= active))
     table = [
