@@ -48,6 +48,9 @@ $(VENV)/compared: $(VENV)/with-torch
 	$(PIP) install --quiet --no-deps --upgrade --target $(VENV)/transformers-4 \
 		"transformers==4.57.*" "huggingface_hub<1" "tokenizers<0.23" tf_keras==2.21.* \
 		flax optax orbax-checkpoint tensorstore treescope msgpack
+	@# AdapterHub's and Hugging Face's adapters, which run on that transformers.
+	$(PIP) install --quiet --no-deps --upgrade --target $(VENV)/adapters \
+		"adapters==1.3.*" "peft==0.21.*" accelerate psutil
 	@touch $@
 
 $(VENV)/served: $(VENV)/tested tests/serving/install_tools.py tests/serving/runtimes/tfjs/package-lock.json

@@ -75,6 +75,12 @@ def test_the_classifier_example_learns_its_folders(tmp_path):
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
+def test_the_adapters_example_has_one_of_each_family(tmp_path):
+    pictures = ["examples/pictures/owl.png", "examples/pictures/bus.png"]
+    output = run([sys.executable, "examples/adapters.py", str(tmp_path / "out"), *pictures])
+    assert {path.name for path in (tmp_path / "out").iterdir()} < {line.split()[0] for line in output.splitlines()}
+
+
 def test_the_export_example_classifies(tmp_path):
     pictures = ["examples/pictures/owl.png", "examples/pictures/pizza.png", "examples/pictures/README.md"]
     output = run([sys.executable, "examples/export_saved_model.py", str(tmp_path / "served"), *pictures])

@@ -47,11 +47,12 @@ _ALIAS_OF = {
 }
 
 # Parts of the package that are used by their own name: `tf_clip.export.saved_model(...)`.
-_PARTS = ("export",)
+_PARTS = ("adapters", "export")
 
 __all__ = sorted([*_MODULE_OF, *_ALIAS_OF, *_PARTS])
 
 if TYPE_CHECKING:
+    from tf_clip import adapters as adapters
     from tf_clip import export as export
     from tf_clip.checkpoints.errors import CheckpointError as CheckpointError
     from tf_clip.configuration import CLIPConfig as CLIPConfig

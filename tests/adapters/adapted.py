@@ -37,8 +37,8 @@ METHODS = {
     "noreft": "noreft",
     "direft": "direft[tied_weights=True,suffix_positions=2]",
     "mam": "prefix_tuning[prefix_length=3,bottleneck_size=5]|par_bn",
-    "unipelt": "prefix_tuning[prefix_length=3,bottleneck_size=5,use_gating=True]|seq_bn[reduction_factor=4,use_gating=True]"
-    "|lora[r=2,use_gating=True]",
+    "unipelt": "prefix_tuning[prefix_length=3,bottleneck_size=5,use_gating=True]"
+    "|seq_bn[reduction_factor=4,use_gating=True]|lora[r=2,use_gating=True]",
 }
 MERGEABLE = ("lora", "lora_everywhere", "rslora", "ia3", "dora", "vera", "dvora")
 KINDS = (

@@ -47,6 +47,7 @@ ODD = {
     "projection_dim": 24,
 }
 LEGACY_PACKAGES = Path(sys.prefix) / "transformers-4"
+ADAPTER_PACKAGES = Path(sys.prefix) / "adapters"
 # The head widths and MLPs of H/14 (80), g/14 (88, 4.36x) and bigG/14 (104, 4.92x), the exact and the tanh activations.
 WIDE = {
     "text_config": {**ODD["text_config"], "hidden_size": 160, "intermediate_size": 641, "num_attention_heads": 2},
@@ -74,6 +75,7 @@ def pytest_configure() -> None:
     for name in ("open-clip-torch", "openai-clip", "scikit-image"):
         missing += [] if list(importlib.metadata.distributions(name=name)) else [name]
     missing += [] if LEGACY_PACKAGES.is_dir() else ["transformers 4"]
+    missing += [] if ADAPTER_PACKAGES.is_dir() else ["adapters", "peft"]
     if missing:
         # A comparison that skips itself would look like one that passed.
         raise pytest.UsageError(f"tests/parity needs {', '.join(missing)}: run `make parity`, which installs all.")

@@ -1,1 +1,36 @@
-"""Small modules that adapt a model while its own weights stay as they are."""
+"""Small modules that adapt a model while its own weights stay as they are.
+
+Every model has `add_adapter`, `train_adapter`, `merge_adapter` and the rest; here is what they take.
+"""
+
+from tf_clip.adapters.composition import Average, BatchSplit, Fuse, Parallel, Split, Stack, Switch
+from tf_clip.adapters.config import (
+    CONFIGS,
+    BottleneckConfig,
+    ConfigUnion,
+    FusionConfig,
+    LoRAConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    ReftConfig,
+)
+from tf_clip.adapters.setup import AdapterSetup
+
+__all__ = [
+    "CONFIGS",
+    "AdapterSetup",
+    "Average",
+    "BatchSplit",
+    "BottleneckConfig",
+    "ConfigUnion",
+    "Fuse",
+    "FusionConfig",
+    "LoRAConfig",
+    "Parallel",
+    "PrefixTuningConfig",
+    "PromptTuningConfig",
+    "ReftConfig",
+    "Split",
+    "Stack",
+    "Switch",
+]

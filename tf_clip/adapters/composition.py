@@ -233,3 +233,14 @@ def _sizes(name: str, given: Sequence[int] | int, children: Sequence[Any]) -> tu
     if any(not isinstance(size, int) or size < 0 for size in sizes):
         raise ValueError(f"`{name}` must be whole numbers from 0 on. Received: {name}={sizes}.")
     return sizes
+
+
+def as_fuse(adapters: Fuse | Sequence[str]) -> Fuse:
+    """Returns a `Fuse` of names, or the one that is given."""
+    return adapters if isinstance(adapters, Fuse) else Fuse(*adapters)
+
+
+def fusions_in(setup: Block) -> list[str]:
+    """Returns the names of all fusions in a composition."""
+    own = [setup.name] if isinstance(setup, Fuse) else []
+    return own + [name for child in setup.children if isinstance(child, Block) for name in fusions_in(child)]

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from tf_clip.adapters import hub_layout, peft_layout
 from tf_clip.adapters.base import Array
-from tf_clip.adapters.composition import Block, as_setup
+from tf_clip.adapters.composition import Block, as_setup, fusions_in
 from tf_clip.adapters.config import AnyConfig, ConfigUnion, as_fusion
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.safetensors_file import read_safetensors_file
@@ -151,12 +151,10 @@ def _fusion_tensors(model: AdaptableModel, name: str) -> dict[str, Array]:
 
 def save_setup(model: AdaptableModel, folder: str | Path, setup: str | Block) -> None:
     """Writes a composition, and all adapters and fusions in it, each in a folder of its own."""
-    from tf_clip.adapters.model import fusions_in
-
     block, folder = as_setup(setup), Path(folder)
     if block is None:
         raise ValueError("`setup` must name adapters. Received: None. Make one active, or pass one.")
-    model._require_names(block.names())
+    model.require_names(block.names())
     for name in block.names():
         save_adapter(model, folder / name, name, "adapterhub")
     for fusion in fusions_in(block):
@@ -171,8 +169,6 @@ def load_setup(model: AdaptableModel, folder: str | Path, overwrite_ok: bool) ->
     Returns:
         The composition.
     """
-    from tf_clip.adapters.model import fusions_in
-
     folder = Path(folder)
     block = Block.from_dict(_read_json(folder / SETUP)["adapter_setup"])
     for name in block.names():
@@ -235,7 +231,7 @@ def _write(folder: Path, config_file: str, content: Mapping[str, Any], file: str
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
-            f"`folder` must hold {path.name}. Received: folder={str(path.parent)!r}, which does not. Check its spelling."
+            f"`folder` must hold {path.name}. Received: folder={str(path.parent)!r}, without it. Check its spelling."
         )
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from keras import ops
 
@@ -16,7 +17,7 @@ class Invertible(Adapter):
     Source: Dinh et al. 2014 (NICE); Pfeiffer et al. 2020 (MAD-X).
     """
 
-    file_names = {
+    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
         f"{net}_{number}/{ours}": (f"{net}.{number}.{theirs}", is_transposed)
         for net in ("F", "G")
         for number in (0, 2)

@@ -6,10 +6,11 @@ A place's state is `(y, x)`: what the dense layer returned, its bias included, a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from keras import ops
+from keras.initializers import Constant
 
 from tf_clip.adapters.base import Adapter, Array, Held, gate_of, values
 from tf_clip.adapters.shared import SharedParts
@@ -44,7 +45,7 @@ class LoRA(LinearAdapter):
     Source: Hu et al. 2021; with `use_gating` as in UniPELT (Mao et al. 2022), with `use_rslora` Kalajdzievski 2023.
     """
 
-    file_names = {
+    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
         "lora_A": ("lora_A", True),
         "lora_B": ("lora_B", True),
         "gate/kernel": ("gate.weight", True),
@@ -103,7 +104,7 @@ class VeRA(LoRA):
     """
 
     # Files have diagonal matrices, of which the diagonals are the weights.
-    file_names = {
+    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
         "vera_D": ("vera_D", False),
         "vera_B": ("vera_B", False),
         "gate/kernel": ("gate.weight", True),
@@ -116,8 +117,6 @@ class VeRA(LoRA):
 
     def build(self, input_shape: Any) -> None:
         """Makes the scales."""
-        from keras.initializers import Constant
-
         place, config = self.location.place, self.settings
         self.vera_D = self.add_weight(shape=(config.r,), initializer=Constant(config.vera_d), name="vera_D")
         self.vera_B = self.add_weight(shape=(place.units,), initializer=Constant(config.vera_b), name="vera_B")
@@ -204,7 +203,7 @@ class DoRA(_WithMagnitude):
     Source: Liu et al. 2024, gradients as in its section 4.3.
     """
 
-    file_names = {**LoRA.file_names, "m": ("m.weight", False)}
+    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {**LoRA.file_names, "m": ("m.weight", False)}
 
 
 class DVoRA(_WithMagnitude, VeRA):
@@ -213,7 +212,7 @@ class DVoRA(_WithMagnitude, VeRA):
     Source: Liu et al. 2024.
     """
 
-    file_names = {**VeRA.file_names, "m": ("m.weight", False)}
+    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {**VeRA.file_names, "m": ("m.weight", False)}
 
 
 class IA3(LinearAdapter):
@@ -222,7 +221,7 @@ class IA3(LinearAdapter):
     Source: Liu et al. 2022.
     """
 
-    file_names = {
+    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
         "lora_B": ("lora_B", False),
         "gate/kernel": ("gate.weight", True),
         "gate/bias": ("gate.bias", False),

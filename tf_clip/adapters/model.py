@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from tf_clip.adapters import adding, files, merging, summary
+from tf_clip.adapters import adding, merging, summary
 from tf_clip.adapters.base import Adapter
-from tf_clip.adapters.composition import Block, Fuse, as_setup
+from tf_clip.adapters.composition import Block, Fuse, as_fuse, as_setup, fusions_in
 from tf_clip.adapters.config import (
     AnyConfig,
     ConfigUnion,
@@ -19,6 +19,7 @@ from tf_clip.adapters.config import (
     as_config,
     as_fusion,
 )
+from tf_clip.adapters.model_files import WithAdapterFiles
 from tf_clip.adapters.places import Location
 from tf_clip.adapters.setup import copies_of_rows, require_meaning, tell_places
 from tf_clip.adapters.shared import SharedParts
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class AdaptableModel:
+class AdaptableModel(WithAdapterFiles):
     """Adds adapters to a Keras model: small modules that change what it does while its own weights stay.
 
     Layers are numbered over both towers, the text tower's first; a lone tower's begin at 0. Where a model has been
@@ -100,7 +101,7 @@ class AdaptableModel:
         if name in self.adapter_state.configs:
             if not overwrite_ok:
                 raise ValueError(
-                    f"`name` must be new. Received: name={name!r}, which is there. Choose another, or overwrite_ok=True."
+                    f"`name` must be new. Received: name={name!r}, which is there. Choose another or overwrite_ok=True."
                 )
             self.delete_adapter(name)
         adding.put_adapter(self, name, read)
@@ -116,7 +117,7 @@ class AdaptableModel:
         Raises:
             ValueError: there is none of that name.
         """
-        self._require_names([name])
+        self.require_names([name])
         state = self.adapter_state
         if state.merged == name:
             self.reset_adapter()
@@ -135,7 +136,7 @@ class AdaptableModel:
         Raises:
             ValueError: there is none of that name.
         """
-        self._require_names([name])
+        self.require_names([name])
         found: dict[int, dict[str, Adapter]] = {}
         locations = [self.shared_location, *self.adapter_locations()]
         for location in locations:
@@ -165,13 +166,14 @@ class AdaptableModel:
                 where a negative weight turns only one of the two matrices, and `"lora_delta_w_svd"`, the nearest LoRA
                 of rank `svd_rank` to the mean of what they add.
             normalize_weights: whether the weights are divided by their sum.
-            overwrite_ok, set_active: see `add_adapter`.
+            overwrite_ok: see `add_adapter`.
+            set_active: see `add_adapter`.
             svd_rank: see `combine_strategy`.
 
         Raises:
             ValueError: the adapters' configurations differ, or the strategy is not for them.
         """
-        self._require_names(adapters)
+        self.require_names(adapters)
         given = [1.0] * len(adapters) if weights is None else [float(weight) for weight in weights]
         if len(given) != len(adapters) or not given:
             raise ValueError(f"`weights` must be one for each of {list(adapters)}. Received: weights={weights}.")
@@ -202,7 +204,8 @@ class AdaptableModel:
             adapters: names of adapters, or a `Fuse` of them.
             config: `"dynamic"`, `"static"`, a `FusionConfig` or a dictionary.
             name: of the fusion; the adapters' with commas unless given.
-            overwrite_ok, set_active: see `add_adapter`.
+            overwrite_ok: see `add_adapter`.
+            set_active: see `add_adapter`.
 
         Raises:
             ValueError: there is one of that name, or the adapters cannot be fused.
@@ -210,7 +213,7 @@ class AdaptableModel:
         self._require_whole()
         block = adapters if isinstance(adapters, Fuse) else Fuse(*adapters, name=name)
         names = tuple(child if isinstance(child, str) else child.last for child in block.children)
-        self._require_names(block.names())
+        self.require_names(block.names())
         if block.name in self.adapter_state.fusions:
             if not overwrite_ok:
                 raise ValueError(f"`adapters` must not be fused yet. Received: {block.name!r}. Or overwrite_ok=True.")
@@ -231,7 +234,7 @@ class AdaptableModel:
         Raises:
             ValueError: there is none.
         """
-        name, state = self._fusion_name(adapters), self.adapter_state
+        name, state = self.fusion_name(adapters), self.adapter_state
         if state.active is not None and name in fusions_in(state.active):
             self.active_adapters = None
         adding.take_fusion(self, name)
@@ -266,7 +269,7 @@ class AdaptableModel:
         block = as_setup(setup)
         locations = list(self.adapter_locations())
         if block is not None:
-            self._require_names(block.names())
+            self.require_names(block.names())
             require_meaning(block, locations)
         if self.adapter_state.merged is not None:
             self.reset_adapter()
@@ -362,7 +365,7 @@ class AdaptableModel:
             ValueError: the adapter does not act on dense layers alone, has gates, or another one is merged.
         """
         self._require_whole()
-        self._require_names([name])
+        self.require_names([name])
         if self.adapter_state.merged == name:
             return
         if self.adapter_state.merged is not None:
@@ -385,7 +388,7 @@ class AdaptableModel:
         Raises:
             ValueError: the adapter has no such network.
         """
-        self._require_names([name])
+        self.require_names([name])
         config = self.adapter_state.configs[name]
         if not any(isinstance(part, PrefixTuningConfig) and not part.flat for part in config.parts()):
             raise ValueError(f"`name` must be of prefix tuning that is not flat. Received: name={name!r}, {config!r}.")
@@ -406,105 +409,6 @@ class AdaptableModel:
         self.adapter_state.configs[name] = changed
         self._forget_compiled()
 
-    # Files
-
-    def save_adapter(self, folder: str | Path, name: str, layout: str = "adapterhub") -> None:
-        """Writes an adapter: `adapter_config.json` and its weights, without the model's.
-
-        Args:
-            folder: where to; made when missing.
-            name: of the adapter.
-            layout: `"adapterhub"`, which AdapterHub's library reads; or `"peft"`, which PEFT reads, for LoRA and DoRA.
-
-        Raises:
-            ValueError: there is none of that name, or the layout has no room for it.
-        """
-        self._require_names([name])
-        files.save_adapter(self, folder, name, layout)
-
-    def load_adapter(
-        self,
-        folder: str | Path,
-        load_as: str | None = None,
-        leave_out: Collection[int] = (),
-        set_active: bool = False,
-        overwrite_ok: bool = False,
-    ) -> str:
-        """Adds an adapter from a folder of `save_adapter`, of AdapterHub's library or of PEFT.
-
-        Args:
-            folder: with `adapter_config.json` and the weights beside it.
-            load_as: a name for it; None keeps its own, which is `"default"` for PEFT's.
-            leave_out: numbers of more layers to leave out, whose weights are not loaded.
-            set_active, overwrite_ok: see `add_adapter`.
-
-        Returns:
-            The adapter's name.
-
-        Raises:
-            FileNotFoundError: the folder has no adapter.
-            ValueError: its configuration cannot be honoured, or there is one of that name.
-            CheckpointError: weights are missing, left over or misshapen; nothing is added then.
-        """
-        name = files.load_adapter(self, folder, load_as, tuple(leave_out), overwrite_ok)
-        if set_active:
-            self.active_adapters = name
-        return name
-
-    def save_all_adapters(self, folder: str | Path) -> None:
-        """Writes every adapter to a folder of its own, by its name."""
-        for name in self.adapter_state.configs:
-            self.save_adapter(Path(folder) / name, name)
-
-    def save_adapter_fusion(self, folder: str | Path, adapters: Fuse | Sequence[str] | str) -> None:
-        """Writes a fusion, named by its name, a `Fuse` or the names of the fused.
-
-        Raises:
-            ValueError: there is none.
-        """
-        files.save_fusion(self, folder, self._fusion_name(adapters))
-
-    def load_adapter_fusion(self, folder: str | Path, set_active: bool = False, overwrite_ok: bool = False) -> str:
-        """Adds a fusion from a folder; its adapters must be there already.
-
-        Returns:
-            The fusion's name.
-
-        Raises:
-            FileNotFoundError: the folder has no fusion.
-            CheckpointError: weights are missing, left over or misshapen; nothing is added then.
-        """
-        name = files.load_fusion(self, folder, overwrite_ok)
-        if set_active:
-            self.active_adapters = Fuse(*self.adapter_state.fusions[name][1], name=name)
-        return name
-
-    def save_adapter_setup(self, folder: str | Path, setup: str | Block | None = None) -> None:
-        """Writes a composition with its adapters and fusions; None takes the active one.
-
-        Raises:
-            ValueError: nothing is active, or a name is unknown.
-        """
-        files.save_setup(self, folder, self.adapter_state.active if setup is None else setup)  # type: ignore[arg-type]
-
-    def load_adapter_setup(self, folder: str | Path, set_active: bool = False, overwrite_ok: bool = False) -> Block:
-        """Adds the adapters and fusions of a composition from a folder.
-
-        Returns:
-            The composition.
-        """
-        block = files.load_setup(self, folder, overwrite_ok)
-        if set_active:
-            self.active_adapters = block
-        return block
-
-    def _fusion_name(self, adapters: Fuse | Sequence[str] | str) -> str:
-        name = adapters if isinstance(adapters, str) else as_fuse(adapters).name
-        if name not in self.adapter_state.fusions:
-            known = ", ".join(self.adapter_state.fusions) or "none yet"
-            raise ValueError(f"`adapters` must be fused. Received: {name!r}. There are: {known}.")
-        return name
-
     # Looking
 
     def adapter_summary(self, as_dict: bool = False) -> str | list[dict[str, Any]]:
@@ -516,7 +420,24 @@ class AdaptableModel:
         rows = summary.rows(self)
         return rows if as_dict else summary.as_text(rows)
 
-    def _require_names(self, names: Sequence[str]) -> None:
+    def fusion_name(self, adapters: Fuse | Sequence[str] | str) -> str:
+        """Returns the name of a fusion, given that, a `Fuse` or the names of the fused.
+
+        Raises:
+            ValueError: there is none.
+        """
+        name = adapters if isinstance(adapters, str) else as_fuse(adapters).name
+        if name not in self.adapter_state.fusions:
+            known = ", ".join(self.adapter_state.fusions) or "none yet"
+            raise ValueError(f"`adapters` must be fused. Received: {name!r}. There are: {known}.")
+        return name
+
+    def require_names(self, names: Sequence[str]) -> None:
+        """Checks that adapters are there.
+
+        Raises:
+            ValueError: one is not.
+        """
         for name in names:
             if name not in self.adapter_state.configs:
                 known = ", ".join(self.adapter_state.configs) or "none yet"
@@ -565,44 +486,3 @@ class AdaptableModel:
             self.set_active_adapters(Block.from_dict(adapters["active"]), adapters["skip_layers"])
         # Its weights come with the others', and so do those from before.
         self.adapter_state.merged = adapters["merged"]
-
-
-class AdapterSetup:
-    """Makes other adapters active inside a `with` block.
-
-    Args:
-        model: whose.
-        setup: see `AdaptableModel.set_active_adapters`.
-        skip_layers: likewise.
-
-    Example:
-        >>> with AdapterSetup(model, "mine"):
-        ...     embeds = model.get_text_features(input_ids)
-    """
-
-    def __init__(self, model: AdaptableModel, setup: str | Block | None, skip_layers: Collection[int] = ()) -> None:
-        self.model, self.setup, self.skip_layers = model, setup, skip_layers
-
-    def __enter__(self) -> AdaptableModel:
-        state = self.model.adapter_state
-        self.before = state.active, state.skip_layers
-        if state.merged is not None:
-            raise ValueError(
-                f"`model` must have nothing merged. Received: {state.merged!r} is. Call reset_adapter() first."
-            )
-        self.model.set_active_adapters(self.setup, self.skip_layers)
-        return self.model
-
-    def __exit__(self, *_: object) -> None:
-        self.model.set_active_adapters(*self.before)
-
-
-def as_fuse(adapters: Fuse | Sequence[str]) -> Fuse:
-    """Returns a `Fuse` of names, or the one that is given."""
-    return adapters if isinstance(adapters, Fuse) else Fuse(*adapters)
-
-
-def fusions_in(setup: Block) -> list[str]:
-    """Returns the names of all fusions in a composition."""
-    own = [setup.name] if isinstance(setup, Fuse) else []
-    return own + [name for child in setup.children if isinstance(child, Block) for name in fusions_in(child)]

@@ -57,7 +57,8 @@ def to_file(model: AdaptableModel, name: str, config: AnyConfig) -> tuple[dict[s
     fits = isinstance(config, LoRAConfig) and config.composition_mode == "add" and config.vera_d is None
     if not isinstance(config, LoRAConfig) or not fits or config.use_gating or config.dora_bias:
         raise ValueError(
-            f"`layout` must be \"adapterhub\" for what is no LoRA or DoRA of PEFT's. Received: layout='peft' for {config!r}."
+            f"`layout` must be \"adapterhub\" for what is no LoRA or DoRA of PEFT's. Received: layout='peft' for "
+            f"{config!r}."
         )
     there = [location for location in model.adapter_locations() if name in location.place.by_name]
     tensors = {}

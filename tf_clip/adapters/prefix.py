@@ -7,7 +7,7 @@ read, and what attention was fed with.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
@@ -108,7 +108,10 @@ class Prefix(Adapter):
     Source: Li and Liang 2021; with `use_gating` as in UniPELT (Mao et al. 2022).
     """
 
-    file_names = {"gate/kernel": ("weight", True), "gate/bias": ("bias", False)}
+    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
+        "gate/kernel": ("weight", True),
+        "gate/bias": ("bias", False),
+    }
 
     def __init__(self, *args: Any, number: int, shared: SharedParts) -> None:
         super().__init__(*args)

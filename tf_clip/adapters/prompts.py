@@ -5,7 +5,8 @@ A place's state is `(x, offset)`: the tokens `[batch, length, width]`, and how m
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -24,7 +25,7 @@ class Prompt(Adapter):
     Source: Zhou et al. 2022 (CoOp, one context for all classes); Jia et al. 2022 (VPT, shallow).
     """
 
-    file_names = {"prompt": ("prompt_embedding.weight", False)}
+    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {"prompt": ("prompt_embedding.weight", False)}
 
     def __init__(self, *args: Any, embedding: keras.layers.Embedding | None = None) -> None:
         super().__init__(*args)

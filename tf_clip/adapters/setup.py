@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 from tf_clip.adapters.composition import Average, BatchSplit, Block, Fuse, Parallel, Split, Stack, Switch
 from tf_clip.adapters.places import Location
 from tf_clip.adapters.prompts import Prompt
 from tf_clip.adapters.running import program
 from tf_clip.layers.adaptable import AdapterPlace
+
+if TYPE_CHECKING:
+    from tf_clip.adapters.model import AdaptableModel
 
 # The kinds of places at which blocks have no meaning, and why.
 _NO_SPLIT = {
@@ -101,3 +105,33 @@ def tell_places(setup: Block | None, skip_layers: Collection[int], locations: li
         acts = location.part != "shared" and location.layer not in skip_layers and not names.isdisjoint(place.by_name)
         place.program = run if acts else None
         place.extra_tokens = extra_tokens(setup, place) if acts and setup is not None else 0
+
+
+class AdapterSetup:
+    """Makes other adapters active inside a `with` block.
+
+    Args:
+        model: whose.
+        setup: see `AdaptableModel.set_active_adapters`.
+        skip_layers: likewise.
+
+    Example:
+        >>> with AdapterSetup(model, "mine"):
+        ...     embeds = model.get_text_features(input_ids)
+    """
+
+    def __init__(self, model: AdaptableModel, setup: str | Block | None, skip_layers: Collection[int] = ()) -> None:
+        self.model, self.setup, self.skip_layers = model, setup, skip_layers
+
+    def __enter__(self) -> AdaptableModel:
+        state = self.model.adapter_state
+        self.before = state.active, state.skip_layers
+        if state.merged is not None:
+            raise ValueError(
+                f"`model` must have nothing merged. Received: {state.merged!r} is. Call reset_adapter() first."
+            )
+        self.model.set_active_adapters(self.setup, self.skip_layers)
+        return self.model
+
+    def __exit__(self, *_: object) -> None:
+        self.model.set_active_adapters(*self.before)

@@ -75,7 +75,7 @@ class AdapterPlace(keras.layers.Layer):
 
     def load_own_variables(self, store: Any) -> None:
         """Takes back what `save_own_variables` kept."""
-        self.originals = {name: np.array(store[name]) for name in store.keys()}  # noqa: SIM118
+        self.originals = {name: np.array(store[name]) for name in store.keys()}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of `__init__`."""

@@ -245,7 +245,7 @@ class CLIPModel(AdaptableModel, PretrainedModel, keras.Model):
     def _require_one_copy(self) -> None:
         if self.row_copies > 1:
             raise ValueError(
-                f"`setup` must have no Parallel where a loss is asked for: row i of the texts would no longer belong to "
+                f"`setup` must have no Parallel where a loss is asked for: row i of the texts would not belong to "
                 f"row i of the images alone. Received: {self.active_adapters!r}. Train the adapters one by one."
             )
 
