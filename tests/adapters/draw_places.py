@@ -67,7 +67,8 @@ def picture(at: dict[str, list[str]]) -> str:
     """Returns the drawing."""
     height = STEP * len(STEPS) + 24
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        'font-family="sans-serif" font-size="13">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
     ]
     for number, (label, parts) in enumerate(STEPS):

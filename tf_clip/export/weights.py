@@ -10,6 +10,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_clip.adapters.composition import BatchSplit, Parallel, Switch
+from tf_clip.adapters.setup import blocks_in
+from tf_clip.layers.adaptable import is_of_adapter
 from tf_clip.layers.initializers import weights_come_from_files
 from tf_clip.models.clip import CLIPModel
 
@@ -31,13 +34,14 @@ class StoredWeights:
         dtype: one of `DTYPES`, how the weights are stored.
 
     Raises:
-        ValueError: the dtype is none of these, or a weight is too large for it.
+        ValueError: the dtype is none of these, a weight is too large for it, or adapters are active that answer with
+            other rows than they are asked.
     """
 
     def __init__(self, model: CLIPModel, dtype: str) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"`dtype` must be one of {DTYPES}. Received: dtype={dtype!r}. Choose float32 if unsure.")
-        by_path = model._variables_by_path()
+        by_path = weights_by_path(model)
         self.variables = {
             path: _stored(path, variable, "float32" if path in _ALWAYS_FLOAT32 else dtype)
             for path, variable in by_path.items()
@@ -46,7 +50,7 @@ class StoredWeights:
 
     def lent(self) -> contextlib.AbstractContextManager[Any]:
         """Returns a context in which `model` computes with the stored weights, in float32."""
-        by_path = self.model._variables_by_path()
+        by_path = weights_by_path(self.model)
         values = {id(variable): (self.variables[path], path.endswith(_TABLE)) for path, variable in by_path.items()}
         return _LentWeights(values)
 
@@ -95,5 +99,25 @@ def _stored(path: str, variable: Any, dtype: str) -> tf.Variable:
 
 def float32_twin(model: CLIPModel, attn_implementation: str) -> CLIPModel:
     """Returns a model of the same kind that computes in float32; its own weights are never looked at."""
+    changes = {"attn_implementation": attn_implementation, "dtype": "float32"}
     with weights_come_from_files():
-        return CLIPModel(model.config, attn_implementation=attn_implementation, dtype="float32")
+        return CLIPModel.from_config({**model.get_config(), **changes})
+
+
+def weights_by_path(model: CLIPModel) -> dict[str, Any]:
+    """Returns a model's weights, and those of its adapters if any are active, by path.
+
+    Raises:
+        ValueError: rows choose their adapter, or go through several.
+    """
+    weights: dict[str, Any] = model._variables_by_path()
+    setup = model.active_adapters
+    if setup is None:
+        return weights
+    if any(isinstance(block, BatchSplit | Parallel | Switch) for block in blocks_in(setup)):
+        raise ValueError(
+            "`model` must do the same with every row. Received: a model with active_adapters="
+            f"{setup!r}. Make one adapter active, or merge one."
+        )
+    own = [v for v in model.weights if is_of_adapter(v) and "seed_generator" not in v.path]
+    return {**weights, **{variable.path: variable for variable in own}}
