@@ -24,8 +24,8 @@ def _leaky_relu(x: Any) -> Any:
     return keras.activations.leaky_relu(x, negative_slope=0.01)
 
 
-FUNCTIONS: Mapping[str | None, Callable[[Any], Any]] = {
-    **ACTIVATIONS,
+FUNCTIONS: dict[str | None, Callable[[Any], Any]] = {
+    **{str(name): function for name, function in ACTIVATIONS.items()},
     "swish": keras.activations.silu,
     "tanh": keras.activations.tanh,
     "sigmoid": keras.activations.sigmoid,

@@ -78,6 +78,7 @@ def load_adapter(
     """
     folder = Path(folder)
     content = _read_json(folder / CONFIG)
+    config: AnyConfig
     if peft_layout.is_one(content):
         stored = _stored(folder, peft_layout.WEIGHTS, peft_layout.OLDER_WEIGHTS)
         locations = list(model.adapter_locations())

@@ -23,6 +23,10 @@ class LinearAdapter(Adapter):
     """What adapters of dense layers have in common: they can be merged."""
 
     @property
+    def _dense(self) -> Any:
+        return self.location.dense
+
+    @property
     def is_mergeable(self) -> bool:
         """Whether what it does depends on the weights alone."""
         return not self.settings.use_gating
@@ -90,7 +94,8 @@ class LoRA(LinearAdapter):
     def delta(self) -> Array:
         """Returns what is added to the kernel, scaled."""
         down, up = (np.asarray(ops.convert_to_numpy(ops.cast(m, "float32")), np.float64) for m in self.matrices())
-        return self.settings.factor * (down @ up)
+        added: Array = self.settings.factor * (down @ up)
+        return added
 
     def merged(self, kernel: Array, bias: Array) -> tuple[Array, Array]:
         """Returns the kernel with the change added."""
@@ -160,7 +165,7 @@ class _WithMagnitude(LoRA):
                 "`use_gating` must be False with use_dora=True: what a column's length is would depend on the input. "
                 "Received: use_gating=True. Choose one."
             )
-        kernel = values(self.location.dense.kernel)
+        kernel = values(self._dense.kernel)
         self.m = self.add_weight(shape=(self.location.place.units,), initializer="zeros", name="m")
         self.m.assign(np.linalg.norm(kernel, axis=0))
 
@@ -170,7 +175,7 @@ class _WithMagnitude(LoRA):
         With `dora_bias` the bias is stretched, too.
         """
         y, x = state
-        dense = self.location.dense
+        dense = self._dense
         down, up = (ops.cast(matrix, "float32") for matrix in self.matrices())
         changed = ops.cast(ops.convert_to_tensor(dense.kernel), "float32") + self.settings.factor * ops.matmul(down, up)
         lengths = ops.stop_gradient(ops.sqrt(ops.sum(ops.square(changed), axis=0)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from tf_clip.adapters.base import Adapter
@@ -86,16 +88,17 @@ def adapter_at(
         embedding: the text tower's token embeddings.
     """
     arguments = (name, config, location)
+    parts: Any = shared
     if isinstance(config, BottleneckConfig):
         return Invertible(*arguments) if location.part == "embeddings" else Bottleneck(*arguments, shared=shared)
     if isinstance(config, LoRAConfig):
         if config.composition_mode == "scale":
             return IA3(*arguments)
         if config.vera_d is not None:
-            return (DVoRA if config.use_dora else VeRA)(*arguments, shared=shared)
+            return (DVoRA if config.use_dora else VeRA)(*arguments, shared=parts)
         return (DoRA if config.use_dora else LoRA)(*arguments)
     if isinstance(config, PrefixTuningConfig):
-        return Prefix(*arguments, number=number, shared=shared)
+        return Prefix(*arguments, number=number, shared=parts)
     if isinstance(config, ReftConfig):
         return Reft(*arguments)
     return Prompt(*arguments, embedding=embedding if location.tower == "text" else None)

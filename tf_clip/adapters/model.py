@@ -19,6 +19,7 @@ from tf_clip.adapters.config import (
     as_config,
     as_fusion,
 )
+from tf_clip.adapters.methods import matched
 from tf_clip.adapters.model_files import WithAdapterFiles
 from tf_clip.adapters.places import Location
 from tf_clip.adapters.setup import copies_of_rows, require_meaning, tell_places
@@ -246,7 +247,8 @@ class AdaptableModel(WithAdapterFiles):
     @property
     def active_adapters(self) -> Block | None:
         """Which adapters work, and how together; None if none do. It can be set."""
-        return self.adapter_state.active
+        active: Block | None = self.adapter_state.active
+        return active
 
     @active_adapters.setter
     def active_adapters(self, setup: str | Block | None) -> None:
@@ -397,8 +399,8 @@ class AdaptableModel(WithAdapterFiles):
         )
         changed = ConfigUnion(parts) if isinstance(config, ConfigUnion) else parts[0]
         old = self.shared_adapters.by_name[name]
-        matched = adding.matched(changed, list(self.adapter_locations()))
-        new = SharedParts(name, changed, self.shared_location, matched)
+        found = matched(changed, list(self.adapter_locations()))
+        new = SharedParts(name, changed, self.shared_location, found)
         new.make()
         new.take_flat(old)
         new.set_trained(self.adapter_state.frozen is None or name in self.adapter_state.trained)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tf_clip.layers.adaptable import AdaptableDense, AdapterPlace
 from tf_clip.layers.transformer import EncoderLayer
@@ -64,8 +65,13 @@ def layer_locations(
     """
     for index, layer in enumerate(layers):
         attention = layer.self_attn
-        where = {"tower": tower, "layer": first_layer + index, "index": index, "heads": attention.num_heads}
-        denses = {
+        where: dict[str, Any] = {
+            "tower": tower,
+            "layer": first_layer + index,
+            "index": index,
+            "heads": attention.num_heads,
+        }
+        denses: dict[str, tuple[Any, AdaptableDense]] = {
             "q": (attention, attention.q_proj),
             "k": (attention, attention.k_proj),
             "v": (attention, attention.v_proj),

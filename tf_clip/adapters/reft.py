@@ -81,7 +81,7 @@ class Reft(Adapter):
                 continue
             directions = np.asarray(ops.convert_to_numpy(self.directions(number)))
             below = f"{unit}.projection.parametrizations.weight"
-            tensors[f"{below}.original"] = -np.eye(*directions.T.shape, dtype="float32")
+            tensors[f"{below}.original"] = -np.eye(directions.shape[1], directions.shape[0], dtype="float32")
             tensors[f"{below}.0.base"] = _whole_basis(directions)
         return tensors
 

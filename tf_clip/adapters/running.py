@@ -5,6 +5,7 @@ All of it is decided while a graph is traced. A place where an adapter has no pa
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -86,7 +87,7 @@ def _batch_split(block: BatchSplit, at: At, state: State) -> State:
     results, begin = [], 0
     for child, size in zip(block.children, block.batch_sizes, strict=True):
         end = begin + size
-        own, own_rows = _of_rows(state, rows, lambda x, begin=begin, end=end: x[begin:end])
+        own, own_rows = _of_rows(state, rows, operator.itemgetter(slice(begin, end)))
         results.append(evaluate(child, at._replace(rows=own_rows), own) if size else own)
         begin = end
     return _joined(block, at, results)
@@ -133,8 +134,9 @@ def _switch(block: Switch, at: At, state: State) -> State:
             "`adapter_ids` must be given while Switch is active: a number for each row, -1 for no adapter. Received: "
             "None. Pass adapter_ids to the tower; to a CLIPModel, text_adapter_ids and image_adapter_ids."
         )
-    if at.place.kind == "linear" and all(isinstance(child, str) for child in block.children):
-        adapters = [at.place.by_name.get(child) for child in block.children]
+    names = [child for child in block.children if isinstance(child, str)]
+    if at.place.kind == "linear" and len(names) == len(block.children):
+        adapters: list[Any] = [at.place.by_name.get(name) for name in names]
         if can_be_gathered(adapters):
             return gathered(adapters, state, at.rows, at.training)
     results = [state, *(evaluate(child, at, state) for child in block.children)]

@@ -74,15 +74,15 @@ class SharedParts(Adapter):
         config: Any = phms[0][0]
         if config.shared_phm_rule:
             size = config.phm_dim
-            shapes = {"phm_rule": (size, size, size)}
+            shapes: dict[str, tuple[int, ...]] = {"phm_rule": (size, size, size)}
             if config.factorized_phm_rule:
                 shapes = {"phm_rule_left": (size, size, 1), "phm_rule_right": (size, 1, size)}
             for name, shape in shapes.items():
                 self._weight(name, shape, rule_initializer(self, config, True), trainable=config.learn_phm)
         if config.shared_W_phm:
             for width in sorted({location.place.width for _, location in phms if location.part != "embeddings"}):
-                for name, shape in shared_shapes(config, width).items():
-                    self._weight(f"{name}_{width}", shape, weight_initializer(self, config, shape))
+                for name, factor in shared_shapes(config, width).items():
+                    self._weight(f"{name}_{width}", factor, weight_initializer(self, config, factor))
 
     def vera_matrices(self, width: int, units: int) -> tuple[Any, Any]:
         """Returns the random matrices, cut to a layer's widths."""

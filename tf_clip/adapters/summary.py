@@ -22,7 +22,8 @@ def count(variables: list[Any]) -> int:
 
 def base_variables(model: AdaptableModel) -> list[Any]:
     """Returns the model's own weights, without those of adapters and the state of random numbers."""
-    return [v for v in model.weights if not is_of_adapter(v) and "seed_generator" not in v.path]
+    weights: Any = model.weights  # type: ignore[attr-defined]
+    return [v for v in weights if not is_of_adapter(v) and "seed_generator" not in v.path]
 
 
 def _architecture(config: AnyConfig) -> str:
