@@ -105,3 +105,8 @@ def add(model: Any, name: str, config: Any, seed: int = 1, **options: Any) -> No
     """Adds an adapter, every weight of it moved."""
     model.add_adapter(name, config, **options)
     disturb(parameters(model, name), 0.2, seed)
+
+
+def value(variable: Any) -> np.ndarray:
+    """Returns a copy of a variable's values."""
+    return np.array(ops.convert_to_numpy(variable.value))

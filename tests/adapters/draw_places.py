@@ -58,7 +58,11 @@ def found() -> dict[str, list[str]]:
 
 def parts_of(model: CLIPModel, config: object) -> set[str]:
     model.add_adapter("a", config)
-    parts = {part for parts in model.get_adapter("a").values() for part in parts}
+    parts = {
+        part.removeprefix("vision_").removeprefix("text_")
+        for parts in model.get_adapter("a").values()
+        for part in parts
+    }
     model.delete_adapter("a")
     return parts - {"shared"}
 

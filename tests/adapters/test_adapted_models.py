@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from adapted import METHODS, add, disturb, make, parameters, result
+from adapted import METHODS, add, disturb, make, parameters, result, value
 from keras import ops
 
 import tf_clip
@@ -91,16 +91,16 @@ def test_the_choice_takes_effect_after_predict(case):
 
 
 def test_the_choice_takes_effect_after_fit(case):
-    pairs = {name: value[:2] for name, value in case.inputs.items()}
+    pairs = {name: array[:2] for name, array in case.inputs.items()}
     for name in ("a", "b"):
         case.model.add_adapter(name, "lora[init_weights=bert]")
     for name, other in (("a", "b"), ("b", "a")):
         case.model.train_adapter(name)
         case.model.compile(keras.optimizers.SGD(1.0))
-        before = {one: [np.array(v.value) for v in parameters(case.model, one)] for one in ("a", "b")}
+        before = {one: [value(v) for v in parameters(case.model, one)] for one in ("a", "b")}
         case.model.fit(pairs, batch_size=2, verbose=0)
         moved = [
-            np.abs(np.array(v.value) - old).max() > 0
+            np.abs(value(v) - old).max() > 0
             for one in ("a", "b")
             for v, old in zip(parameters(case.model, one), before[one], strict=True)
         ]
@@ -269,7 +269,7 @@ def test_half_precision(tiny_config, tiny_inputs, policy):
 
 
 def test_recomputed_blocks_train_adapters_the_same(tiny_config, tiny_inputs):
-    pairs = {name: value[:2] for name, value in tiny_inputs.items()}
+    pairs = {name: array[:2] for name, array in tiny_inputs.items()}
     weights = []
     for is_frugal in (False, True):
         keras.utils.set_random_seed(0)

@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from adapted import KINDS, MERGEABLE, METHODS, add, disturb, make, parameters
+from adapted import KINDS, MERGEABLE, METHODS, add, disturb, make, parameters, value
 
 from tf_clip.adapters.config import as_config
 from tf_clip.adapters.setup import AdapterSetup
@@ -194,12 +194,12 @@ def test_training_changes_it_and_nothing_else(adapted):
     case.model.add_adapter("other", "lora")
     case.model.train_adapter("a")
     own = {id(v) for v in parameters(case.model, "a")}
-    before = {id(v): np.array(v.value) for v in case.model.weights}
+    before = {id(v): value(v) for v in case.model.weights}
     assert {id(v) for v in case.model.trainable_variables} <= own
     case.model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
-    texts = {name: value[:2] for name, value in case.inputs.items()}
+    texts = {name: array[:2] for name, array in case.inputs.items()}
     case.model.fit(texts, batch_size=2, verbose=0)
-    changed = {v.path for v in case.model.weights if np.abs(np.array(v.value) - before[id(v)]).max() > 0}
+    changed = {v.path for v in case.model.weights if np.abs(value(v) - before[id(v)]).max() > 0}
     changed = {path for path in changed if "seed_generator" not in path}
     assert changed == {v.path for v in case.model.trainable_variables} - never_reached(changed, case.model)
     case.model.active_adapters = None

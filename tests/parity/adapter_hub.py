@@ -37,12 +37,14 @@ def results_of(output: Any) -> dict[str, np.ndarray]:
 
 
 def disturb(model: torch.nn.Module, marks: tuple[str, ...]) -> None:
-    """Moves the weights of adapters; of VeRA's matrices the diagonals alone."""
+    """Moves the weights of adapters: of VeRA's matrices the diagonals alone, of reflections all but these signs."""
     torch.manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if any(mark in name for mark in marks) and ".base" not in name:
                 step = 0.05 * torch.randn_like(parameter)
+                if name.endswith(".original"):
+                    step.fill_diagonal_(0.0)
                 parameter.add_(torch.diag(torch.diag(step)) if ".vera_" in name else step)
 
 

@@ -132,7 +132,9 @@ class AdaptableModel(WithAdapterFiles):
         self._forget_compiled()
 
     def get_adapter(self, name: str) -> dict[int, dict[str, Adapter]]:
-        """Returns an adapter's modules by layer number and part of the layer; -1 stands for outside of layers.
+        """Returns an adapter's modules by layer number and part of the layer.
+
+        Outside of layers the number is -1, and a tower's parts have its name in front: `"text_prompts"`.
 
         Raises:
             ValueError: there is none of that name.
@@ -142,8 +144,10 @@ class AdaptableModel(WithAdapterFiles):
         locations = [self.shared_location, *self.adapter_locations()]
         for location in locations:
             if name in location.place.by_name:
-                layer = -1 if location.layer is None else location.layer
-                found.setdefault(layer, {})[location.part] = location.place.by_name[name]
+                layer, part = location.layer, location.part
+                if layer is None:
+                    layer, part = -1, part if part == "shared" else f"{location.tower}_{part}"
+                found.setdefault(layer, {})[part] = location.place.by_name[name]
         return found
 
     def average_adapter(
