@@ -23,10 +23,6 @@ class LinearAdapter(Adapter):
     """What adapters of dense layers have in common: they can be merged."""
 
     @property
-    def _dense(self) -> Any:
-        return self.location.dense
-
-    @property
     def is_mergeable(self) -> bool:
         """Whether what it does depends on the weights alone."""
         return not self.settings.use_gating
@@ -165,7 +161,8 @@ class _WithMagnitude(LoRA):
                 "`use_gating` must be False with use_dora=True: what a column's length is would depend on the input. "
                 "Received: use_gating=True. Choose one."
             )
-        kernel = values(self._dense.kernel)
+        dense: Any = self.location.dense
+        kernel = values(dense.kernel)
         self.m = self.add_weight(shape=(self.location.place.units,), initializer="zeros", name="m")
         self.m.assign(np.linalg.norm(kernel, axis=0))
 
@@ -175,7 +172,7 @@ class _WithMagnitude(LoRA):
         With `dora_bias` the bias is stretched, too.
         """
         y, x = state
-        dense = self._dense
+        dense: Any = self.location.dense
         down, up = (ops.cast(matrix, "float32") for matrix in self.matrices())
         changed = ops.cast(ops.convert_to_tensor(dense.kernel), "float32") + self.settings.factor * ops.matmul(down, up)
         lengths = ops.stop_gradient(ops.sqrt(ops.sum(ops.square(changed), axis=0)))

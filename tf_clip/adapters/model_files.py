@@ -18,10 +18,6 @@ class WithAdapterFiles:
     require_names: Any
     fusion_name: Any
 
-    @property
-    def _whole(self) -> Any:
-        return self
-
     def save_adapter(self, folder: str | Path, name: str, layout: str = "adapterhub") -> None:
         """Writes an adapter: `adapter_config.json` and its weights, without the model's.
 
@@ -34,7 +30,7 @@ class WithAdapterFiles:
             ValueError: there is none of that name, or the layout has no room for it.
         """
         self.require_names([name])
-        files.save_adapter(self._whole, folder, name, layout)
+        files.save_adapter(_whole(self), folder, name, layout)
 
     def load_adapter(
         self,
@@ -61,7 +57,7 @@ class WithAdapterFiles:
             ValueError: its configuration cannot be honoured, or there is one of that name.
             CheckpointError: weights are missing, left over or misshapen; nothing is added then.
         """
-        name = files.load_adapter(self._whole, folder, load_as, tuple(leave_out), overwrite_ok)
+        name = files.load_adapter(_whole(self), folder, load_as, tuple(leave_out), overwrite_ok)
         if set_active:
             self.active_adapters = name
         return name
@@ -77,7 +73,7 @@ class WithAdapterFiles:
         Raises:
             ValueError: there is none.
         """
-        files.save_fusion(self._whole, folder, self.fusion_name(adapters))
+        files.save_fusion(_whole(self), folder, self.fusion_name(adapters))
 
     def load_adapter_fusion(self, folder: str | Path, set_active: bool = False, overwrite_ok: bool = False) -> str:
         """Adds a fusion from a folder; its adapters must be there already.
@@ -89,7 +85,7 @@ class WithAdapterFiles:
             FileNotFoundError: the folder has no fusion.
             CheckpointError: weights are missing, left over or misshapen; nothing is added then.
         """
-        name = files.load_fusion(self._whole, folder, overwrite_ok)
+        name = files.load_fusion(_whole(self), folder, overwrite_ok)
         if set_active:
             self.active_adapters = Fuse(*self.adapter_state.fusions[name][1], name=name)
         return name
@@ -100,7 +96,7 @@ class WithAdapterFiles:
         Raises:
             ValueError: nothing is active, or a name is unknown.
         """
-        files.save_setup(self._whole, folder, self.adapter_state.active if setup is None else setup)
+        files.save_setup(_whole(self), folder, self.adapter_state.active if setup is None else setup)
 
     def load_adapter_setup(self, folder: str | Path, set_active: bool = False, overwrite_ok: bool = False) -> Block:
         """Adds the adapters and fusions of a composition from a folder.
@@ -108,7 +104,12 @@ class WithAdapterFiles:
         Returns:
             The composition.
         """
-        block = files.load_setup(self._whole, folder, overwrite_ok)
+        block = files.load_setup(_whole(self), folder, overwrite_ok)
         if set_active:
             self.active_adapters = block
         return block
+
+
+def _whole(model: WithAdapterFiles) -> Any:
+    """Returns the model as what it is, an `AdaptableModel`."""
+    return model
