@@ -201,18 +201,15 @@ def test_training_changes_it_and_nothing_else(adapted):
     case.model.fit(texts, batch_size=2, verbose=0)
     changed = {v.path for v in case.model.weights if np.abs(value(v) - before[id(v)]).max() > 0}
     changed = {path for path in changed if "seed_generator" not in path}
-    assert changed == {v.path for v in case.model.trainable_variables} - never_reached(changed, case.model)
+    trained = {v.path for v in case.model.trainable_variables}
+    assert trained - never_reached(case.model) <= changed <= trained
     case.model.active_adapters = None
     case.works_without(base)
 
 
-def never_reached(changed, model):
-    """Biases of keys change no softmax, and units for last tokens are unused where there are none."""
-    return {
-        v.path
-        for v in model.trainable_variables
-        if v.path not in changed and v.path.endswith(("_1/kernel", "_1/bias", "projection_1"))
-    }
+def never_reached(model):
+    """What the last block of the text tower makes of a text's first tokens, nobody reads."""
+    return {v.path for v in model.trainable_variables if "layers_1/block_adapters/a/" in v.path and "_0" in v.path}
 
 
 def test_deleting_forgets(cases):

@@ -30,7 +30,12 @@ class Reft(Adapter):
                 f"source_{number}", width, config.r, self.draw("uniform", bound), self.draw("uniform", bound)
             )
             initializer = self.draw("normal", 1.0) if config.orthogonality else self.draw("uniform", bound)
-            projection = self.add_weight(shape=(width, config.r), initializer=initializer, name=f"projection_{number}")
+            # AdapterHub has the unit for the last tokens also where there are none.
+            acts = bool(config.tied_weights or (config.suffix_positions if number else config.prefix_positions))
+            source.trainable = acts
+            projection = self.add_weight(
+                shape=(width, config.r), initializer=initializer, trainable=acts, name=f"projection_{number}"
+            )
             if config.orthogonality:
                 projection.assign(reflections_of(np.linalg.qr(values(projection))[0]))
             self.sources.append(source)
