@@ -270,6 +270,17 @@ def test_half_precision(tiny_config, tiny_inputs, policy):
         assert np.isfinite(np.asarray(ops.cast(embeds, "float32"))).all(), name
 
 
+@pytest.mark.parametrize("method", ["prefix_tuning", "lora", "prompt_tuning"])
+def test_fused_attention_does_the_same(tiny_config, tiny_inputs, method):
+    results = []
+    for attention in ("eager", "sdpa"):
+        keras.utils.set_random_seed(0)
+        model = tf_clip.CLIPModel(tiny_config, attn_implementation=attention)
+        add(model, "a", METHODS[method], set_active=True)
+        results.append(result(model(**tiny_inputs)))
+    np.testing.assert_allclose(*results, atol=2e-5)
+
+
 def test_recomputed_blocks_train_adapters_the_same(tiny_config, tiny_inputs):
     pairs = {name: array[:2] for name, array in tiny_inputs.items()}
     weights = []

@@ -118,7 +118,11 @@ def test_weights_that_do_not_fit(case, tmp_path, change):
     save_file(tensors, file)
     with pytest.raises(CheckpointError, match=change):
         case.model.load_adapter(tmp_path, load_as="b")
+    case.model.active_adapters = "a"
+    with pytest.raises(CheckpointError, match=change):
+        case.model.load_adapter(tmp_path, overwrite_ok=True)
     assert list(case.model.adapter_state.configs) == ["a"]
+    assert case.model.active_adapters == Stack("a")
 
 
 def test_folders_without_an_adapter(case, tmp_path):

@@ -199,8 +199,14 @@ def test_fusion_weighs_for_each_token(case, config):
     x, residual = np.random.default_rng(0).normal(size=(2, 2, 4, 24)).astype("float32")
     place = model.text_encoder.encoder_layers[0].mlp_adapters
     model.active_adapters = Fuse("seq_bn_a", "seq_bn_b")
+    from tf_clip.adapters import adapter_scores
     from tf_clip.layers.adaptable import NO_ROW_INPUTS
 
+    with adapter_scores() as scores:
+        texts(case, Fuse("seq_bn_a", "seq_bn_b"))
+    shares = np.asarray(scores["fusions"]["seq_bn_a,seq_bn_b"][0]["mlp"])
+    assert shares.shape == (3, 7, 2)
+    np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-6)
     ours = np.asarray(place.run((ops.convert_to_tensor(x), ops.convert_to_tensor(residual)), NO_ROW_INPUTS, False)[0])
     made = []
     for name in ("seq_bn_a", "seq_bn_b"):

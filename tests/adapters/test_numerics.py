@@ -228,3 +228,21 @@ def test_the_invertible_block_can_be_undone(case, layer):
     got = adapter.adapt((ops.convert_to_tensor(x),), NO_ROW_INPUTS, False)[0]
     close(np.asarray(got), expected)
     close(np.asarray(adapter.undo(got)), x)
+
+
+def test_gates_can_be_looked_at(case, layer):
+    from tf_clip.adapters import adapter_scores
+
+    add(case.model, "a", METHODS["unipelt"], set_active=True)
+    with adapter_scores() as scores:
+        case.run()
+    gates = scores["gates"]["a"]
+    assert set(gates) == set(range(5))
+    assert set(gates[0]) == {"q", "v", "mlp", "keys_values"}
+    assert gates[0]["mlp"].shape == (3, 1, 1) and gates[4]["q"].shape == (2, 1, 1)
+    assert all(
+        0 < float(ops.min(one)) and float(ops.max(one)) < 1 for parts in gates.values() for one in parts.values()
+    )
+    with adapter_scores() as nothing:
+        pass
+    assert not nothing["gates"]

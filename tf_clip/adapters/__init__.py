@@ -14,6 +14,7 @@ from tf_clip.adapters.config import (
     PromptTuningConfig,
     ReftConfig,
 )
+from tf_clip.adapters.scores import adapter_scores
 from tf_clip.adapters.setup import AdapterSetup
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "Split",
     "Stack",
     "Switch",
+    "adapter_scores",
 ]

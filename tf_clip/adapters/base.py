@@ -14,6 +14,7 @@ from keras import ops
 
 from tf_clip.adapters.config import AdapterConfig
 from tf_clip.adapters.places import Location
+from tf_clip.adapters.scores import record
 from tf_clip.layers.activations import ACTIVATIONS
 from tf_clip.layers.adaptable import RowInputs
 
@@ -61,6 +62,7 @@ class Adapter(keras.layers.Layer):
 
     def __init__(self, name: str, config: AdapterConfig, location: Location) -> None:
         super().__init__(name=scope_of(name), dtype=location.place.dtype_policy)
+        self.adapter_name = name
         self.settings: Any = config
         self.location = location
         self._drawn = 0
@@ -161,6 +163,8 @@ def values(variable: Any) -> Array:
     return np.asarray(ops.convert_to_numpy(ops.cast(variable.value, "float32")))
 
 
-def gate_of(dense: keras.layers.Dense, x: Any) -> Any:
-    """Returns how much counts in each row, the mean of what the tokens say: `[batch, 1, units]`."""
-    return ops.mean(ops.sigmoid(dense(x)), axis=1, keepdims=True)
+def gate_of(adapter: Any, x: Any) -> Any:
+    """Returns how much counts in each row, the mean of what the tokens say to its gate: `[batch, 1, units]`."""
+    value = ops.mean(ops.sigmoid(adapter.gate(x)), axis=1, keepdims=True)
+    record("gates", adapter.adapter_name, adapter.location, value)
+    return value

@@ -90,7 +90,7 @@ class Bottleneck(Adapter):
         config, read = self.settings, self.read(y, residual)
         made = self.made(read, training)
         made = made if self.drop is None else self.drop(made, training=training)
-        made = made if self.gate is None else made * gate_of(self.gate, read)
+        made = made if self.gate is None else made * gate_of(self, read)
         way = y
         # How often the stream itself is in the result: the layer adds it once, behind this.
         streams = 0 if config.original_ln_after else -1

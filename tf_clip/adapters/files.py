@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -88,22 +89,29 @@ def load_adapter(
         arrays = _arrays(_stored(folder, WEIGHTS, _OLDER[WEIGHTS]), hub_layout.is_alias)
     name = load_as or file_name
     config = _left_out(config, leave_out)
-    replaced = model.adapter_state.configs.get(name)
-    model.add_adapter(name, config, overwrite_ok)
+    locations = list(model.adapter_locations())
+    kept = {key: value for key, value in arrays.items() if hub_layout.layer_of(key, locations) not in leave_out}
+    if overwrite_ok and name in model.adapter_state.configs:
+        # Tried under another name first: what is to be replaced stays if this does not fit.
+        trial = next(f"{name}_{n}" for n in itertools.count() if f"{name}_{n}" not in model.adapter_state.configs)
+        _put(model, trial, config, file_name, kept, str(folder))
+        model.delete_adapter(trial)
+        model.delete_adapter(name)
+    _put(model, name, config, file_name, kept, str(folder))
+    return name
+
+
+def _put(
+    model: AdaptableModel, name: str, config: AnyConfig, file_name: str, arrays: Mapping[str, Array], source: str
+) -> None:
+    """Adds an adapter with given weights, or nothing."""
+    model.add_adapter(name, config)
     try:
-        wanted = hub_layout.to_tensors(model, name, file_name)
-        locations = list(model.adapter_locations())
-        ignored = {key for key in arrays if hub_layout.layer_of(key, locations) in leave_out}
-        require_equal(wanted, {key: value for key, value in arrays.items() if key not in ignored}, str(folder))
+        require_equal(hub_layout.to_tensors(model, name, file_name), arrays, source)
         hub_layout.fill(model, name, file_name, arrays)
     except BaseException:
         model.delete_adapter(name)
-        if replaced is not None:
-            raise CheckpointError(
-                f"{folder} did not fit, and the adapter {name!r} it was to replace is gone."
-            ) from None
         raise
-    return name
 
 
 def save_fusion(model: AdaptableModel, folder: str | Path, name: str) -> None:

@@ -12,6 +12,7 @@ from keras import ops
 from tf_clip.adapters.base import Array, scope_of, values
 from tf_clip.adapters.config import FusionConfig
 from tf_clip.adapters.places import Location
+from tf_clip.adapters.scores import record
 
 _NEAR_IDENTITY = 1e-6
 _REGULARIZATION = 0.01
@@ -41,7 +42,7 @@ class Fusion(keras.layers.Layer):
 
     def __init__(self, name: str, config: FusionConfig, location: Location) -> None:
         super().__init__(name=f"fusion_{scope_of(name)}", dtype=location.place.dtype_policy)
-        self.settings, self.location = config, location
+        self.fusion_name, self.settings, self.location = name, config, location
 
     def make(self) -> None:
         """Makes the variables, under the names of the layers around the place."""
@@ -93,7 +94,9 @@ class Fusion(keras.layers.Layer):
         asked = query if self.query is None else self.query(query)
         scores = ops.sum(ops.expand_dims(asked, 2) * keys, axis=-1)
         scores = scores if self.drop is None else self.drop(scores, training=training)
-        weights = ops.expand_dims(ops.cast(ops.softmax(ops.cast(scores, "float32"), axis=-1), query.dtype), -1)
+        shares = ops.cast(ops.softmax(ops.cast(scores, "float32"), axis=-1), query.dtype)
+        record("fusions", self.fusion_name, self.location, shares)
+        weights = ops.expand_dims(shares, -1)
         if self.value is not None and config.value_before_softmax:
             valued = self.value(valued)
         summed = ops.sum(weights * valued, axis=2)

@@ -80,7 +80,7 @@ class LoRA(LinearAdapter):
         down, up = self.matrices()
         dropped = x if self.drop is None else self.drop(x, training=training)
         added = ops.matmul(ops.matmul(dropped, down), up)
-        return added * (self.settings.factor if self.gate is None else gate_of(self.gate, x))
+        return added * (self.settings.factor if self.gate is None else gate_of(self, x))
 
     def adapt(self, state: State, rows: RowInputs, training: bool | None) -> State:
         """Adds the change to what the dense layer returned; a second LoRA adds its own."""
@@ -240,7 +240,7 @@ class IA3(LinearAdapter):
         """Scales what the dense layer returned."""
         y, x = state
         scale = ops.cast(ops.convert_to_tensor(self.lora_B), y.dtype)
-        return y * scale * (self.settings.alpha if self.gate is None else gate_of(self.gate, x)), x
+        return y * scale * (self.settings.alpha if self.gate is None else gate_of(self, x)), x
 
     def merged(self, kernel: Array, bias: Array) -> tuple[Array, Array]:
         """Returns kernel and bias, scaled."""

@@ -141,7 +141,7 @@ class Prefix(Adapter):
         if self.drop is not None:
             own = [self.drop(part, training=training) for part in own]
         if self.gate is not None:
-            gate = gate_of(self.gate, x)[:, :, None]  # [batch, 1, 1, units]
+            gate = gate_of(self, x)[:, :, None]  # [batch, 1, 1, units]
             own = [own[0] * gate[..., :1], own[1] * gate[..., -1:]]
         return (
             ops.concatenate([own[0], keys], axis=1),
