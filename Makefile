@@ -89,7 +89,7 @@ parity: $(VENV)/compared ## compare with the reference implementations in the sa
 	$(BIN)/python -m pytest tests/parity --write-page
 
 litert-test: $(VENV)/browsed ## write .tflite files by every recipe, run them here and in a browser, and compare
-	$(BIN)/python -m pytest tests/web
+	$(BIN)/python -m pytest tests/web --every-recipe
 	$(BIN)/python -m pytest -s tests/litert tests/preprocessing/test_utf8_tokenizer.py --every-recipe --every-text
 
 web: $(VENV)/with-litert ## make build/web, a page that ranks pictures for a sentence in the browser; needs npm

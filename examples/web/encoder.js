@@ -1,6 +1,7 @@
 // Pictures and sentences as unit vectors, from the files that `tf-clip export litert` writes.
 
-export const EXPORT = "tf-clip export litert model --parts image,text_from_utf8 --quantization dynamic_int8";
+const EXPORT = "tf-clip export litert model --parts image,text_from_utf8 --quantization dynamic_int8";
+const AGAIN = `${EXPORT} --overwrite`;
 
 // Larger pictures are brought to this many pixels by the browser first: resizing takes some 12 bytes of memory for each.
 const MOST_PIXELS = 2 ** 20;
@@ -49,12 +50,12 @@ export class Encoder {
   #check() {
     const image = this.#image.signatures, text = this.#text.signatures;
     if (!image.encode_pixels || !image.resize_picture || !text.encode_utf8) {
-      throw new Problem("The model’s files lack what this page asks for: any recipe but int8 has it.", EXPORT);
+      throw new Problem("The model’s files lack what this page asks for: any recipe but int8 has it.", AGAIN);
     }
     const widths = [image.encode_pixels, text.encode_utf8].map(
       (signature) => signature.getOutputDetails().find(({ name }) => name.endsWith("_embeds")).shape.at(-1),
     );
-    if (widths[0] !== widths[1]) throw new Problem("The model’s two files are of different models. Export both:", EXPORT);
+    if (widths[0] !== widths[1]) throw new Problem("The model’s two files are of different models. Export both:", AGAIN);
   }
 
   // Takes a file or blob; gives its vector.

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from browser import browser
-from web_page import NODE_MODULES, WebPage, lay_out, run, served
+from web_page import NODE_MODULES, WebPage, lay_out, served, with_model
 
 
 def pytest_configure():
@@ -28,12 +28,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def float32_folder(folder, tmp_path_factory):
     """The same page with the model in float32, whose answers are the model's own."""
-    copy = tmp_path_factory.mktemp("float32")
-    for path in folder.iterdir():
-        if path.name != "model":
-            (copy / path.name).symlink_to(path)
-    run(["tf-clip", "export", "litert", "model", "--parts", "image,text_from_utf8"], copy)
-    return copy
+    return with_model(folder, tmp_path_factory.mktemp("float32"))
 
 
 @pytest.fixture(scope="session")

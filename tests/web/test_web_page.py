@@ -14,7 +14,9 @@ from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from web_page import PICTURES, ROOT, WebPage, served
+from web_page import PICTURES, ROOT, WebPage, served, with_model, without
+
+import tf_clip
 
 EXAMPLES = sorted(PICTURES.glob("*.png"))
 SENTENCES = ["an animal", "a boat on the sea", "Großes ROTES Obst, isn't it? 🍓"]
@@ -53,6 +55,17 @@ def test_in_float32_it_shows_the_models_own_cosines(isolated, float32_folder, ch
         for sentence in SENTENCES:
             page.type(sentence)
             assert_shown(page, EXAMPLES, cosines(EXAMPLES, sentence), FLOAT32)
+
+
+@pytest.mark.parametrize(("quantization", "tolerance"), [("float16", 0.002), ("int4", 0.1)])
+def test_the_other_recipes(quantization, tolerance, pytestconfig, folder, chrome, cosines, tmp_path):
+    if not pytestconfig.getoption("every_recipe"):
+        pytest.skip("takes a minute: make litert-test")
+    with served(with_model(folder, tmp_path, "--quantization", quantization)) as url:
+        page = WebPage(chrome, url)
+        page.take_examples()
+        page.type("an animal")
+        assert_shown(page, EXAMPLES, cosines(EXAMPLES, "an animal"), tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +137,7 @@ def test_a_sentence_that_is_too_long_or_none(page):
     ],
 )
 def test_what_is_missing_is_told_with_the_command_that_brings_it(missing, told, command, folder, chrome, tmp_path):
-    for path in folder.iterdir():
-        if path.name != missing:
-            (tmp_path / path.name).symlink_to(path)
-    with served(tmp_path) as url:
+    with served(without(missing, folder, tmp_path)) as url:
         page = WebPage(chrome, url, until="Ready" if missing == "pictures" else told)
         if missing == "pictures":
             page.take_examples()
@@ -137,16 +147,19 @@ def test_what_is_missing_is_told_with_the_command_that_brings_it(missing, told, 
     chrome.get_log("browser")
 
 
-def test_files_of_two_models_are_told(folder, float32_folder, chrome, tmp_path):
-    for path in folder.iterdir():
-        if path.name != "model":
-            (tmp_path / path.name).symlink_to(path)
-    (tmp_path / "model").mkdir()
-    for name in ("image_encoder", "text_from_utf8"):
-        (tmp_path / "model" / f"{name}.tflite").symlink_to(folder / "model" / "image_encoder.tflite")
-    with served(tmp_path) as url:
-        page = WebPage(chrome, url, until="lack what this page asks for")
-        assert page.find("#command").text.startswith("tf-clip export litert model")
+def test_files_that_do_not_belong_together_are_told(folder, chrome, tiny_model, tiny_processor, tmp_path):
+    images = folder / "model" / "image_encoder.tflite"
+    other = tf_clip.export.litert(tiny_model, tiny_processor, tmp_path / "tiny", parts=["text_from_utf8"])
+    for name, texts, told in (
+        ("lacking", images, "lack what this page asks for"),
+        ("mixed", other["text_from_utf8"], "are of different models"),
+    ):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / images.name).symlink_to(images)
+        (tmp_path / name / "model" / "text_from_utf8.tflite").symlink_to(texts)
+        with served(without("model", folder, tmp_path / name)) as url:
+            page = WebPage(chrome, url, until=told)
+            assert page.find("#command").text.endswith("--quantization dynamic_int8 --overwrite")
 
 
 def test_all_requests_are_to_the_pages_own_server(page, chrome):

@@ -59,6 +59,21 @@ def run(command: Sequence[str], folder: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def without(name: str, folder: Path, copy: Path) -> Path:
+    """Fills a copy of a page's folder with all but one thing, and returns it."""
+    for path in folder.iterdir():
+        if path.name != name:
+            (copy / path.name).symlink_to(path)
+    return copy
+
+
+def with_model(folder: Path, copy: Path, *options: str) -> Path:
+    """Fills a copy of a page's folder with the shipped model exported otherwise, and returns it."""
+    command = ["tf-clip", "export", "litert", "model", "--parts", "image,text_from_utf8", *options]
+    run(command, without("model", folder, copy))
+    return copy
+
+
 class _Handler(SimpleHTTPRequestHandler):
     """As `python -m http.server` answers."""
 
