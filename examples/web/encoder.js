@@ -141,5 +141,5 @@ async function fetchOne(address, signal) {
     throw new Problem("The server of this page does not answer any more. Start it again, and load the page again.");
   });
   if (response.ok) return response;
-  throw new Problem(`There is no ${address} here yet (${response.status}). Write it in this page’s folder:`, EXPORT);
+  throw new Problem(`There is no model here yet (${address}: ${response.status}). Write it in this page’s folder:`, EXPORT);
 }

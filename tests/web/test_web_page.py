@@ -131,7 +131,7 @@ def test_a_sentence_that_is_too_long_or_none(page):
 @pytest.mark.parametrize(
     ("missing", "told", "command"),
     [
-        ("model", "There is no model/image_encoder.tflite here yet", "tf-clip export litert model --parts image,"),
+        ("model", "There is no model here yet (model/", "tf-clip export litert model --parts image,"),
         ("node_modules", "LiteRT.js is not in this folder", "npm ci"),
         ("pictures", "The example pictures are not here", "cp -R examples/pictures ."),
     ],

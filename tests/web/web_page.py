@@ -15,6 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -132,10 +133,10 @@ class WebPage:
         return [found.text for found in self.chrome.find_elements(By.CSS_SELECTOR, selector)]
 
     def wait_for(self, part: str) -> None:
-        def told(_):
-            return part in self.find("#status").text
-
-        WebDriverWait(self.chrome, 90).until(told, f"no {part!r}, but {self.find('#status').text!r}")
+        try:
+            WebDriverWait(self.chrome, 90).until(lambda _: part in self.find("#status").text)
+        except TimeoutException:
+            raise AssertionError(f"no {part!r}, but {self.find('#status').text!r}") from None
 
     def type(self, sentence: str, until: str | None = None) -> None:
         # By script, as the driver has no keys for what is beyond the first plane.
