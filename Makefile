@@ -9,7 +9,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends serve-test bench-serving parity litert-test web bench-preprocessing unicode-tables lint format type docs check wheel clean
+.PHONY: help demo test test-backends serve-test bench-serving parity litert-test web bench-preprocessing bench-litert unicode-tables lint format type docs check wheel clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ $(VENV)/browsed: $(VENV)/with-litert tests/serving/install_tools.py examples/web
 	$(PIP) install --quiet --editable ".[web_test]"
 	@# A browser and Node.js, unless they are there; LiteRT.js.
 	$(BIN)/python tests/serving/install_tools.py web
+	@touch $@
+
+$(VENV)/engines/installed: tests/benchmarks/litert_peers.txt
+	@# In an environment of its own: its packages and TensorFlow's ask for different ones.
+	$(PYTHON) -m venv $(VENV)/engines
+	PYTHONWARNINGS=ignore $(VENV)/engines/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
 $(VENV)/linted: $(VENV)/installed
@@ -101,6 +107,9 @@ web: $(VENV)/with-litert ## make build/web, a page that ranks pictures for a sen
 
 bench-preprocessing: $(VENV)/torchvision ## compare the speed of preprocessing with its peers, in one run
 	$(BIN)/python tests/benchmarks/preprocessing.py
+
+bench-litert: $(VENV)/with-litert $(VENV)/engines/installed ## compare LiteRT with other engines; writes docs/benchmarks/litert.*
+	$(BIN)/python tests/benchmarks/litert.py --peers $(VENV)/engines/bin/python docs/benchmarks
 
 unicode-tables: $(VENV)/compared ## ask the reference tokenizer about every character, after an upgrade of it
 	$(BIN)/python tests/parity/make_unicode_tables.py tf_clip/preprocessing/unicode.json
