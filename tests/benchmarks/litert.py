@@ -9,6 +9,7 @@ python litert.py --peers PYTHON OUT    PYTHON has what litert_peers.txt lists
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -66,8 +67,8 @@ class Engine:
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.send_signal(signal.SIGCONT)
-        self._process.communicate()
+        self._process.kill()
+        self._process.wait()
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
@@ -148,19 +149,21 @@ def benchmark(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "memory": {},
     }
     for threads in arguments.threads:
-        engines = {name: Engine(name, python, threads, folder) for name, python in pythons.items()}
-        result["cosines"] = {name: cosine(engine, engines[BASE]) for name, engine in engines.items()}
-        wrong = [name for name in ("TensorFlow", "TensorFlow XLA", *PEERS) if result["cosines"][name] < EXACT]
-        if wrong:
-            raise SystemExit(f"Not the same model: {', '.join(wrong)} answer otherwise than {BASE}.")
-        times = measured(engines, arguments.rounds)
+        with contextlib.ExitStack() as running:
+            engines = {}
+            for name, python in pythons.items():
+                engines[name] = Engine(name, python, threads, folder)
+                running.callback(engines[name].close)
+            result["cosines"] = {name: cosine(engine, engines[BASE]) for name, engine in engines.items()}
+            wrong = [name for name in ("TensorFlow", "TensorFlow XLA", *PEERS) if result["cosines"][name] < EXACT]
+            if wrong:
+                raise SystemExit(f"Not the same model: {', '.join(wrong)} answer otherwise than {BASE}.")
+            times = measured(engines, arguments.rounds)
+            result["memory"][str(threads)] = {name: engine.ask("memory") for name, engine in engines.items()}
         result["times"][str(threads)] = {
             name: {kind: summary(seconds, times[BASE][kind]) for kind, seconds in kinds.items()}
             for name, kinds in times.items()
         }
-        result["memory"][str(threads)] = {name: engine.ask("memory") for name, engine in engines.items()}
-        for engine in engines.values():
-            engine.close()
     return result
 
 
@@ -173,6 +176,8 @@ def main() -> None:
     parser.add_argument("--files", type=Path, help="a folder for the model's files, which another run may take over")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
+    # Engines are stopped while others are measured: an end from outside must not leave them so.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     if arguments.files is not None:
         arguments.files.mkdir(parents=True, exist_ok=True)
         write_page(arguments.out, benchmark(arguments, arguments.files))
