@@ -28,7 +28,7 @@ svg .on { fill: #fff; }
 """
 
 _WIDTH, _HEIGHT = 460, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 16, 14, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 20, 14, 44
 _MARKED = (1, 5, 10)
 _WRITTEN_CELLS = 24
 
@@ -97,7 +97,8 @@ def template_chart(values: Sequence[tuple[str, float]], together: float) -> str:
     def across(value: float) -> float:
         return round(_LEFT + (value - low) / (high - low) * (2 * _WIDTH - _LEFT - _RIGHT), 1)
 
-    base, parts, used = 96, [], dict[int, int]()
+    places = [round(across(value) / 9) for _, value in values]
+    base, parts, used = 32 + 9 * min(9, max(map(places.count, places))), [], dict[int, int]()
     for name, value in sorted(values, key=lambda pair: pair[1]):
         x = across(value)
         stacked = used.get(round(x / 9), 0)
@@ -133,8 +134,8 @@ def confusion_chart(confusion: np.ndarray, labels: Sequence[str]) -> str:
         labels: the names of the columns, and of the rows, which may be fewer.
     """
     rows, columns = confusion.shape
-    size = 30 if columns <= _WRITTEN_CELLS else 18
-    margin = min(190, 16 + 6.4 * max(map(len, labels)))
+    size = 30 if columns <= _WRITTEN_CELLS else 17
+    margin = min(160, 16 + 6.4 * max(map(len, labels)))
     width, height = margin + columns * size + 40, margin + rows * size + 8
     totals = np.maximum(confusion.sum(axis=1), 1)
     parts = []
@@ -165,7 +166,7 @@ def confusion_chart(confusion: np.ndarray, labels: Sequence[str]) -> str:
 
 
 def _cut(label: str) -> str:
-    return label if len(label) <= 26 else label[:25] + "…"
+    return label if len(label) <= 22 else label[:21] + "…"
 
 
 def _frame(ticks: Sequence[tuple[float, str]], x_name: str, y_name: str) -> str:

@@ -60,7 +60,7 @@ def _zero_shot(options: argparse.Namespace) -> int:
     probabilities = classifier.probabilities(embeds)
     result = _zero_shot_result(options, data, report, probabilities, targets, templates, robustness)
     pictures = [_shown(Path(row["image"])) for row in result["worst"]]
-    return _finish(options, result, evaluation_page.zero_shot_page(result, report, pictures), report.metrics)
+    return _finish(options, result, evaluation_page.zero_shot_page(result, report, pictures))
 
 
 def _zero_shot_result(
@@ -142,8 +142,7 @@ def _retrieval(options: argparse.Namespace) -> int:
         "image_to_text": [[_shown(Path(row["image"]))] for row in worst["image_to_text"]],
         "text_to_image": [[_shown(Path(row["image"])), _shown(Path(row["first"]))] for row in worst["text_to_image"]],
     }
-    shown = {f"{direction} {name}": value for direction, row in metrics.items() for name, value in row.items()}
-    return _finish(options, result, evaluation_page.retrieval_page(result, pictures), shown)
+    return _finish(options, result, evaluation_page.retrieval_page(result, pictures))
 
 
 def _worst_retrieved(
@@ -234,17 +233,25 @@ def _shown(path: Path) -> str | None:
         return None
 
 
-def _finish(options: argparse.Namespace, result: dict[str, Any], page: str, figures: dict[str, float]) -> int:
+def _finish(options: argparse.Namespace, result: dict[str, Any], page: str) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
-    # File names may hold bytes that are no text.
-    (options.output / "report.json").write_text(text, encoding="utf-8", errors="backslashreplace")
-    (options.output / "report.html").write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+    text = tables.printable(json.dumps(result, indent=2, ensure_ascii=False))
+    (options.output / "report.json").write_text(text + "\n", encoding="utf-8")
+    (options.output / "report.html").write_text(tables.printable(page), encoding="utf-8")
     if options.json:
         tables.print_json(result)
     else:
-        tables.show_facts({name: f"{value:.4f}" for name, value in figures.items()})
+        _show(result["metrics"])
         tables.say(f"The page with charts and mistakes: {(options.output / 'report.html').resolve()}")
     for row in result["skipped"]:
         tables.warn(f"skipped {row['where']}: {row['reason']}")
     return EXIT_SOME_SKIPPED if result["skipped"] else EXIT_DONE
+
+
+def _show(metrics: dict[str, Any]) -> None:
+    if "top1" in metrics:
+        tables.show_facts({name: f"{value:.4f}" for name, value in metrics.items()})
+        return
+    rows = [[name, *(f"{metrics[way][name]:.4f}" for way in metrics)] for name in metrics["image_to_text"]]
+    ways = [way.replace("_", " ") for way in metrics]
+    tables.show_groups({"retrieval": rows}, ["", *ways], numbers=ways)

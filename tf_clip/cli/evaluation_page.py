@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,10 @@ header p, .legend, figcaption, .small {{ margin: .3rem 0 0; color: var(--soft); 
 section, .tile, figure {{ margin: 0; padding: 1rem 1.1rem; border-radius: .8rem; background: var(--card);
   min-width: 0; }}
 section {{ margin: 1rem 0; }}
-.two section {{ margin: 0; }}
+.two section, .beside section {{ margin: 0; }}
+.beside {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0; }}
+.beside section {{ flex: 1 1 20rem; }}
+.beside section:first-child {{ flex: 0 1 auto; }}
 .mistakes figure {{ padding: 0; background: none; }}
 .tile b {{ display: block; font-size: 1.7rem; font-weight: 650; font-variant-numeric: tabular-nums; }}
 .tile span {{ color: var(--soft); font-size: .9rem; }}
@@ -46,8 +50,9 @@ section {{ margin: 1rem 0; }}
 .right {{ color: var(--bar); font-weight: 600; }}
 .wide {{ overflow-x: auto; }}
 .wide > div {{ max-width: none; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem 1.2rem .3rem 0; text-align: left; border-bottom: 1px solid var(--rail); font-weight: 400; }}
+table {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .3rem .8rem .3rem 0; text-align: left; border-bottom: 1px solid var(--rail); font-weight: 400; }}
+td:last-child, th:last-child {{ padding-right: 0; }}
 thead th {{ color: var(--soft); font-size: .9rem; }}
 .number {{ text-align: right; }}
 details ul {{ margin: .5rem 0 0; padding-left: 1.2rem; font-size: .9rem; overflow-wrap: anywhere; }}
@@ -67,7 +72,7 @@ _TILES = {
     "ece": "calibration error",
 }
 _DIRECTIONS = {"image_to_text": "picture → caption", "text_to_image": "caption → picture"}
-_MOST_CLASSES, _SOME_CLASSES, _PAIRS = 40, 30, 12
+_MOST_CLASSES, _SOME_CLASSES, _PAIRS = 40, 30, 16
 
 
 def zero_shot_page(result: Mapping[str, Any], report: ClassificationReport, pictures: Sequence[str | None]) -> str:
@@ -90,7 +95,7 @@ def zero_shot_page(result: Mapping[str, Any], report: ClassificationReport, pict
             + '<p class="small">Bars: how often it was right; orange: the gap to how sure it was.</p>',
         ),
         "</div>",
-        *_confusion(report),
+        _confusion(report),
     ]
     if "robustness" in result:
         parts.append(_robustness(result["robustness"]))
@@ -99,7 +104,7 @@ def zero_shot_page(result: Mapping[str, Any], report: ClassificationReport, pict
             [picture],
             f'<span class="wrong">{escape(row["predicted"])}</span> {row["confidence"]:.1%}, but is '
             f'<span class="right">{escape(row["label"])}</span> {row["label_probability"]:.1%}',
-            row["image"],
+            _file(row["image"]),
         )
         for row, picture in zip(result["worst"], pictures, strict=True)
     ]
@@ -142,29 +147,35 @@ def _page(result: Mapping[str, Any], about: str, title: str, parts: Sequence[str
     return _PAGE.format(title=title, about=about + escape(result["data"]), body=body, charts=charts.STYLE)
 
 
-def _confusion(report: ClassificationReport) -> list[str]:
+def _confusion(report: ClassificationReport) -> str:
+    """Returns the matrix, of many classes those that are confused most, and the pairs beside it."""
     mistakes = report.confusion.copy()
     np.fill_diagonal(mistakes, 0)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[: _SOME_CLASSES * _SOME_CLASSES]
+    pairs = [divmod(int(place), len(mistakes)) for place in order if mistakes.flat[place]]
     shown, labels, note = report.confusion, list(report.labels), ""
-    if len(labels) > _MOST_CLASSES:
-        worst = np.sort(np.argsort(-mistakes.sum(axis=1), kind="stable")[:_SOME_CLASSES])
-        shown = report.confusion[worst]
-        shown = np.column_stack([shown[:, worst], shown.sum(axis=1) - shown[:, worst].sum(axis=1)])
-        note = f'<p class="small">The {_SOME_CLASSES} classes with the most mistakes of {len(labels)}.</p>'
-        labels = [labels[place] for place in worst] + ["all others"]
+    if len(labels) > _MOST_CLASSES and pairs:
+        # Those of the worst pair first, so that what is confused lies side by side.
+        chosen = list(dict.fromkeys(place for pair in pairs for place in pair))[:_SOME_CLASSES]
+        shown = report.confusion[chosen]
+        shown = np.column_stack([shown[:, chosen], shown.sum(axis=1) - shown[:, chosen].sum(axis=1)])
+        note = f'<p class="small">The {len(chosen)} most confused of {len(labels)} classes.</p>'
+        labels = [labels[place] for place in chosen] + ["all others"]
+    elif len(labels) > _MOST_CLASSES:
+        return _section("What was taken for what", f"<p>All {len(labels)} classes are right.</p>")
+    chart = charts.confusion_chart(shown, labels)
     matrix = _section(
-        "What was taken for what",
-        charts.confusion_chart(shown, labels) + note + '<p class="small">Row: what it is; column: the answer.</p>',
+        "What was taken for what", f'{chart}{note}<p class="small">Row: what it is; column: the answer.</p>'
     )
-    places = np.argsort(-mistakes, axis=None, kind="stable")[:_PAIRS]
+    if not pairs:
+        return matrix
     rows = "".join(
         f"<tr><td>{escape(report.labels[row])}</td><td>{escape(report.labels[column])}</td>"
         f'<td class="number">{mistakes[row, column]} of {report.confusion[row].sum()}</td></tr>'
-        for row, column in zip(*np.unravel_index(places, mistakes.shape), strict=True)
-        if mistakes[row, column]
+        for row, column in pairs[:_PAIRS]
     )
     head = '<thead><tr><th>is</th><th>was taken for</th><th class="number">pictures</th></tr></thead>'
-    return [matrix, _section("Most often confused", f"<table>{head}{rows}</table>")] if rows else [matrix]
+    return f'<div class="beside">{matrix}{_section("Most often confused", f"<table>{head}{rows}</table>")}</div>'
 
 
 def _robustness(robustness: Mapping[str, Any]) -> str:
@@ -195,9 +206,15 @@ def _figures(metrics: Mapping[str, Mapping[str, float]]) -> str:
 
 def _retrieval_card(direction: str, row: Mapping[str, Any], pictures: Sequence[str | None]) -> str:
     caption = f'“<span class="right">{escape(row["caption"])}</span>”, found as number {row["rank"]:,}'
+    file = _file(row["image"])
     if direction == "image_to_text":
-        return _card(pictures, f'{caption}; first: “<span class="wrong">{escape(row["first"])}</span>”', row["image"])
-    return _card(pictures, f"{caption}; on the right what came first", f"{row['image']}, {row['first']}")
+        return _card(pictures, f'{caption}; first: “<span class="wrong">{escape(row["first"])}</span>”', file)
+    return _card(pictures, f"{caption}; on the right what came first", f"{file}, {_file(row['first'])}")
+
+
+def _file(path: str) -> str:
+    """Returns a picture's name and its folder's, which may be its class."""
+    return "/".join(Path(path).parts[-2:])
 
 
 def _card(pictures: Sequence[str | None], said: str, files: str) -> str:
