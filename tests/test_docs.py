@@ -85,7 +85,12 @@ def test_the_evaluation_examples_print_their_figures(tmp_path):
         *("top1", "top5", "mean_per_class", "ece"),
         *("bus", "fruit"),
     ]
-    rows = [("image", "caption"), ("fruit/apple.png", "red apple"), ("fruit/apple.png", "apple"), ("bus/bus.png", "bus")]
+    rows = [
+        ("image", "caption"),
+        ("fruit/apple.png", "red apple"),
+        ("fruit/apple.png", "apple"),
+        ("bus/bus.png", "bus"),
+    ]
     (tmp_path / "pairs.csv").write_text("\n".join(map(",".join, rows)), encoding="utf-8")
     lines = run([sys.executable, "examples/retrieval.py", str(tmp_path / "pairs.csv")]).splitlines()
     names = ["R@1", "R@5", "R@10", "MRR", "mean_rank", "median_rank"]
