@@ -20,7 +20,9 @@ LAYERS = [
     {"layers", "losses", "checkpoints", "cost", "registry"},
     {"preprocessing"},  # reads checkpoint folders
     {"models"},
-    {"tasks", "training", "client"},
+    {"tasks", "client"},
+    {"evaluation"},
+    {"training"},  # evaluates after each epoch
     {"export"},  # bakes in class embeddings, which are a task
     {"serving"},  # what was exported, and nothing of what exported it
     {"cli"},

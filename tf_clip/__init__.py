@@ -33,7 +33,16 @@ _MODULE_OF = {
     "embed_images": "tf_clip.tasks.embedding",
     "embed_texts": "tf_clip.tasks.embedding",
     "pairs_dataset": "tf_clip.training.data",
-    "retrieval_metrics": "tf_clip.tasks.retrieval",
+    "ClassificationReport": "tf_clip.evaluation.classification",
+    "RetrievalReport": "tf_clip.evaluation.retrieval",
+    "TemplateRobustness": "tf_clip.evaluation.zero_shot",
+    "ZeroShotClassifier": "tf_clip.evaluation.zero_shot",
+    "classification_report": "tf_clip.evaluation.classification",
+    "retrieval_metrics": "tf_clip.evaluation.retrieval",
+    "retrieval_report": "tf_clip.evaluation.retrieval",
+    "template_robustness": "tf_clip.evaluation.zero_shot",
+    "template_set": "tf_clip.evaluation.templates",
+    "zero_shot_classifier": "tf_clip.evaluation.zero_shot",
     "known_models": "tf_clip.registry",
 }
 
@@ -58,6 +67,16 @@ if TYPE_CHECKING:
     from tf_clip.configuration import CLIPResNetConfig as CLIPResNetConfig
     from tf_clip.configuration import CLIPTextConfig as CLIPTextConfig
     from tf_clip.configuration import CLIPVisionConfig as CLIPVisionConfig
+    from tf_clip.evaluation.classification import ClassificationReport as ClassificationReport
+    from tf_clip.evaluation.classification import classification_report as classification_report
+    from tf_clip.evaluation.retrieval import RetrievalReport as RetrievalReport
+    from tf_clip.evaluation.retrieval import retrieval_metrics as retrieval_metrics
+    from tf_clip.evaluation.retrieval import retrieval_report as retrieval_report
+    from tf_clip.evaluation.templates import template_set as template_set
+    from tf_clip.evaluation.zero_shot import TemplateRobustness as TemplateRobustness
+    from tf_clip.evaluation.zero_shot import ZeroShotClassifier as ZeroShotClassifier
+    from tf_clip.evaluation.zero_shot import template_robustness as template_robustness
+    from tf_clip.evaluation.zero_shot import zero_shot_classifier as zero_shot_classifier
     from tf_clip.losses import contrastive_loss as contrastive_loss
     from tf_clip.models.clip import CLIPModel as CLIPModel
     from tf_clip.models.image_classification import CLIPForImageClassification as CLIPForImageClassification
@@ -73,7 +92,6 @@ if TYPE_CHECKING:
     from tf_clip.registry import known_models as known_models
     from tf_clip.tasks.embedding import embed_images as embed_images
     from tf_clip.tasks.embedding import embed_texts as embed_texts
-    from tf_clip.tasks.retrieval import retrieval_metrics as retrieval_metrics
     from tf_clip.tasks.zero_shot import class_embeddings as class_embeddings
     from tf_clip.tasks.zero_shot import class_probabilities as class_probabilities
     from tf_clip.training.data import pairs_dataset as pairs_dataset
