@@ -43,15 +43,15 @@ def plain(tiny_config, weights):
     return trained(tiny_config, weights, make_pairs(12), None)
 
 
-def assert_same_training(first, second, before, rtol=1e-5):
+def assert_same_training(first, second, before, rtol=1e-5, rounding=2e-7):
     """The steps away from the weights before differ by no more than `rtol` of the longest of their variable."""
     steps = [[after - start for after, start in zip(m, before, strict=True)] for m in (first, second)]
     longest = max(np.abs(step).max() for step in steps[1])
     assert longest > 1e-2
     for ours, theirs, start in zip(*steps, before, strict=True):
         # The biases of keys change no softmax: their true gradient is zero, and rounding is all there is.
-        rounding = 2e-7 * (np.abs(start).max() + longest)
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=rtol * np.abs(theirs).max() + rounding)
+        allowed = rtol * np.abs(theirs).max() + rounding * (np.abs(start).max() + longest)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize("chunk_size", [3, 5, 20], ids="chunks of {}".format)
@@ -94,10 +94,9 @@ def test_what_optimizers_do_goes_on_working(tiny_config, weights, options):
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision(tiny_config, weights, plain, policy):
     model, history = trained(tiny_config, weights, make_pairs(12), 5, dtype=policy)
-    # float16 scales the loss by 32768 at first; too much would skip the step.
     assert history["loss"] == pytest.approx(plain[1]["loss"], rel=0.02)
-    # Half precision keeps two digits of a step.
-    assert_same_training(model.get_weights(), plain[0].get_weights(), weights, rtol=0.1)
+    # Half precision keeps two or three digits.
+    assert_same_training(model.get_weights(), plain[0].get_weights(), weights, rtol=0.1, rounding=2e-3)
 
 
 def test_recomputed_blocks_inside_of_chunks(tiny_config, weights, plain):
@@ -139,7 +138,7 @@ def test_rows_that_are_not_on_their_own_are_refused(tiny_config):
     with pytest.raises(ValueError, match="`encode_chunk_size` must be None for a model with `attention_dropout`"):
         model.compile("sgd", encode_chunk_size=4)
     resnet = CLIPResNetConfig(depths=(1, 1, 1, 1), embedding_size=8, num_attention_heads=4, image_size=32)
-    model = CLIPModel(CLIPConfig(tiny_config.text_config, resnet, projection_dim=28))
+    model = CLIPModel(CLIPConfig(text_config=tiny_config.text_config, vision_config=resnet, projection_dim=28))
     with pytest.raises(ValueError, match="`encode_chunk_size` must be None for a ResNet that trains"):
         model.compile("sgd", encode_chunk_size=4)
     model.image_encoder.trainable = False
