@@ -9,7 +9,8 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends serve-test bench-serving parity litert-test web bench-preprocessing bench-litert unicode-tables lint format type docs check wheel clean
+.PHONY: help demo test test-backends serve-test litert-test parity unicode-tables web lint format type docs check wheel clean
+.PHONY: bench-preprocessing bench-serving bench-litert bench-gradient-cache
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +111,9 @@ bench-preprocessing: $(VENV)/torchvision ## compare preprocessing's speed with i
 
 bench-litert: $(VENV)/with-litert $(VENV)/engines/installed ## compare LiteRT with other engines; writes docs/benchmarks/litert.*
 	$(BIN)/python tests/benchmarks/litert.py --peers $(VENV)/engines/bin/python docs/benchmarks
+
+bench-gradient-cache: $(VENV)/tested ## measure the memory of a batch of 4096 in chunks; writes docs/benchmarks/gradient_cache.*
+	$(BIN)/python tests/benchmarks/gradient_cache.py docs/benchmarks
 
 unicode-tables: $(VENV)/compared ## ask the reference tokenizer about every character, after an upgrade of it
 	$(BIN)/python tests/parity/make_unicode_tables.py tf_clip/preprocessing/unicode.json
