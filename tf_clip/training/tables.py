@@ -1,0 +1,102 @@
+"""Rows of a table, whatever file they come from, to pairs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tf_clip.training.bad_rows import BadRow, RowError
+from tf_clip.training.pairs import ListedPairs, require_unicode, usable_captions
+
+
+class Columns(NamedTuple):
+    """Which columns of a table are what.
+
+    Args:
+        image: holds a path or a `data:` URI (in Parquet, a file's bytes, too).
+        captions: each holds a caption, or a list of them.
+        group: rows with equal values in it belong together; None for no such column.
+    """
+
+    image: str
+    captions: tuple[str, ...]
+    group: str | None
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return [self.image, *self.captions, *([] if self.group is None else [self.group])]
+
+
+class TableRows:
+    """Collects the rows of one or several tables.
+
+    Args:
+        columns: what the tables' columns mean.
+        image_folder: where relative paths begin; None for the folder of the table.
+    """
+
+    def __init__(self, columns: Columns, image_folder: str | None) -> None:
+        self._columns, self._image_folder = columns, image_folder
+        self._images: list[str] = []
+        self._captions: list[Sequence[str]] = []
+        self._places: list[str] = []
+        self._groups: list[Hashable] = []
+        self._bad_rows: list[BadRow] = []
+
+    def add(self, table: str, rows: Iterable[tuple[int, Mapping[str, Any] | RowError]]) -> None:
+        """Takes the numbered rows of a table.
+
+        Raises:
+            ValueError: no row of the table has all the columns.
+        """
+        folder = os.path.dirname(table) if self._image_folder is None else self._image_folder  # noqa: PTH120
+        known: set[str] = set()
+        is_usable = False
+        for number, values in rows:
+            place = f"{table}:{number}"
+            try:
+                if isinstance(values, RowError):
+                    raise values
+                known.update(values)
+                missing = [name for name in self._columns.names if name not in values]
+                if missing:
+                    raise RowError(f"there is no {missing[0]!r}")
+                is_usable = True
+                self._add_row(place, values, folder)
+            except RowError as error:
+                self._bad_rows.append(BadRow(place, str(error)))
+        if known and not is_usable:
+            raise ValueError(
+                f"`source` must have the columns {self._columns.names}. Received: source={table!r} with the columns "
+                f"{sorted(map(str, known))[:20]}. Name yours by `image_column` and `caption_column`."
+            )
+
+    def _add_row(self, place: str, values: Mapping[str, Any], folder: str) -> None:
+        captions: list[Any] = []
+        for name in self._columns.captions:
+            value = values[name]
+            captions += value if isinstance(value, list) else [value]
+        usable = usable_captions(captions)
+        image = _path(values[self._columns.image], folder)
+        self._images.append(image)
+        self._captions.append(usable)
+        self._places.append(place)
+        group = image if self._columns.group is None else values[self._columns.group]
+        self._groups.append(group if isinstance(group, Hashable) else repr(group))
+
+    def to_pairs(self) -> ListedPairs:
+        """Returns what was collected."""
+        return ListedPairs(
+            self._images, self._captions, places=self._places, groups=self._groups, bad_rows=self._bad_rows
+        )
+
+
+def _path(value: Any, folder: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise RowError("the image is empty" if value in (None, "", b"") else "the image is not a path")
+    require_unicode(value, "the image's path")
+    if value.startswith("data:") or "://" in value:
+        return value
+    return os.path.join(folder, value)  # noqa: PTH118 - of any file system, so no pathlib
