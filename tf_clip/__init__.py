@@ -35,9 +35,14 @@ _MODULE_OF = {
     "pairs_dataset": "tf_clip.training.data",
     "ClassificationReport": "tf_clip.evaluation.classification",
     "RetrievalReport": "tf_clip.evaluation.retrieval",
+    "TemplateRobustness": "tf_clip.evaluation.zero_shot",
+    "ZeroShotClassifier": "tf_clip.evaluation.zero_shot",
     "classification_report": "tf_clip.evaluation.classification",
     "retrieval_metrics": "tf_clip.evaluation.retrieval",
     "retrieval_report": "tf_clip.evaluation.retrieval",
+    "template_robustness": "tf_clip.evaluation.zero_shot",
+    "template_set": "tf_clip.evaluation.templates",
+    "zero_shot_classifier": "tf_clip.evaluation.zero_shot",
     "known_models": "tf_clip.registry",
 }
 
@@ -67,6 +72,11 @@ if TYPE_CHECKING:
     from tf_clip.evaluation.retrieval import RetrievalReport as RetrievalReport
     from tf_clip.evaluation.retrieval import retrieval_metrics as retrieval_metrics
     from tf_clip.evaluation.retrieval import retrieval_report as retrieval_report
+    from tf_clip.evaluation.templates import template_set as template_set
+    from tf_clip.evaluation.zero_shot import TemplateRobustness as TemplateRobustness
+    from tf_clip.evaluation.zero_shot import ZeroShotClassifier as ZeroShotClassifier
+    from tf_clip.evaluation.zero_shot import template_robustness as template_robustness
+    from tf_clip.evaluation.zero_shot import zero_shot_classifier as zero_shot_classifier
     from tf_clip.losses import contrastive_loss as contrastive_loss
     from tf_clip.models.clip import CLIPModel as CLIPModel
     from tf_clip.models.image_classification import CLIPForImageClassification as CLIPForImageClassification

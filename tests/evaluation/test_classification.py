@@ -86,7 +86,7 @@ def test_the_calibration_error_is_its_formula_at_the_edges_too(answers):
 @pytest.mark.parametrize(
     ("scores", "targets", "labels", "message"),
     [
-        ([[0.5, 0.5]], [0, 1], None, r"`targets` must be integers of shape \[1\]"),
+        ([[0.5, 0.5]], [0, 1], None, r"`targets` must be integers of shape \[1\], at least one"),
         ([[0.5, 0.5]], [0.0], None, "`targets` must be integers"),
         ([[0.5, 0.5]], [2], None, "`targets` must be indices below 2"),
         ([[0.5, 0.5]], [-1], None, "`targets` must be indices below 2"),

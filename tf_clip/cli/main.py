@@ -25,6 +25,7 @@ _MODULE_OF = {
     "models": "checkpoint_commands",
     "convert": "checkpoint_commands",
     "export": "export_commands",
+    "evaluate": "evaluate_command",
     "serve": "serve_command",
 }
 
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_convert(commands)
     _add_export(commands, shared)
+    _add_evaluate(commands, shared)
     _add_serve(commands)
     return parser
 
@@ -204,6 +206,40 @@ def _add_litert(formats: Commands, shared: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="IMAGE",
         help="measure every recipe on these pictures and the labels; named as their label, they are scored, too",
+    )
+
+
+def _add_evaluate(commands: Commands, shared: argparse.ArgumentParser) -> None:
+    tasks = commands.add_parser(
+        "evaluate", help="measure a model on pictures of known labels or captions"
+    ).add_subparsers(dest="task", required=True, metavar="TASK")
+    both = argparse.ArgumentParser(add_help=False)
+    both.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="where report.json and report.html are written"
+    )
+    both.add_argument("--image-column", default="image", help="a table's column of paths (default: image)")
+    both.add_argument("--batch-size", type=_positive, default=32, help="pictures at a time (default: 32)")
+    both.add_argument("--worst", type=_positive, default=12, help="mistakes that are shown (default: 12)")
+    parser = tasks.add_parser("zero-shot", parents=[shared, both], help="name pictures by their classes' names")
+    parser.add_argument(
+        "data", type=Path, metavar="DATA", help="a folder of class folders, or a CSV of images and labels"
+    )
+    parser.add_argument("--label-column", default="label", help="a table's column of labels (default: label)")
+    wording = parser.add_mutually_exclusive_group()
+    wording.add_argument(
+        "--template-set",
+        choices=("imagenet", "imagenet_simple"),
+        help="sentences of OpenAI: the 80 for ImageNet, or 7 of them",
+    )
+    wording.add_argument(
+        "--template", action="append", help='a sentence with {} for the label; several are averaged (default: "{}")'
+    )
+    parser.add_argument("--robustness", action="store_true", help="measure each sentence alone, too")
+    parser = tasks.add_parser("retrieval", parents=[shared, both], help="find captions by pictures, and the reverse")
+    parser.add_argument("data", type=Path, metavar="DATA", help="a CSV of images and captions; several rows an image")
+    parser.add_argument("--caption-column", default="caption", help="its column of captions (default: caption)")
+    parser.add_argument(
+        "--chunk-size", type=_positive, default=1024, help="pictures and captions compared at a time (default: 1024)"
     )
 
 

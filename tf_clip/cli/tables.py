@@ -82,17 +82,22 @@ def show_groups(
 
 def print_json(values: Any) -> None:
     """Prints a value as JSON."""
-    print(json.dumps(values, indent=2, ensure_ascii=False))
+    print(printable(json.dumps(values, indent=2, ensure_ascii=False)))
 
 
 def say(message: str) -> None:
     """Prints a line below a table."""
-    _output.print(Text(message), soft_wrap=True)
+    _output.print(Text(printable(message)), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Prints a line on standard error."""
-    _messages.print(Text(message, style="yellow"), soft_wrap=True)
+    _messages.print(Text(printable(message), style="yellow"), soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Returns a text with the bytes of file names that are no UTF-8 as escapes, which JSON reads back."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def status(message: str) -> AbstractContextManager[Any]:

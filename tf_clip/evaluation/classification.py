@@ -90,16 +90,7 @@ def classification_report(
             f"Received: {len(names)} labels, {len(set(names))} different, "
             f"scores.shape={scores.shape}. Pass all classes, in the order of the columns."
         )
-    if targets.shape != scores.shape[:1] or targets.dtype.kind not in "iu":
-        raise ValueError(
-            f"`targets` must be integers of shape [{len(scores)}]. Received: shape={targets.shape}, "
-            f"dtype={targets.dtype}. Pass the index of each picture's class."
-        )
-    if targets.min() < 0 or targets.max() >= len(names):
-        raise ValueError(
-            f"`targets` must be indices below {len(names)}. Received: from {targets.min()} to {targets.max()}. "
-            "Check the order of the classes."
-        )
+    require_targets(targets, len(scores), len(names))
     probabilities = _softmax(scores) if from_logits else _require_probabilities(scores)
     predictions = _predictions(scores, targets)
     confidences = probabilities[np.arange(len(targets)), predictions].astype(np.float64)
@@ -120,6 +111,20 @@ def classification_report(
         predictions=predictions,
         confidences=confidences,
     )
+
+
+def require_targets(targets: np.ndarray, num_images: int, num_classes: int) -> None:
+    """Raises ValueError unless there is the index of a class for each picture, and at least one picture."""
+    if targets.shape != (num_images,) or targets.dtype.kind not in "iu" or num_images == 0:
+        raise ValueError(
+            f"`targets` must be integers of shape [{num_images}], at least one. Received: shape={targets.shape}, "
+            f"dtype={targets.dtype}. Pass the index of each picture's class."
+        )
+    if targets.min() < 0 or targets.max() >= num_classes:
+        raise ValueError(
+            f"`targets` must be indices below {num_classes}. Received: from {targets.min()} to {targets.max()}. "
+            "Check the order of the classes."
+        )
 
 
 def _scores(scores: Any) -> np.ndarray:

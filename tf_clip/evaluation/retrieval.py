@@ -106,6 +106,31 @@ def retrieval_metrics(similarities: np.ndarray, targets: np.ndarray) -> dict[str
     return rank_metrics(target_ranks(similarities, targets))
 
 
+def nearest(query_embeds: np.ndarray, candidate_embeds: np.ndarray, *, chunk_size: int = 1024) -> np.ndarray:
+    """Finds the candidate of the highest cosine similarity for each query; of several, the first.
+
+    Args:
+        query_embeds: float `[num_queries, projection_dim]`.
+        candidate_embeds: float `[num_candidates, projection_dim]`, at least one.
+        chunk_size: queries, and candidates, compared at a time.
+
+    Returns:
+        int64 `[num_queries]`, indices of candidates.
+    """
+    found = np.zeros(len(query_embeds), np.int64)
+    for rows in _chunks(len(query_embeds), chunk_size):
+        queries = _directions(query_embeds[rows], "query_embeds")
+        best = np.full(len(queries), -np.inf)
+        for columns in _chunks(len(candidate_embeds), chunk_size):
+            block = queries @ _directions(candidate_embeds[columns], "candidate_embeds").T + _ROUNDING
+            places = block.argmax(axis=1)
+            highest = block[np.arange(len(queries)), places]
+            better = highest > best
+            found[rows] = np.where(better, columns.start + places, found[rows])
+            best = np.where(better, highest, best)
+    return found
+
+
 def target_ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Returns the rank of each row's target, from 1; what ties with it comes before it.
 
