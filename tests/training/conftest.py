@@ -10,6 +10,7 @@ class FixedBatches:
     def __init__(self, pairs, batch_size, seed=0):
         self.pairs, self.batch_size, self.seed = pairs, batch_size, seed
         self.steps_per_epoch = len(pairs["input_ids"]) // batch_size
+        self.settings = {"seed": seed, "batch_size": batch_size}
         self.asked = []
 
     def dataset(self, epoch=0, start=0):

@@ -8,6 +8,7 @@ import signal
 import threading
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,10 @@ class Batches(Protocol):
     @property
     def steps_per_epoch(self) -> int:
         """How many batches an epoch has."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the batches depend on, as values that JSON can hold."""
 
     def dataset(self, epoch: int = 0, start: int = 0) -> Any:
         """Returns what `fit` takes: the batches of an epoch from `start` on, the same whenever it is asked."""
@@ -76,7 +81,7 @@ def train(
         resume: go on with the run in `folder`, or start it if there is none.
         callbacks: callbacks of Keras and of `tf_clip.training.callbacks`, called in this order.
         settings: what else must be the same in a run that goes on, as values that JSON can hold; optimizer,
-            epochs, batches an epoch and seed are compared anyway.
+            epochs and what the data says of itself are compared anyway.
 
     Returns:
         How far the run came. Weights that were averaged stay beside the model's own: see `averaged_weights`.
@@ -84,6 +89,7 @@ def train(
     Raises:
         ValueError: an argument is out of range, the folder has a run and `resume` is False, or the run had
             other settings or another model.
+        TooManyBadRows: more rows of the data were bad than it allows.
         NonFiniteLossError: the loss became NaN or infinite and `StopAtNonFiniteLoss` is among the callbacks.
 
     Example:
@@ -104,7 +110,8 @@ def train(
             )
         progress = restore_state(state, model)
         require_same_settings(progress, settings)
-    with _Interruption() as interruption:
+    raising = getattr(data, "raising", nullcontext)
+    with _Interruption() as interruption, raising():
         loop = _Loop(model, data.steps_per_epoch, state, progress, save_every, list(callbacks), interruption)
         loop.begin()
         try:
@@ -121,7 +128,7 @@ def _settings_of(model: Any, data: Any, epochs: int) -> dict[str, Any]:
     return {
         "epochs": epochs,
         "steps_per_epoch": data.steps_per_epoch,
-        "seed": getattr(data, "seed", None),
+        "data": dict(data.settings),
         "optimizer": keras.optimizers.serialize(model.optimizer),
     }
 
