@@ -27,7 +27,10 @@ _MODULE_OF = {
     "CLIPFeatureExtractorTF": "tf_clip.preprocessing.image",
     "CLIPProcessor": "tf_clip.preprocessing.processor",
     "CheckpointError": "tf_clip.checkpoints.errors",
+    "ContrastiveLoss": "tf_clip.losses",
+    "SigmoidLoss": "tf_clip.losses",
     "contrastive_loss": "tf_clip.losses",
+    "sigmoid_loss": "tf_clip.losses",
     "class_embeddings": "tf_clip.tasks.zero_shot",
     "class_probabilities": "tf_clip.tasks.zero_shot",
     "embed_images": "tf_clip.tasks.embedding",
@@ -55,13 +58,14 @@ _ALIAS_OF = {
     "CLIPVisionModelWithProjection": "CLIPImageEncoder",
 }
 
-# Parts of the package that are used by their own name: `tf_clip.export.saved_model(...)`.
-_PARTS = ("export",)
+# Parts of the package that are used by their own name: `tf_clip.export.saved_model(...)`, `tf_clip.losses`.
+_PARTS = ("export", "losses")
 
 __all__ = sorted([*_MODULE_OF, *_ALIAS_OF, *_PARTS])
 
 if TYPE_CHECKING:
     from tf_clip import export as export
+    from tf_clip import losses as losses
     from tf_clip.checkpoints.errors import CheckpointError as CheckpointError
     from tf_clip.configuration import CLIPConfig as CLIPConfig
     from tf_clip.configuration import CLIPResNetConfig as CLIPResNetConfig
@@ -77,7 +81,10 @@ if TYPE_CHECKING:
     from tf_clip.evaluation.zero_shot import ZeroShotClassifier as ZeroShotClassifier
     from tf_clip.evaluation.zero_shot import template_robustness as template_robustness
     from tf_clip.evaluation.zero_shot import zero_shot_classifier as zero_shot_classifier
+    from tf_clip.losses import ContrastiveLoss as ContrastiveLoss
+    from tf_clip.losses import SigmoidLoss as SigmoidLoss
     from tf_clip.losses import contrastive_loss as contrastive_loss
+    from tf_clip.losses import sigmoid_loss as sigmoid_loss
     from tf_clip.models.clip import CLIPModel as CLIPModel
     from tf_clip.models.image_classification import CLIPForImageClassification as CLIPForImageClassification
     from tf_clip.models.image_encoder import CLIPImageEncoder as CLIPImageEncoder

@@ -10,9 +10,10 @@ import keras
 from keras import ops
 
 from tf_clip.configuration import CLIPConfig, CLIPResNetConfig
-from tf_clip.losses import contrastive_loss
+from tf_clip.losses import ContrastiveLoss, contrastive_loss
 from tf_clip.models.image_encoder import CLIPImageEncoder
 from tf_clip.models.outputs import CLIPOutput
+from tf_clip.models.pair_training import PairTraining, unit_length
 from tf_clip.models.pretrained import PretrainedModel, variables_below
 from tf_clip.models.resnet_encoder import CLIPResNetImageEncoder
 from tf_clip.models.text_encoder import CLIPTextEncoder
@@ -30,11 +31,12 @@ class LogitScaleRange(keras.constraints.Constraint):
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
-class CLIPModel(PretrainedModel, keras.Model):
+class CLIPModel(PairTraining, PretrainedModel, keras.Model):
     """Compares images and texts in one vector space.
 
     Fed by `CLIPProcessor`. `fit` trains it on a dataset of dictionaries `{"input_ids",
-    "attention_mask", "pixel_values"}` with no labels: row i of a batch is a pair. `predict` is
+    "attention_mask", "pixel_values"}` with no labels: row i of a batch is a pair, and rows with equal
+    numbers in `"pair_ids"`, if there are any, belong together. `predict` is
     refused, since similarities have no batch axis; encode with `get_image_features` and
     `get_text_features` instead.
 
@@ -93,6 +95,8 @@ class CLIPModel(PretrainedModel, keras.Model):
         else:
             self.image_encoder = CLIPImageEncoder(config.vision_config, **shared, **transformer, name="image_encoder")
         self.accuracy = keras.metrics.Mean(name="accuracy")
+        self.pair_loss = ContrastiveLoss()
+        self.encode_chunk_size = None
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
@@ -138,8 +142,13 @@ class CLIPModel(PretrainedModel, keras.Model):
                 "attention_mask": attention_mask,
                 "position_ids": position_ids,
             }
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        if self._is_in_step:
+            # Past Keras's own __call__, as on JAX: it would show the weights in the compute dtype, and their gradients
+            # would be added up in that.
+            return self.call(inputs, training=training)
         return super().__call__(
-            {name: value for name, value in inputs.items() if value is not None},
+            inputs,
             return_loss=return_loss,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -158,6 +167,8 @@ class CLIPModel(PretrainedModel, keras.Model):
     ) -> CLIPOutput:
         """Compares what a dictionary of inputs holds; see the class."""
         _require_inputs(inputs)
+        if self._is_in_step:
+            return self._embed_pairs(inputs, training)
         inside = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         texts = self.text_encoder(
             inputs["input_ids"],
@@ -174,7 +185,9 @@ class CLIPModel(PretrainedModel, keras.Model):
         text_embeds = unit_length(texts.pop("text_embeds"))
         image_embeds = unit_length(images.pop("image_embeds"))
         logits_per_text = self._logits(text_embeds, image_embeds)
-        output = CLIPOutput(loss=contrastive_loss(logits_per_text)) if return_loss else CLIPOutput()
+        output = CLIPOutput()
+        if return_loss:
+            output["loss"] = contrastive_loss(logits_per_text, pair_ids=inputs.get("pair_ids"))
         output.update(
             logits_per_image=ops.transpose(logits_per_text),
             logits_per_text=logits_per_text,
@@ -230,39 +243,6 @@ class CLIPModel(PretrainedModel, keras.Model):
         options = self._image_options(interpolate_pos_encoding=interpolate_pos_encoding, output_attentions=False)
         return self.image_encoder(pixel_values, **options).image_embeds
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        """Returns the contrastive loss of a batch of pairs, plus any regularisation.
-
-        Raises:
-            ValueError: labels, sample weights or `compile(loss=...)` are given; the pairing itself is the label.
-        """
-        if getattr(self, "loss", None) is not None:
-            raise ValueError(
-                f"`loss` must be None, since CLIPModel trains with its contrastive loss. Received: loss={self.loss!r}. "
-                "Call compile(optimizer) alone; for another loss, subclass CLIPModel and override compute_loss."
-            )
-        if y is not None or sample_weight is not None:
-            raise ValueError(
-                "`y` and `sample_weight` must be None: row i of the texts belongs to row i of the images. "
-                "Received one of them. Call fit(x) with a dataset of input dictionaries alone."
-            )
-        return contrastive_loss(y_pred["logits_per_text"]) + sum(self.losses)
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """Updates `accuracy`, the share of images whose own text scores highest in the batch."""
-        logits = y_pred["logits_per_image"]
-        own = ops.arange(ops.shape(logits)[0], dtype="int32")
-        hits = ops.cast(ops.argmax(logits, axis=-1), "int32") == own
-        self.accuracy.update_state(ops.cast(hits, "float32"))
-        return self.get_metrics_result()
-
     def predict(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuses: similarities of every text with every image cannot be cut into batches of rows.
 
@@ -292,11 +272,6 @@ class CLIPModel(PretrainedModel, keras.Model):
         return {**own, **variables_below(towers[0], "text_encoder"), **variables_below(towers[1], "image_encoder")}
 
 
-def unit_length(embeds: Any) -> Any:
-    """Divides each row by its Euclidean length, with no epsilon, as the reference does."""
-    return embeds / ops.sqrt(ops.sum(ops.square(embeds), axis=-1, keepdims=True))
-
-
 def _require_inputs(inputs: Mapping[str, Any]) -> None:
     for name, other in (("input_ids", "get_image_features"), ("pixel_values", "get_text_features")):
         if name not in inputs:
@@ -304,9 +279,9 @@ def _require_inputs(inputs: Mapping[str, Any]) -> None:
                 f"`{name}` must be given: CLIPModel compares texts with images. Received: {sorted(inputs)}. "
                 f"Use {other} to encode the other half alone."
             )
-    unknown = set(inputs) - {"input_ids", "pixel_values", "attention_mask", "position_ids"}
+    unknown = set(inputs) - {"input_ids", "pixel_values", "attention_mask", "position_ids", "pair_ids"}
     if unknown:
         raise ValueError(
-            "`inputs` must hold only input_ids, pixel_values, attention_mask and position_ids. "
+            "`inputs` must hold only input_ids, pixel_values, attention_mask, position_ids and pair_ids. "
             f"Received also: {sorted(unknown)}. Remove them."
         )

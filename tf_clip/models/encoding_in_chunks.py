@@ -1,0 +1,130 @@
+"""A tower over a large batch a few rows at a time, in training too: gradient caching.
+
+The forward pass keeps the embeddings alone. The backward pass encodes each chunk a second time, with its gradient
+at hand, and adds up what the chunks say about the weights. So the memory is that of one chunk, whatever the batch,
+and the gradients are those of the whole batch.
+
+Source: Gao et al. 2021 (GradCache); Cui et al. 2022 (BASIC), section 4; open_clip's `--accum-freq`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+Encode = Callable[[Mapping[str, Any]], Any]
+
+
+def encode_in_chunks(
+    tower: keras.Model, encode: Encode, inputs: Mapping[str, Any], embed_dim: int, chunk_size: int
+) -> Any:
+    """Encodes a batch, `chunk_size` rows in memory at a time.
+
+    Args:
+        tower: what `encode` calls; its trainable weights get gradients, the inputs get none.
+        encode: from a chunk of the inputs to float `[chunk_size, embed_dim]`, each row on its own and the
+            same when it is called again.
+        inputs: tensors by name, `[batch, ...]` all.
+        embed_dim: width of what comes out.
+        chunk_size: rows at a time.
+
+    Returns:
+        float `[batch, embed_dim]`, in the tower's compute dtype.
+    """
+    count = next(iter(inputs.values())).shape[0]
+    if count is not None and count <= chunk_size:
+        return encode(inputs)
+    return _IN_CHUNKS[keras.backend.backend()](tower, encode, inputs, embed_dim, chunk_size)
+
+
+def _on_tensorflow(
+    tower: keras.Model, encode: Encode, inputs: Mapping[str, Any], embed_dim: int, chunk_size: int
+) -> Any:
+    import tensorflow as tf
+
+    inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
+    count = tf.shape(next(iter(inputs.values())))[0]
+    num_chunks = -(-count // chunk_size)
+    trainable = list(tower.trainable_variables)
+    others = [variable for variable in tower.variables if all(variable is not other for other in trainable)]
+    # Read here, and so outside of what has a gradient of its own, which would have to return one for each of them.
+    fixed = [(variable, tf.convert_to_tensor(variable.value)) for variable in others]
+    padded_size = num_chunks * chunk_size
+
+    def embeds_of(values: tuple[Any, ...], index: Any) -> Any:
+        # Chunks of one size, as compilers ask for: what is missing from the last repeats the last row.
+        rows = tf.minimum(index * chunk_size + tf.range(chunk_size), count - 1)
+        chunk = {name: tf.gather(value, rows) for name, value in inputs.items()}
+        with keras.StatelessScope(state_mapping=[*zip(trainable, values, strict=True), *fixed]):
+            return encode(chunk)
+
+    def loop(body: Callable[..., Any], *carry: Any) -> Any:
+        # One chunk at a time: by default ten would be in memory at once.
+        return tf.while_loop(
+            lambda index, *_: index < num_chunks,
+            lambda index, *carry: (index + 1, *body(index, *carry)),
+            (0, *carry),
+            parallel_iterations=1,
+        )[1:]
+
+    def embeds_of_all(values: tuple[Any, ...]) -> Any:
+        array = tf.TensorArray(tower.compute_dtype, size=num_chunks, element_shape=(chunk_size, embed_dim))
+        (array,) = loop(lambda index, array: (array.write(index, embeds_of(values, index)),), array)
+        return tf.reshape(array.stack(), (-1, embed_dim))[:count]
+
+    @tf.custom_gradient
+    def run(*values: Any) -> Any:
+        def gradient(upstream: Any) -> Any:
+            upstream = tf.pad(upstream, [[0, padded_size - count], [0, 0]])  # padding has no say
+
+            def add(index: Any, *sums: Any) -> Any:
+                start = index * chunk_size
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(values)
+                    embeds = embeds_of(values, index)
+                slopes = tape.gradient(
+                    embeds,
+                    values,
+                    output_gradients=upstream[start : start + chunk_size],
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
+                return tuple(total + tf.convert_to_tensor(slope) for total, slope in zip(sums, slopes, strict=True))
+
+            return loop(add, *(tf.zeros_like(value) for value in values))
+
+        return embeds_of_all(values), gradient
+
+    if not trainable:
+        return tf.stop_gradient(embeds_of_all(()))
+    return run(*(tf.convert_to_tensor(variable.value) for variable in trainable))
+
+
+def _on_jax(tower: keras.Model, encode: Encode, inputs: Mapping[str, Any], embed_dim: int, chunk_size: int) -> Any:
+    count = next(iter(inputs.values())).shape[0]
+    num_chunks = -(-count // chunk_size)
+
+    def apart(value: Any) -> Any:
+        """Returns `[num_chunks, chunk_size, ...]`; every chunk has rows of all devices, which hold blocks of rows."""
+        missing = num_chunks * chunk_size - count
+        if missing:
+            value = ops.pad(value, [(0, missing)] + [(0, 0)] * (len(value.shape) - 1))
+        return ops.swapaxes(ops.reshape(value, (chunk_size, num_chunks, *value.shape[1:])), 0, 1)
+
+    embeds = ops.map(keras.remat(encode), {name: apart(value) for name, value in inputs.items()})
+    return ops.reshape(ops.swapaxes(embeds, 0, 1), (-1, embed_dim))[:count]
+
+
+def _on_torch(tower: keras.Model, encode: Encode, inputs: Mapping[str, Any], embed_dim: int, chunk_size: int) -> Any:
+    count = next(iter(inputs.values())).shape[0]
+    again = keras.remat(encode)
+    parts = [
+        again({name: value[start : start + chunk_size] for name, value in inputs.items()})
+        for start in range(0, count, chunk_size)
+    ]
+    return ops.concatenate(parts, axis=0)
+
+
+_IN_CHUNKS = {"tensorflow": _on_tensorflow, "jax": _on_jax, "torch": _on_torch}
