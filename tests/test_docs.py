@@ -75,6 +75,24 @@ def test_the_classifier_example_learns_its_folders(tmp_path):
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
+def test_the_evaluation_examples_print_their_figures(tmp_path):
+    for name, pictures in {"fruit": ("apple", "strawberry"), "bus": ("bus",)}.items():
+        (tmp_path / name).mkdir()
+        for picture in pictures:
+            (tmp_path / name / f"{picture}.png").symlink_to(ROOT / "examples" / "pictures" / f"{picture}.png")
+    output = run([sys.executable, "examples/evaluate.py", str(tmp_path)])
+    assert [line.split(":")[0].strip() for line in output.splitlines()] == [
+        *("top1", "top5", "mean_per_class", "ece"),
+        *("bus", "fruit"),
+    ]
+    rows = [("image", "caption"), ("fruit/apple.png", "red apple"), ("fruit/apple.png", "apple"), ("bus/bus.png", "bus")]
+    (tmp_path / "pairs.csv").write_text("\n".join(map(",".join, rows)), encoding="utf-8")
+    lines = run([sys.executable, "examples/retrieval.py", str(tmp_path / "pairs.csv")]).splitlines()
+    names = ["R@1", "R@5", "R@10", "MRR", "mean_rank", "median_rank"]
+    assert [line.split()[0] for line in lines[1:]] == names
+    assert lines[2].split()[1:] == ["1.000", "1.000"]
+
+
 def test_the_export_example_classifies(tmp_path):
     pictures = ["examples/pictures/owl.png", "examples/pictures/pizza.png", "examples/pictures/README.md"]
     output = run([sys.executable, "examples/export_saved_model.py", str(tmp_path / "served"), *pictures])

@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from tf_clip import CLIPForImageClassification, CLIPModel, CLIPProcessor, class_probabilities
 from tf_clip.training.probe import FEATURES, _search, image_features, linear_probe
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small products are slower on several threads, and a hundred times so on a busy machine."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +73,7 @@ def test_refitting_uses_all_pictures(clouds):
 def test_a_probe_of_patches_is_an_image_classifier(tiny_model, tiny_processor, tmp_path):
     images = list(np.random.default_rng(0).integers(0, 256, (12, 20, 20, 3), dtype=np.uint8))
     targets = np.arange(12) % 3
-    features = image_features(tiny_model, tiny_processor, images, "patch_mean", batch_size=5)
+    features = image_features(tiny_model, tiny_processor, images, "patch_mean", batch_size=5).values
     probe = linear_probe(features, targets, features, targets, ["ant", "bee", "cow"])
     probe.to_classifier(tiny_model).save_pretrained(tmp_path)
     classifier = CLIPForImageClassification.from_pretrained(tmp_path)
@@ -80,7 +88,7 @@ def test_a_probe_of_patches_is_an_image_classifier(tiny_model, tiny_processor, t
 def test_a_probe_of_embeddings_is_class_embeddings(tiny_model, tiny_processor):
     images = list(np.random.default_rng(0).integers(0, 256, (12, 20, 20, 3), dtype=np.uint8))
     targets = np.arange(12) % 3
-    embeds = image_features(tiny_model, tiny_processor, images, "image_embeds")
+    embeds = image_features(tiny_model, tiny_processor, images, "image_embeds").values
     np.testing.assert_allclose(np.linalg.norm(embeds, axis=1), 1.0, atol=1e-6)
     probe = linear_probe(embeds, targets, embeds, targets, bias=False)
     classes, scale = probe.class_embeddings()
@@ -112,8 +120,19 @@ def test_what_does_not_fit_is_refused(changes, message):
 def test_unknown_features_are_refused(tiny_model, tiny_processor):
     with pytest.raises(ValueError, match="`features` must be one of"):
         image_features(tiny_model, tiny_processor, ["x"], "logits")
-    with pytest.raises(ValueError, match="`images` must hold at least one picture"):
-        image_features(tiny_model, tiny_processor, [])
+    with pytest.raises(ValueError, match="`images` must hold a picture that can be read"):
+        image_features(tiny_model, tiny_processor, [b"x", "/nowhere"], skip_bad=True)
+    with pytest.raises(ValueError, match="cannot be"):
+        image_features(tiny_model, tiny_processor, [b"x"])
+
+
+def test_bad_pictures_are_left_out(tiny_model, tiny_processor):
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 20, 20, 3), dtype=np.uint8))
+    whole = image_features(tiny_model, tiny_processor, images)
+    mixed = image_features(tiny_model, tiny_processor, [images[0], b"broken", *images[1:]], skip_bad=True, batch_size=2)
+    np.testing.assert_allclose(mixed.values, whole.values, atol=1e-5)
+    assert mixed.indices.tolist() == [0, 2, 3]
+    assert set(mixed.failures) == {1}
 
 
 def test_digits_are_read_from_frozen_features():
@@ -122,9 +141,9 @@ def test_digits_are_read_from_frozen_features():
     digits = load_digits()
     pixels = np.uint8(255 - digits.images * 15.9375)  # 16 levels of ink on black, to ink on white
     images = list(np.repeat(pixels[..., np.newaxis], 3, axis=3))
-    features = image_features(model, processor, images, batch_size=256)
+    features = image_features(model, processor, images, batch_size=300).values
     order = np.random.default_rng(0).permutation(len(images))
-    train, valid, test = np.split(order, [1000, 1300])
+    train, valid, test = np.split(order, [900, 1200])
     targets = digits.target
     probe = linear_probe(features[train], targets[train], features[valid], targets[valid])
     accuracy = np.mean(probe.predict(features[test]) == targets[test])

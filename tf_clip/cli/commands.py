@@ -26,7 +26,7 @@ def classify(options: argparse.Namespace) -> int:
     paths = picture_paths(options.images)
     model, processor = load(options.model)
     class_embeds = class_embeddings(model, processor, labels, options.template or ("{}",))
-    embedded = embed_pictures(model, processor, paths, options.batch_size)
+    embedded = _embed(model, processor, paths, options)
     scale = float(model.logit_scale.numpy())
     probabilities = class_probabilities(embedded.embeds, class_embeds, scale)
     scored = [
@@ -51,7 +51,7 @@ def similarity(options: argparse.Namespace) -> int:
     paths = picture_paths(options.images)
     model, processor = load(options.model)
     text_embeds = embed_texts(model, processor, texts)
-    embedded = embed_pictures(model, processor, paths, options.batch_size)
+    embedded = _embed(model, processor, paths, options)
     names = [str(paths[index]) for index in embedded.indices]
     scored = [
         (text, _ranked(names, scores, options.top))
@@ -73,7 +73,7 @@ def embed(options: argparse.Namespace) -> int:
         raise ValueError("`IMAGE`, `--text` or `--texts-file` must be given. Received none. Name what to embed.")
     paths = picture_paths(options.images)
     model, processor = load(options.model)
-    embedded = embed_pictures(model, processor, paths, options.batch_size)
+    embedded = _embed(model, processor, paths, options)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     if paths:
         arrays["image_paths"] = np.array([str(paths[index]) for index in embedded.indices], dtype=np.str_)
@@ -100,12 +100,11 @@ def load(name: str) -> tuple[CLIPModel, CLIPProcessor]:
         return CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
 
 
-def embed_pictures(
-    model: CLIPModel, processor: CLIPProcessor, paths: Sequence[Path], batch_size: int
+def _embed(
+    model: CLIPModel, processor: CLIPProcessor, paths: Sequence[Path], options: argparse.Namespace
 ) -> ImageEmbeddings:
-    """Embeds picture files behind a progress bar; those that cannot be read are in `failures`."""
     with tables.progress("Reading pictures", len(paths)) as advance:
-        return embed_images(model, processor, paths, batch_size=batch_size, skip_bad=True, on_progress=advance)
+        return embed_images(model, processor, paths, batch_size=options.batch_size, skip_bad=True, on_progress=advance)
 
 
 def picture_paths(given: Sequence[Path]) -> list[Path]:

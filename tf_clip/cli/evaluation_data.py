@@ -1,114 +1,118 @@
-"""What `tf-clip evaluate` reads: folders of class folders, and tables of pictures with their labels or captions."""
+"""What `tf-clip evaluate` measures on: pictures read once and embedded, and the texts that belong to them."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
+import hashlib
+from collections.abc import Sequence
 
-from tf_clip.cli.commands import PICTURE_SUFFIXES
+import numpy as np
+
+from tf_clip.cli import tables
+from tf_clip.cli.html import as_data_uri
+from tf_clip.models.clip import CLIPModel
+from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.tasks.embedding import embed_images
+from tf_clip.training.bad_rows import BadRow, RowError, listed
+from tf_clip.training.pairs import Pairs
 
 
 @dataclasses.dataclass(frozen=True)
-class Skipped:
-    """A picture or a row of a table that does not count, and why."""
-
-    where: str
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Pictures:
-    """Pictures and what is said of them.
+class EmbeddedPictures:
+    """Pictures and texts of a table, folder or archive; rows with the same file share a picture.
 
     Args:
-        paths: a file for each row; a picture of several captions has several rows.
-        texts: the label or caption of each row.
-        classes: the names of all classes, for labels; those without pictures included.
-        skipped: rows that could not be read.
+        pairs: where they were read from.
+        image_embeds: float32 `[num_images, projection_dim]`, of unit length.
+        image_rows: the first row of each picture.
+        texts: the labels or captions.
+        image_of_text: int64 `[num_texts]`, which picture each text belongs to.
+        text_rows: the row of each text.
+        skipped: the rows that cannot be used.
     """
 
-    paths: list[Path]
-    texts: list[str]
-    classes: list[str]
-    skipped: list[Skipped]
+    pairs: Pairs
+    image_embeds: np.ndarray
+    image_rows: Sequence[int]
+    texts: Sequence[str]
+    image_of_text: np.ndarray
+    text_rows: Sequence[int]
+    skipped: Sequence[BadRow]
+
+    def picture(self, row: int, largest: int) -> str | None:
+        """Returns a row's picture as an address that holds it; None if it has gone since."""
+        try:
+            return as_data_uri(self.pairs.read(row).image, largest)
+        except (RowError, ValueError):
+            return None
 
 
-def read_pictures(source: Path, image_column: str, text_column: str) -> Pictures:
-    """Reads pictures and their labels or captions.
+def embed_pairs(
+    model: CLIPModel, processor: CLIPProcessor, pairs: Pairs, batch_size: int, *, one_text: bool
+) -> EmbeddedPictures:
+    """Reads all pictures behind a progress bar, and embeds each different file once.
 
     Args:
-        source: a folder with a folder for each class, named as it, with `_` for spaces; or a CSV or TSV file with a
-            heading, in UTF-8.
-        image_column: the column of paths; they start at the table's folder.
-        text_column: the column of labels or captions.
+        model: the model.
+        processor: its processor.
+        pairs: pictures and texts.
+        batch_size: rows read, and pictures computed, at a time; bounds the memory.
+        one_text: leave out rows with several texts, which cannot all be the picture's label.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: a column is missing, or there is no picture in it.
+        ValueError: no row can be used.
     """
-    if not source.exists():
-        raise FileNotFoundError(f"`DATA` must be an existing file or folder. Received: {source}. Check the path.")
-    found = _class_folders(source) if source.is_dir() else _table(source, image_column, text_column)
-    if not found.paths:
-        reasons = "".join(f" {row.where}: {row.reason}." for row in found.skipped[:3])
-        raise ValueError(f"`DATA` must hold pictures. Received: {source}, none usable.{reasons} Check what is in it.")
-    return found
+    pictures, skipped = _Pictures(model, processor), list(pairs.bad_rows)
+    texts: list[str] = []
+    owners: list[int] = []
+    text_rows: list[int] = []
+    with tables.progress("Reading pictures", len(pairs)) as advance:
+        for start in range(0, len(pairs), batch_size):
+            rows = range(start, min(start + batch_size, len(pairs)))
+            found: list[tuple[int, bytes, Sequence[str]]] = []
+            for row in rows:
+                try:
+                    image, captions = pairs.read(row)
+                    if one_text and len(captions) > 1:
+                        raise RowError(f"{len(captions)} labels where one is needed")
+                    found.append((row, image, captions))
+                except RowError as error:
+                    skipped.append(BadRow(pairs.where(row), str(error)))
+            for (row, _, captions), owner in zip(found, pictures.add(found), strict=True):
+                if isinstance(owner, str):
+                    skipped.append(BadRow(pairs.where(row), owner))
+                    continue
+                texts += captions
+                owners += [owner] * len(captions)
+                text_rows += [row] * len(captions)
+            advance(len(rows))
+    if not texts:
+        raise ValueError(f"`DATA` must hold a picture that can be read. Received none:\n{listed(skipped)}\nCheck them.")
+    embeds = np.concatenate(pictures.embeds)
+    return EmbeddedPictures(pairs, embeds, pictures.rows, texts, np.array(owners), text_rows, skipped)
 
 
-def _class_folders(folder: Path) -> Pictures:
-    paths, labels, classes = [], [], []
-    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        name = place.name.replace("_", " ")
-        classes.append(name)
-        inside = sorted(file for file in place.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES)
-        paths += inside
-        labels += [name] * len(inside)
-    return Pictures(paths, labels, classes, [])
+class _Pictures:
+    """Embeds files, each different one once."""
 
+    def __init__(self, model: CLIPModel, processor: CLIPProcessor) -> None:
+        self._model, self._processor = model, processor
+        self._known: dict[bytes, int | str] = {}
+        self.embeds: list[np.ndarray] = []
+        self.rows: list[int] = []
 
-def _table(path: Path, image_column: str, text_column: str) -> Pictures:
-    paths, texts, skipped = [], [], []
-    for where, row in _rows(path, (image_column, text_column)):
-        if isinstance(row, str):
-            skipped.append(Skipped(where, row))
-        else:
-            paths.append(path.parent / row[image_column].strip())
-            texts.append(row[text_column].strip())
-    return Pictures(paths, texts, sorted(set(texts)), skipped)
-
-
-def _rows(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str] | str]]:
-    """Yields where each row is, and the row, or what is wrong with it."""
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    # A letter in another encoding spoils its own row only.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
-        headings = list(reader.fieldnames or [])
-        missing = [name for name in wanted if name not in headings]
-        if missing:
-            raise ValueError(
-                f"`DATA` must have the columns {', '.join(wanted)}. Received: {path} with {', '.join(headings)!r}. "
-                "Name the columns with --image-column and --label-column or --caption-column."
-            )
-        while True:
-            try:
-                row = next(reader, None)
-            except csv.Error as error:
-                yield f"{path.name}:{reader.line_num}", f"not a row of a table ({error})"
-                continue
-            if row is None:
-                return
-            yield f"{path.name}:{reader.line_num}", _fault(row, wanted) or row
-
-
-def _fault(row: dict[str, str], wanted: tuple[str, ...]) -> str:
-    if None in row:
-        return "more cells than headings; put quotation marks around texts with commas"
-    for name in wanted:
-        if not (row[name] or "").strip():
-            return f"nothing under {name}"
-        if not row[name].isprintable() and any("\udc80" <= letter <= "\udcff" for letter in row[name]):
-            return f"{name} is not UTF-8"
-    return ""
+    def add(self, found: Sequence[tuple[int, bytes, Sequence[str]]]) -> list[int | str]:
+        """Returns the number of each row's picture, or why it cannot be read."""
+        digests = [hashlib.blake2b(image, digest_size=16).digest() for _, image, _ in found]
+        fresh: dict[bytes, tuple[int, bytes]] = {}
+        for digest, (row, image, _) in zip(digests, found, strict=True):
+            if digest not in self._known:
+                fresh.setdefault(digest, (row, image))
+        names, files = list(fresh), [image for _, image in fresh.values()]
+        embedded = embed_images(self._model, self._processor, files, batch_size=max(1, len(files)), skip_bad=True)
+        for index in embedded.indices:
+            self._known[names[index]] = len(self.rows)
+            self.rows.append(fresh[names[index]][0])
+        self.embeds.append(embedded.embeds)
+        self._known.update({names[index]: reason for index, reason in embedded.failures.items()})
+        return [self._known[digest] for digest in digests]

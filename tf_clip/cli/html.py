@@ -69,9 +69,9 @@ def _figure(path: Path, scores: Sequence[tuple[str, float]]) -> str:
     return f'<figure><img alt="{best}" src="{address}"><figcaption>{name}</figcaption>{bars}</figure>'
 
 
-def as_data_uri(path: Path, largest: int) -> str:
+def as_data_uri(picture: Path | bytes, largest: int) -> str:
     """Returns a picture file as an address that holds it, made smaller if a side is longer than `largest` pixels."""
-    image = Image.fromarray(open_image(path))
+    image = Image.fromarray(open_image(picture))
     image.thumbnail((largest, largest))
     data = io.BytesIO()
     image.save(data, "PNG")

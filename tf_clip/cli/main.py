@@ -221,9 +221,7 @@ def _add_evaluate(commands: Commands, shared: argparse.ArgumentParser) -> None:
     both.add_argument("--batch-size", type=_positive, default=32, help="pictures at a time (default: 32)")
     both.add_argument("--worst", type=_positive, default=12, help="mistakes that are shown (default: 12)")
     parser = tasks.add_parser("zero-shot", parents=[shared, both], help="name pictures by their classes' names")
-    parser.add_argument(
-        "data", type=Path, metavar="DATA", help="a folder of class folders, or a CSV of images and labels"
-    )
+    parser.add_argument("data", metavar="DATA", help="a folder of class folders, or a CSV of images and labels")
     parser.add_argument("--label-column", default="label", help="a table's column of labels (default: label)")
     wording = parser.add_mutually_exclusive_group()
     wording.add_argument(
@@ -236,7 +234,7 @@ def _add_evaluate(commands: Commands, shared: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--robustness", action="store_true", help="measure each sentence alone, too")
     parser = tasks.add_parser("retrieval", parents=[shared, both], help="find captions by pictures, and the reverse")
-    parser.add_argument("data", type=Path, metavar="DATA", help="a CSV of images and captions; several rows an image")
+    parser.add_argument("data", metavar="DATA", help="a CSV of images and captions; several rows an image")
     parser.add_argument("--caption-column", default="caption", help="its column of captions (default: caption)")
     parser.add_argument(
         "--chunk-size", type=_positive, default=1024, help="pictures and captions compared at a time (default: 1024)"

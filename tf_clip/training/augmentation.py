@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import tensorflow as tf
@@ -24,8 +25,8 @@ class Augmentation:
         scale: the part's share of the picture's area, from and to.
         ratio: the part's width by its height, from and to.
         flip_prob: how often the picture is mirrored. Captions that say left or right become wrong.
-        color_jitter: brightness, contrast, saturation: each is multiplied by a factor of up to so much more or less than
-            1; and hue, turned by up to so much of a circle. In a random order, as torchvision's ColorJitter.
+        color_jitter: brightness, contrast and saturation, each multiplied by a factor of up to so much more or less
+            than 1; and hue, turned by up to so much of a circle. In a random order, as torchvision's ColorJitter.
         color_jitter_prob: how often `color_jitter` is applied.
         gray_scale_prob: how often the picture loses its colours.
 
@@ -149,8 +150,7 @@ class Augmentation:
         order = tf.argsort(tf.random.stateless_uniform([len(changes)], order_seed))
         image = tf.cast(pixels, tf.float32)
         for position in range(len(changes)):
-            before = image
-            image = tf.switch_case(order[position], [lambda change=change: change(before) for change in changes])
+            image = tf.switch_case(order[position], [functools.partial(change, image) for change in changes])
         return _as_bytes(image)
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import numpy as np
 from keras import ops
 
 from tf_clip.evaluation.classification import classification_report
-from tf_clip.evaluation.retrieval import RetrievalReport, retrieval_report
-from tf_clip.tasks.embedding import embed_images
+from tf_clip.evaluation.retrieval import retrieval_report
+from tf_clip.tasks.embedding import embed_images, embed_texts
 from tf_clip.tasks.zero_shot import class_embeddings, class_probabilities
 from tf_clip.training.optimizers import averaged_weights, plain_optimizer
 
@@ -27,25 +27,41 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class RetrievalRecall(keras.callbacks.Callback):
-    """After each epoch, adds to its logs how well validation pairs find each other.
+    """After each epoch, adds to its logs how well validation pictures and captions find each other.
 
-    `val_loss` is the mean over batches; `val_image_to_text_R@1` and so on, for 5, 10 and the other direction,
-    compare all pairs with all. Weights that the optimizer averages are evaluated as their average.
+    `val_loss` is the mean over batches of pictures and the first of their captions; `val_image_to_text_R@1` and
+    so on, for 5, 10 and the other direction, compare all pictures with all captions. Weights that the optimizer
+    averages are evaluated as their average.
 
     Args:
-        batches: what can be gone through again and again and gives dictionaries of `input_ids`, `pixel_values`
-            and maybe `attention_mask`: a `tf.data.Dataset` or a list. Where there is `pair_ids`, rows of equal
-            numbers belong together, and of the pictures among them the first is taken.
+        processor: the model's processor.
+        images: pictures as `embed_images` takes them; those that cannot be read are left out.
+        captions: the captions of each picture.
+        batch_size: pictures a forward pass, and pairs a batch for the loss.
     """
 
-    def __init__(self, batches: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, processor: Any, images: Sequence[Any], captions: Sequence[Sequence[str]], batch_size: int = 64
+    ) -> None:
         super().__init__()
-        self._batches = batches
+        if len(images) != len(captions) or not len(images):
+            raise ValueError(
+                "`captions` must hold the captions of each of `images`, at least one. "
+                f"Received: {len(images)} images and captions of {len(captions)}. Pair them up first."
+            )
+        self._processor, self._images, self._captions, self._batch_size = processor, images, captions, batch_size
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluates."""
-        with evaluated_weights(self.model):
-            loss, report = validate(self.model, self._batches)
+        model = self.model
+        with evaluated_weights(model):
+            images = embed_images(model, self._processor, self._images, batch_size=self._batch_size, skip_bad=True)
+            captions = [self._captions[index] for index in images.indices]
+            texts = embed_texts(model, self._processor, [text for group in captions for text in group])
+            owners = np.repeat(np.arange(len(captions)), [len(group) for group in captions])
+            firsts = texts[np.searchsorted(owners, np.arange(len(captions)))]
+            loss = _mean_loss(model, firsts, images.embeds, self._batch_size)
+        report = retrieval_report(images.embeds, texts, owners)
         found = {"val_loss": loss}
         for direction in ("image_to_text", "text_to_image"):
             metrics = getattr(report, direction)
@@ -190,41 +206,22 @@ class TrainingLog(keras.callbacks.Callback):
         self._file.flush()
 
 
-def validate(model: Any, batches: Iterable[Mapping[str, Any]]) -> tuple[float, RetrievalReport]:
-    """Computes the loss batch by batch, and compares all pictures with all texts.
-
-    Args:
-        model: a compiled `CLIPModel`.
-        batches: see `RetrievalRecall`.
-
-    Returns:
-        The mean loss of the batches, and the report.
-
-    Raises:
-        ValueError: there are no batches.
-    """
-    losses, images, texts, numbers = [], [], [], []
-    for batch in batches:
-        inputs = {name: values for name, values in batch.items() if name != "pair_ids"}
-        output = model(inputs, training=False)
-        losses.append(float(model.compute_loss(batch, None, output, training=False)))
-        images.append(ops.convert_to_numpy(output["image_embeds"]).astype(np.float32))
-        texts.append(ops.convert_to_numpy(output["text_embeds"]).astype(np.float32))
-        start = sum(map(len, numbers))
-        numbers.append(np.asarray(batch.get("pair_ids", np.arange(start, start + len(texts[-1])))))
-    if not losses:
-        raise ValueError("`batches` must hold at least one batch. Received: none. Give more pairs or smaller batches.")
-    _, first, owner = np.unique(np.concatenate(numbers), return_index=True, return_inverse=True)
-    report = retrieval_report(np.concatenate(images)[first], np.concatenate(texts), owner)
-    return float(np.mean(losses)), report
-
-
 def evaluated_weights(model: Any) -> AbstractContextManager[None]:
     """Returns a block in which the model has the weights to evaluate and save: the average, if there is one."""
     optimizer = plain_optimizer(model) if model.optimizer is not None else None
     if getattr(optimizer, "averages", None) and int(optimizer.iterations) > 0:
         return averaged_weights(model)
     return nullcontext()
+
+
+def _mean_loss(model: Any, text_embeds: np.ndarray, image_embeds: np.ndarray, batch_size: int) -> float:
+    losses = []
+    for start in range(0, len(text_embeds), batch_size):
+        rows = slice(start, start + batch_size)
+        batch = {"text_embeds": text_embeds[rows], "image_embeds": image_embeds[rows]}
+        embeds = {name: ops.convert_to_tensor(values) for name, values in batch.items()}
+        losses.append(float(model.compute_loss({}, None, embeds, training=False)))
+    return float(np.average(losses, weights=[len(text_embeds[i : i + batch_size]) for i in range(0, len(text_embeds), batch_size)]))
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

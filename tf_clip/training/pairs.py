@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import tensorflow as tf
 
 from tf_clip.training.bad_rows import BadRow, RowError
-
-MAX_FILE_BYTES = 1 << 28
-"""Largest picture file that is read, encoded; more would be an attack on memory."""
+from tf_clip.training.files import read_file
 
 _DATA_URI = "data:"
 
@@ -64,7 +61,7 @@ class ListedPairs:
     Args:
         images: paths, on any file system that TensorFlow can read, or `data:` URIs.
         captions: all captions of each picture.
-        places: what each is called in messages; None takes the image paths.
+        where: names a row in messages, by its number; None takes the image paths.
         groups: pairs of one group belong together; None takes the images, so that one picture on several
             rows is one group.
         bad_rows: rows that could not be used.
@@ -75,7 +72,7 @@ class ListedPairs:
         images: Sequence[str],
         captions: Sequence[Sequence[str]],
         *,
-        places: Sequence[str] | None = None,
+        where: Callable[[int], str] | None = None,
         groups: Sequence[Hashable] | None = None,
         bad_rows: Sequence[BadRow] = (),
     ) -> None:
@@ -84,7 +81,8 @@ class ListedPairs:
                 "`captions` must hold the captions of each of `images`. "
                 f"Received: {len(images)} images and {len(captions)} rows of captions. Pair them up first."
             )
-        self._images, self._captions, self._places = images, captions, places
+        self._images, self._captions = images, captions
+        self._where = images.__getitem__ if where is None else where
         self.bad_rows = list(bad_rows)
         self.groups = numbered(images if groups is None else groups)
 
@@ -93,7 +91,7 @@ class ListedPairs:
 
     def where(self, row: int) -> str:
         """Names a pair in a message."""
-        return self._images[row] if self._places is None else self._places[row]
+        return self._where(row)
 
     def read(self, row: int) -> Pair:
         """Reads the picture's file."""
@@ -137,28 +135,6 @@ def require_unicode(text: str, name: str) -> None:
     """Raises a `RowError` for text that was not UTF-8, or that no UTF-8 can hold."""
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise RowError(f"{name} is not valid UTF-8")
-
-
-def read_file(path: str) -> bytes:
-    """Reads a picture's file.
-
-    Raises:
-        RowError: there is none, or it is too large, or cannot be read.
-    """
-    if "\0" in path:
-        raise RowError("the image's path has a NUL character")
-    try:
-        if tf.io.gfile.isdir(path):
-            raise RowError("the image is a folder")
-        with tf.io.gfile.GFile(path, "rb") as file:
-            size = file.size()
-            if size > MAX_FILE_BYTES:
-                raise RowError(f"the image's file has {size} bytes, more than {MAX_FILE_BYTES}")
-            return file.read()
-    except tf.errors.NotFoundError:
-        raise RowError("the image's file does not exist") from None
-    except (tf.errors.OpError, OSError, ValueError) as error:
-        raise RowError(f"the image's file cannot be read ({type(error).__name__})") from error
 
 
 def _from_data_uri(uri: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from array import array
 from collections import OrderedDict
@@ -9,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tf_clip.training.bad_rows import BadRow, RowError
-from tf_clip.training.pairs import MAX_FILE_BYTES, Pair, numbered, usable_captions
+from tf_clip.training.files import MAX_FILE_BYTES, READ_ERRORS, open_file
+from tf_clip.training.pairs import Pair, numbered, usable_captions
 from tf_clip.training.tables import Columns, TableRows
 
 try:
@@ -26,6 +27,7 @@ MAX_GROUP_BYTES = 1 << 30
 MIXED_GROUPS = 4
 """So many row groups are shuffled together: pictures of a row group can only be read together."""
 
+_PARQUET_ERRORS = (pyarrow.ArrowException, *READ_ERRORS)
 _BATCH_ROWS = 4096
 _MAX_THRIFT_BYTES = 1 << 24
 
@@ -41,7 +43,7 @@ def parquet_pairs(files: Sequence[str], columns: Columns, image_folder: str | No
     Raises:
         ValueError: a file is not Parquet, or does not have the columns, or row groups too large to be read.
     """
-    opened = [_OpenFile(path, columns) for path in files]
+    opened = [_ParquetFile(path, columns) for path in files]
     if all(file.has_bytes for file in opened):
         return ParquetPairs(opened, columns)
     if any(file.has_bytes for file in opened):
@@ -62,7 +64,7 @@ class ParquetPairs:
         columns: what the columns mean.
     """
 
-    def __init__(self, files: Sequence[_OpenFile], columns: Columns) -> None:
+    def __init__(self, files: Sequence[_ParquetFile], columns: Columns) -> None:
         self._files = files
         self.bad_rows: list[BadRow] = []
         self._captions: list[Sequence[str]] = []
@@ -100,7 +102,7 @@ class ParquetPairs:
             [generator.permutation(np.concatenate([blocks[block] for block in some])) for some in mixed]
         )
 
-    def _read_captions(self, number: int, file: _OpenFile, columns: Columns) -> None:
+    def _read_captions(self, number: int, file: _ParquetFile, columns: Columns) -> None:
         names = columns.names[1:]
         for row, (group, index, values) in enumerate(file.located_rows(names)):
             try:
@@ -128,8 +130,8 @@ class ParquetPairs:
             return self._cache[file, group]
 
 
-class _OpenFile:
-    """A Parquet file, read by one thread at a time.
+class _ParquetFile:
+    """A Parquet file, which is open only while it is read: there may be thousands.
 
     Attributes:
         path: where it is.
@@ -139,16 +141,10 @@ class _OpenFile:
     def __init__(self, path: str, columns: Columns) -> None:
         self.path = path
         try:
-            self._file = pyarrow.parquet.ParquetFile(
-                pyarrow.PythonFile(_Readable(path), "r"),
-                thrift_string_size_limit=_MAX_THRIFT_BYTES,
-                thrift_container_size_limit=_MAX_THRIFT_BYTES,
-            )
-            schema = self._file.schema_arrow
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise ValueError(
-                f"`source` must be a whole Parquet file. Received: source={path!r} ({_first_line(error)}). Write it anew."
-            ) from error
+            with self._opened() as file:
+                schema, metadata = file.schema_arrow, file.metadata
+        except _PARQUET_ERRORS as error:
+            raise ValueError(self._not_whole(error)) from error
         missing = [name for name in columns.names if name not in schema.names]
         if missing:
             raise ValueError(
@@ -156,12 +152,18 @@ class _OpenFile:
                 f"{schema.names[:20]}. Name yours by `image_column` and `caption_column`."
             )
         kind = schema.field(columns.image).type
-        self._image = columns.image
         # Hugging Face's datasets keep bytes and path side by side.
         self._is_struct = pyarrow.types.is_struct(kind) and "bytes" in [field.name for field in kind]
+        self._image = f"{columns.image}.bytes" if self._is_struct else columns.image
         self.has_bytes = self._is_struct or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
-        if self.has_bytes:
-            self._require_small_groups()
+        largest = max(
+            (metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)), default=0
+        )
+        if self.has_bytes and largest > MAX_GROUP_BYTES:
+            raise ValueError(
+                f"`source` must have row groups of at most {MAX_GROUP_BYTES} bytes, as a few are in memory at a time. "
+                f"Received: source={path!r} with one of {largest}. Write it with fewer rows a group."
+            )
 
     def rows(self, names: list[str]) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
         """Yields rows by their number from 0."""
@@ -169,19 +171,21 @@ class _OpenFile:
             yield row, values
 
     def located_rows(self, names: list[str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Yields row group, row in it, and values of some columns."""
+        """Yields row group, row in it, and values of some columns.
+
+        Raises:
+            ValueError: the file is broken.
+        """
         try:
-            for group in range(self._file.num_row_groups):
-                index = 0
-                for batch in self._file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names, use_threads=False):
-                    for values in batch.to_pylist():
-                        yield group, index, values
-                        index += 1
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise ValueError(
-                f"`source` must be a whole Parquet file. Received: source={self.path!r} ({_first_line(error)}). "
-                "Write it anew."
-            ) from error
+            with self._opened() as file:
+                for group in range(file.num_row_groups):
+                    index = 0
+                    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names, use_threads=False):
+                        for values in batch.to_pylist():
+                            yield group, index, values
+                            index += 1
+        except _PARQUET_ERRORS as error:
+            raise ValueError(self._not_whole(error)) from error
 
     def pictures(self, group: int) -> Any:
         """Reads the pictures of a row group.
@@ -189,45 +193,48 @@ class _OpenFile:
         Raises:
             RowError: they cannot be read.
         """
-        column = f"{self._image}.bytes" if self._is_struct else self._image
         try:
-            pictures = self._file.read_row_group(group, columns=[column], use_threads=False).column(0)
-            pictures = pictures.combine_chunks() if pictures.num_chunks != 1 else pictures.chunk(0)
-            return pictures.field("bytes") if self._is_struct else pictures
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            with self._opened() as file:
+                column = file.read_row_group(group, columns=[self._image], use_threads=False).column(0)
+        except _PARQUET_ERRORS as error:
             raise RowError(f"its row group cannot be read ({_first_line(error)})") from error
+        pictures = column.combine_chunks()
+        return pictures.field("bytes") if self._is_struct else pictures
 
-    def _require_small_groups(self) -> None:
-        metadata = self._file.metadata
-        for group in range(metadata.num_row_groups):
-            size = metadata.row_group(group).total_byte_size
-            if size > MAX_GROUP_BYTES:
-                raise ValueError(
-                    f"`source` must have row groups of at most {MAX_GROUP_BYTES} bytes, as a few of them are in memory "
-                    f"at a time. Received: source={self.path!r} with one of {size}. Write it with fewer rows a group."
-                )
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[pyarrow.parquet.ParquetFile]:
+        file, size = open_file(self.path)
+        with (
+            file,
+            pyarrow.PythonFile(_Readable(file, size), "r") as readable,
+            pyarrow.parquet.ParquetFile(
+                readable,
+                thrift_string_size_limit=_MAX_THRIFT_BYTES,
+                thrift_container_size_limit=_MAX_THRIFT_BYTES,
+            ) as opened,
+        ):
+            yield opened
+
+    def _not_whole(self, error: Exception) -> str:
+        rule = "`source` must be a whole Parquet file."
+        return f"{rule} Received: source={self.path!r} ({_first_line(error)}). Write it anew."
 
 
 class _Readable:
-    """TensorFlow's file, with the methods that pyarrow asks for."""
+    """A file with the methods that pyarrow asks for, whichever library opened it."""
 
-    def __init__(self, path: str) -> None:
-        self._file = tf.io.gfile.GFile(path, "rb")
-        self._size = self._file.size()
-        self.closed = False
+    closed = False
+
+    def __init__(self, file: Any, size: int) -> None:
+        self._file, self._size = file, size
+        self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
         left = self._size - self._file.tell()
         return self._file.read(left if size < 0 else min(size, left)) if left > 0 else b""
 
-    def seek(self, position: int, whence: int = 0) -> None:
-        self._file.seek(position, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
     def close(self) -> None:
-        self._file.close()
+        """Leaves it to who opened the file."""
         self.closed = True
 
 

@@ -116,7 +116,7 @@ def linear_probe(
     """Fits L2-regularised logistic regression by L-BFGS, its strength chosen on validation pictures.
 
     Args:
-        features: float `[num_images, num_features]`, what `image_features` returns.
+        features: float `[num_images, num_features]`, the `values` of `image_features`.
         targets: int `[num_images]`, each picture's class, from 0.
         validation_features: of other pictures, by which the strength is chosen.
         validation_targets: their classes.
@@ -167,6 +167,21 @@ def linear_probe(
     return LinearProbe(weights, biases, names, strength, dict(sorted(tried.items())))
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageFeatures:
+    """What `image_features` made of a list of pictures.
+
+    Args:
+        values: float32 `[num_read, num_features]`.
+        indices: int64 `[num_read]`, which picture of the list each row is.
+        failures: from a picture's index to the reason it could not be read.
+    """
+
+    values: np.ndarray
+    indices: np.ndarray
+    failures: dict[int, str]
+
+
 def image_features(
     model: CLIPModel,
     processor: CLIPProcessor,
@@ -174,8 +189,9 @@ def image_features(
     features: str = "pooler_output",
     *,
     batch_size: int = 32,
+    skip_bad: bool = False,
     on_progress: Callable[[int], None] | None = None,
-) -> np.ndarray:
+) -> ImageFeatures:
     """Computes the features of pictures once, so that any number of probes can be fitted on them.
 
     Args:
@@ -186,31 +202,45 @@ def image_features(
             length, for `LinearProbe.class_embeddings`; `"patch_mean"`, the mean of the patches' last states, for
             `LinearProbe.to_classifier`.
         batch_size: pictures a forward pass.
+        skip_bad: report pictures that cannot be read in `failures` and go on, instead of raising.
         on_progress: called with the number of pictures just done.
 
-    Returns:
-        float32 `[num_images, num_features]`.
-
     Raises:
-        ValueError: `features` is none of these, a ResNet is asked for `"patch_mean"`, or there are no pictures.
+        ValueError: `features` is none of these, a ResNet is asked for `"patch_mean"`, or no picture can be read.
+        FileNotFoundError, ValueError: a picture cannot be read, unless `skip_bad`.
     """
     if features not in FEATURES or (features == "patch_mean" and not hasattr(model.config.vision_config, "patch_size")):
         raise ValueError(
             f"`features` must be one of {FEATURES}, and a ResNet has no patches. Received: features={features!r}. "
             "Take 'pooler_output' for the best probe."
         )
-    if not len(images):
-        raise ValueError("`images` must hold at least one picture. Received: none. Pass some.")
-    rows = []
+    rows: list[np.ndarray] = []
+    indices: list[int] = []
+    failures: dict[int, str] = {}
     for start in range(0, len(images), batch_size):
-        batch = list(images[start : start + batch_size])
-        states = model.image_encoder(ops.convert_to_tensor(processor(images=batch)["pixel_values"]))
-        values = ops.mean(states["last_hidden_state"][:, 1:], axis=1) if features == "patch_mean" else states[features]
-        rows.append(ops.convert_to_numpy(values).astype(np.float32))
+        opened = []
+        for index, image in enumerate(images[start : start + batch_size], start):
+            try:
+                opened.append(processor(images=image)["pixel_values"][0])
+                indices.append(index)
+            except (OSError, TypeError, ValueError) as error:
+                if not skip_bad:
+                    raise
+                failures[index] = str(error)
+        if opened:
+            rows.append(_tower_features(model, ops.stack(opened), features))
         if on_progress:
-            on_progress(len(batch))
-    found = np.concatenate(rows)
-    return found / np.linalg.norm(found, axis=1, keepdims=True) if features == "image_embeds" else found
+            on_progress(min(batch_size, len(images) - start))
+    if not rows:
+        raise ValueError(f"`images` must hold a picture that can be read. Received: {len(images)} others. Add some.")
+    return ImageFeatures(np.concatenate(rows), np.array(indices, np.int64), failures)
+
+
+def _tower_features(model: CLIPModel, pixel_values: Any, features: str) -> np.ndarray:
+    states = model.image_encoder(pixel_values)
+    values = ops.mean(states["last_hidden_state"][:, 1:], axis=1) if features == "patch_mean" else states[features]
+    rows = ops.convert_to_numpy(values).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True) if features == "image_embeds" else rows
 
 
 def _search(score: Callable[[int], float]) -> int:

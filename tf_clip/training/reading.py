@@ -117,7 +117,7 @@ def _files(source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
     missing = [path for path in files if not tf.io.gfile.exists(path)]
     if missing or not files:
         raise FileNotFoundError(
-            f"`source` must name existing files. Received: source={missing[0] if missing else source!r}. Check the path."
+            f"`source` must name existing files. Received: source={(missing or [source])[0]!r}. Check the path."
         )
     return files
 

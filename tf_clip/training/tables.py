@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tf_clip.training.bad_rows import BadRow, RowError
 from tf_clip.training.pairs import ListedPairs, require_unicode, usable_captions
+
+_STRANGE_ROWS = 100  # without the columns, until it is another table
 
 
 class Columns(NamedTuple):
@@ -41,7 +44,8 @@ class TableRows:
         self._columns, self._image_folder = columns, image_folder
         self._images: list[str] = []
         self._captions: list[Sequence[str]] = []
-        self._places: list[str] = []
+        self._tables: list[str] = []
+        self._lines = array("q")  # table, number in it
         self._groups: list[Hashable] = []
         self._bad_rows: list[BadRow] = []
 
@@ -52,28 +56,29 @@ class TableRows:
             ValueError: no row of the table has all the columns.
         """
         folder = os.path.dirname(table) if self._image_folder is None else self._image_folder  # noqa: PTH120
-        known: set[str] = set()
-        is_usable = False
+        self._tables.append(table)
+        is_usable, num_strange = False, 0
         for number, values in rows:
-            place = f"{table}:{number}"
             try:
                 if isinstance(values, RowError):
                     raise values
-                known.update(values)
                 missing = [name for name in self._columns.names if name not in values]
                 if missing:
+                    num_strange += 1
+                    if not is_usable and num_strange == _STRANGE_ROWS:
+                        break
                     raise RowError(f"there is no {missing[0]!r}")
                 is_usable = True
-                self._add_row(place, values, folder)
+                self._add_row(number, values, folder)
             except RowError as error:
-                self._bad_rows.append(BadRow(place, str(error)))
-        if known and not is_usable:
+                self._bad_rows.append(BadRow(f"{table}:{number}", str(error)))
+        if num_strange and not is_usable:
             raise ValueError(
-                f"`source` must have the columns {self._columns.names}. Received: source={table!r} with the columns "
-                f"{sorted(map(str, known))[:20]}. Name yours by `image_column` and `caption_column`."
+                f"`source` must have the columns {self._columns.names}. Received: source={table!r}, whose first rows "
+                "lack some. Name yours by `image_column` and `caption_column`."
             )
 
-    def _add_row(self, place: str, values: Mapping[str, Any], folder: str) -> None:
+    def _add_row(self, number: int, values: Mapping[str, Any], folder: str) -> None:
         captions: list[Any] = []
         for name in self._columns.captions:
             value = values[name]
@@ -82,15 +87,18 @@ class TableRows:
         image = _path(values[self._columns.image], folder)
         self._images.append(image)
         self._captions.append(usable)
-        self._places.append(place)
+        self._lines.extend((len(self._tables) - 1, number))
         group = image if self._columns.group is None else values[self._columns.group]
         self._groups.append(group if isinstance(group, Hashable) else repr(group))
 
     def to_pairs(self) -> ListedPairs:
         """Returns what was collected."""
-        return ListedPairs(
-            self._images, self._captions, places=self._places, groups=self._groups, bad_rows=self._bad_rows
-        )
+        tables, lines = self._tables, self._lines
+
+        def where(row: int) -> str:
+            return f"{tables[lines[2 * row]]}:{lines[2 * row + 1]}"
+
+        return ListedPairs(self._images, self._captions, where=where, groups=self._groups, bad_rows=self._bad_rows)
 
 
 def _path(value: Any, folder: str) -> str:

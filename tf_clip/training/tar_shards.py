@@ -9,14 +9,13 @@ import json
 import tarfile
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from tf_clip.training.bad_rows import BadRow, RowError
-from tf_clip.training.file_parts import read_part
-from tf_clip.training.pairs import MAX_FILE_BYTES, Pair, usable_captions
+from tf_clip.training.files import MAX_FILE_BYTES, READ_ERRORS, open_file, read_part
+from tf_clip.training.pairs import Pair, usable_captions
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif")
 MAX_TEXT_BYTES = 1 << 20
@@ -28,8 +27,8 @@ _BLOCK = tarfile.BLOCKSIZE
 
 class _Member(NamedTuple):
     extension: str
-    offset: int
-    size: int
+    place: tuple[int, int] | None
+    """Offset and size; None for links and special files."""
 
 
 class TarPairs:
@@ -84,67 +83,76 @@ class TarPairs:
     def _index(self, number: int, shard: str) -> None:
         key: str | None = None
         members: list[_Member] = []
-        for name, member in self._members(shard):
-            if name != key:
-                self._add(number, key, members)
-                key, members = name, []
-            members.append(member)
-        self._add(number, key, members)
-
-    def _members(self, shard: str) -> Iterator[tuple[str, _Member]]:
-        """Yields the files of a shard, and their names up to the first dot."""
         try:
-            size = tf.io.gfile.stat(shard).length
-            with (
-                tf.io.gfile.GFile(shard, "rb") as file,
-                tarfile.open(fileobj=_HeadersOnly(file, size), mode="r:", errors="surrogateescape") as archive,
-            ):
-                while member := archive.next():
-                    archive.members = []  # tarfile would keep them all
-                    folder, slash, name = member.name.rpartition("/")
-                    stem, _, extension = name.partition(".")
-                    if not stem or member.isdir():
-                        continue
-                    key = f"{folder}{slash}{stem}"
-                    if not member.isreg() or member.sparse is not None:
-                        self.bad_rows.append(BadRow(f"{shard}: {member.name!a}", "a link or a special file"))
-                    elif member.offset_data + member.size > size:
-                        raise tarfile.ReadError("unexpected end of data")
-                    else:
-                        yield key, _Member(extension.lower(), member.offset_data, member.size)
-        except (tarfile.TarError, ValueError, OverflowError, IndexError, EOFError) as error:
-            if self._shard_of[-1:] != array("q", [self._shards.index(shard)]):
+            for name, member in self._members(shard):
+                if name != key:
+                    self._add(number, key, members)
+                    key, members = name, []
+                members.append(member)
+        except (tarfile.TarError, *READ_ERRORS, OverflowError, IndexError, EOFError) as error:
+            if key is None:
                 raise ValueError(
                     "`source` must be tar files that are whole and not compressed. "
                     f"Received: source={shard!r} ({error}). Unpack or repair it."
                 ) from error
-            self.bad_rows.append(BadRow(shard, f"cut short or broken behind {self._keys[-1]!a} ({error})"))
+            self.bad_rows.append(BadRow(shard, f"cut short or broken behind {key!a} ({error})"))
+        self._add(number, key, members)
+
+    def _members(self, shard: str) -> Iterator[tuple[str, _Member]]:
+        """Yields the files of a shard, and their names up to the first dot."""
+        file, size = open_file(shard)
+        with file:
+            headers = _HeadersOnly(file, size)
+            with tarfile.open(fileobj=headers, mode="r:", errors="surrogateescape") as archive:
+                while member := archive.next():
+                    archive.members = []  # tarfile would keep them all
+                    headers.begin_member()
+                    folder, slash, name = member.name.rpartition("/")
+                    stem, _, extension = name.partition(".")
+                    if not stem or member.isdir():
+                        continue
+                    is_file = member.isreg() and member.sparse is None
+                    if is_file and not 0 <= member.size <= size - member.offset_data:
+                        raise tarfile.ReadError("unexpected end of data")
+                    place = (member.offset_data, member.size) if is_file else None
+                    yield f"{folder}{slash}{stem}", _Member(extension.lower(), place)
+                # tarfile takes a broken header for the end.
+                headers.seek(archive.offset)
+                if headers.read(_BLOCK).strip(b"\0"):
+                    raise tarfile.ReadError("a broken header")
 
     def _add(self, shard: int, key: str | None, members: Sequence[_Member]) -> None:
         if key is None:
             return
-        images = [member for member in members if member.extension.rpartition(".")[2] in IMAGE_EXTENSIONS]
-        texts = [member for member in members if member.extension.rpartition(".")[2] == "txt"]
-        described = [member for member in members if member.extension == "json"]
-        problem = "" if len(images) == 1 else f"{len(images) or 'no'} pictures"
-        if not texts and not described:
-            problem = problem or "neither a .txt nor a .json beside the picture"
+        images = [member.place for member in members if member.extension.rpartition(".")[2] in IMAGE_EXTENSIONS]
+        texts = [(member.place, 0) for member in members if member.extension.rpartition(".")[2] == "txt"]
+        texts = texts or [(member.place, 1) for member in members if member.extension == "json"][:1]
+        problem = None
+        if len(images) != 1:
+            problem = f"{len(images) or 'no'} pictures"
+        elif not texts:
+            problem = "neither a .txt nor a .json beside the picture"
+        elif None in images or any(place is None for place, _ in texts):
+            problem = "a link or a special file"
         if problem:
             self.bad_rows.append(BadRow(f"{self._shards[shard]}: {key!a}", problem))
             return
         self._keys.append(key)
         self._shard_of.append(shard)
-        self._images.extend((images[0].offset, images[0].size))
-        for member in texts or described[:1]:
-            self._texts.extend((member.offset, member.size, member.extension == "json"))
+        self._images.extend(images[0])
+        for place, is_json in texts:
+            self._texts.extend((*place, is_json))
         self._first_text.append(len(self._texts) // 3)
 
 
 class _HeadersOnly:
-    """A file that tarfile may walk forward through, and from which it reads no more than headers are long."""
+    """A file that tarfile may walk forward through, and of which it reads no more than headers are long."""
 
-    def __init__(self, file: tf.io.gfile.GFile, size: int) -> None:
-        self._file, self._size, self._position = file, size, 0
+    def __init__(self, file: Any, size: int) -> None:
+        self._file, self._size, self._position, self._left = file, size, 0, _MAX_HEADER_BYTES
+
+    def begin_member(self) -> None:
+        self._left = _MAX_HEADER_BYTES
 
     def tell(self) -> int:
         return self._position
@@ -156,8 +164,9 @@ class _HeadersOnly:
         self._position = position
 
     def read(self, size: int) -> bytes:
-        if size > _MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {size} bytes")
+        self._left -= size
+        if self._left < 0:
+            raise tarfile.ReadError(f"a header of more than {_MAX_HEADER_BYTES} bytes")
         size = min(size, self._size - self._position)
         if size <= 0:
             return b""

@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import tensorflow as tf
-
 from tf_clip.training.bad_rows import RowError
+from tf_clip.training.files import open_file
 
 MAX_LINE_BYTES = 1 << 24
 MAX_LINES_OF_A_ROW = 100
@@ -92,24 +91,26 @@ def read_lines(path: str) -> Iterator[tuple[int, bytes | None]]:
     """Reads lines without their ends, numbered from 1; None for one that is too long to hold.
 
     Args:
-        path: a file that TensorFlow can read.
+        path: the file.
     """
     number, begun, is_too_long = 1, b"", False
-    with tf.io.gfile.GFile(path, "rb") as file:
+    file, _ = open_file(path)
+    with file:
         while chunk := file.read(_CHUNK_BYTES):
-            *whole, rest = chunk.split(b"\n")
-            for line in whole:
-                line, begun = begun + line, b""
-                yield number, None if is_too_long else _without_mark(line, number)
-                number, is_too_long = number + 1, False
-            begun = b"" if is_too_long else begun + rest
+            *ends, rest = chunk.split(b"\n")
+            for end in ends:
+                yield number, None if is_too_long else _line(begun + end, number)
+                number, begun, is_too_long = number + 1, b"", False
+            begun += rest
             if len(begun) > MAX_LINE_BYTES:
                 begun, is_too_long = b"", True
     if begun or is_too_long:
-        yield number, None if is_too_long else _without_mark(begun, number)
+        yield number, None if is_too_long else _line(begun, number)
 
 
-def _without_mark(line: bytes, number: int) -> bytes:
+def _line(line: bytes, number: int) -> bytes | None:
+    if len(line) > MAX_LINE_BYTES:
+        return None
     return line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
 
 
@@ -159,7 +160,8 @@ def _column_names(fields: list[str], path: str) -> list[str]:
 
 
 def _no_header(path: str, why: str) -> str:
-    return f"`source` must begin with a line of column names, in UTF-8. Received: source={path!r}, {why}. Save it as UTF-8."
+    rule = "`source` must begin with a line of column names, in UTF-8."
+    return f"{rule} Received: source={path!r}, {why}. Save it anew."
 
 
 def _by_name(names: list[str], fields: list[str]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_clip.training.bad_rows import BadRow, RowError
-from tf_clip.training.file_parts import read_part
-from tf_clip.training.pairs import MAX_FILE_BYTES, Pair, usable_captions
+from tf_clip.training.files import MAX_FILE_BYTES, open_file, read_part
+from tf_clip.training.pairs import Pair, usable_captions
 
 _HEAD = struct.Struct("<QI")  # length, its checksum
 _FOOT_BYTES = 4
@@ -80,8 +80,9 @@ class RecordPairs:
         return generator.permutation(len(self))
 
     def _index(self, number: int, path: str) -> None:
-        size, offset = tf.io.gfile.stat(path).length, 0
-        with tf.io.gfile.GFile(path, "rb") as file:
+        file, size = open_file(path)
+        offset = 0
+        with file:
             while offset < size:
                 file.seek(offset)
                 head = file.read(_HEAD.size)

@@ -22,8 +22,8 @@ class TrainingData:
     """What `CLIPModel.fit` trains on, epoch by epoch.
 
     Every batch depends on the pairs, the seed, the epoch and the batch's number alone: a run that goes on in the middle
-    of an epoch gets what it would have got, and nothing before that is read. For that, a row that cannot be used does not
-    move the others: the row one batch further on takes its place, and so is seen twice.
+    of an epoch gets what it would have got, and nothing before that is read. For that, a row that cannot be used does
+    not move the others: the row one batch further on takes its place, and so is seen twice.
 
     Args:
         pairs: what `read_pairs` returns.
@@ -193,8 +193,8 @@ class TrainingData:
     def _candidate(self, order: np.ndarray, slot: int, attempt: int) -> int | None:
         """Returns the row that stands at a place of an epoch if `attempt` others cannot.
 
-        They are taken from the same place of the batches behind, so that none is twice in a batch, and from other places
-        only when all batches are through.
+        They are taken from the same place of the batches behind, so that none is twice in a batch, and from other
+        places only when all batches are through.
         """
         batch, place = divmod(slot, self._batch_size)
         further, aside = attempt % self._num_batches, attempt // self._num_batches
