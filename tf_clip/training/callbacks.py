@@ -221,7 +221,11 @@ def _mean_loss(model: Any, text_embeds: np.ndarray, image_embeds: np.ndarray, ba
         batch = {"text_embeds": text_embeds[rows], "image_embeds": image_embeds[rows]}
         embeds = {name: ops.convert_to_tensor(values) for name, values in batch.items()}
         losses.append(float(model.compute_loss({}, None, embeds, training=False)))
-    return float(np.average(losses, weights=[len(text_embeds[i : i + batch_size]) for i in range(0, len(text_embeds), batch_size)]))
+    return float(
+        np.average(
+            losses, weights=[len(text_embeds[i : i + batch_size]) for i in range(0, len(text_embeds), batch_size)]
+        )
+    )
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
