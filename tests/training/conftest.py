@@ -35,3 +35,25 @@ def random_pairs():
 @pytest.fixture
 def batches(random_pairs):
     return FixedBatches(random_pairs, batch_size=4)
+
+
+@pytest.fixture(scope="session")
+def small_config(tiny_config):
+    """One layer a tower, since making a graph is what takes the time."""
+    from tf_clip import CLIPConfig
+
+    fields = tiny_config.to_dict()
+    for tower in ("text_config", "vision_config"):
+        fields[tower] = {**fields[tower], "num_hidden_layers": 1}
+    return CLIPConfig.from_dict(fields)
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory, small_config, tiny_processor):
+    """A folder in Hugging Face layout."""
+    from tf_clip import CLIPModel
+
+    folder = tmp_path_factory.mktemp("small")
+    CLIPModel(small_config).save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    return folder

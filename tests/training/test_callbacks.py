@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tf_clip import (
+    CLIPModel,
     class_embeddings,
     class_probabilities,
     classification_report,
@@ -31,10 +32,11 @@ def images():
 
 
 @pytest.fixture(params=[None, 0.5])
-def trained(tiny_model, random_pairs, request):
-    full(learning_rate=1e-2, warmup_steps=0, ema_momentum=request.param).compile(tiny_model, 100, run_eagerly=True)
-    tiny_model.fit(random_pairs, batch_size=12, verbose=0)
-    return tiny_model
+def trained(small_config, random_pairs, request):
+    model = CLIPModel(small_config)
+    full(learning_rate=1e-2, warmup_steps=0, ema_momentum=request.param).compile(model, 100, run_eagerly=True)
+    model.fit(random_pairs, batch_size=12, verbose=0)
+    return model
 
 
 def reported(callback, model, logs=None):

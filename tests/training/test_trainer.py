@@ -23,15 +23,12 @@ EPOCHS = 3
 
 
 @pytest.fixture(scope="module")
-def make_model(tiny_config):
-    """Makes models of one layer a tower, with equal weights."""
-    fields = tiny_config.to_dict()
-    for tower in ("text_config", "vision_config"):
-        fields[tower] = {**fields[tower], "num_hidden_layers": 1}
-    first = CLIPModel(fields)
+def make_model(small_config):
+    """Makes models with equal weights."""
+    first = CLIPModel(small_config)
 
     def make(epochs=EPOCHS, run_eagerly=True, **changes):
-        model = CLIPModel(fields)
+        model = CLIPModel(small_config)
         model.set_weights(first.get_weights())
         recipe = full(**{"learning_rate": 1e-3, "warmup_steps": 2, **changes})
         recipe.compile(model, steps=epochs * 6, run_eagerly=run_eagerly)  # a graph takes longer to make than to use
