@@ -81,8 +81,8 @@ def test_a_table_with_bad_rows_trains_and_lists_them(run, table, small_checkpoin
     config.write_text('batch-size = 8\nepochs = 3\nlearning_rate = 3e-3\nvalidation-share = 0.2\nrecipe = "full"\n')
     status, output, errors = run("--data", table, "--output", out, "--config", config, "--epochs", 2)
     assert status == 1, "done, and rows were left out"
-    for where, why in (("missing.png", "does not exist"), ("pairs.csv", "caption is empty")):
-        assert re.search(rf"{where}.*{why}", errors), errors
+    for line, why in ((7, "does not exist"), (8, "cannot be decoded"), (9, "caption is empty")):
+        assert re.search(rf"pairs.csv:{line}: .*{why}", errors), errors
     assert "3 bad rows were left out" in errors
     header, first, second = (line.split("  ") for line in output.splitlines() if re.search(r"loss|^ +\d ", line))
     assert [cell.strip() for cell in header if cell.strip()][:4] == ["epoch", "loss", "accuracy", "val loss"]
