@@ -282,6 +282,54 @@ def gradients(folder: str, inputs: str, outputs: str) -> None:
     np.savez(outputs, loss=loss.detach().numpy(), **arrays)
 
 
+def train_one_step(folder: str, inputs: str, outputs: str, learning_rate: str) -> None:
+    """Makes one step of plain gradient descent on the contrastive loss; saves the loss and the weights after it."""
+    model, _ = transformers.CLIPModel.from_pretrained(
+        folder, output_loading_info=True, attn_implementation="eager", dtype=torch.float32
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=float(learning_rate))
+    loss = model(**tensors_of(inputs), return_loss=True).loss
+    loss.backward()
+    optimizer.step()
+    weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    np.savez(outputs, loss=loss.detach().numpy(), **weights)
+
+
+def update(outputs: str, inputs: str, options: str) -> None:
+    """Lets AdamW walk along given gradients `[steps, ...]` from given weights; saves where it is after each step."""
+    with np.load(inputs) as file:
+        weights, gradients = torch.nn.Parameter(torch.from_numpy(file["weights"])), torch.from_numpy(file["gradients"])
+    optimizer = torch.optim.AdamW([weights], **json.loads(options))
+    path = []
+    for gradient in gradients:
+        weights.grad = gradient.clone()
+        optimizer.step()
+        path.append(weights.detach().numpy().copy())
+    np.savez(outputs, path=np.stack(path))
+
+
+def losses(inputs: str, outputs: str) -> None:
+    """Saves OpenCLIP's losses of features, and their gradients by these and by scale and bias."""
+    from_openclip = {"ContrastiveLoss": open_clip().ClipLoss(), "SigmoidLoss": open_clip().SigLipLoss()}
+    with np.load(inputs) as file:
+        values = {name: torch.from_numpy(file[name]) for name in ("image_embeds", "text_embeds", "scale", "bias")}
+    arrays = {}
+    for name, loss in from_openclip.items():
+        leaves = {key: value.clone().requires_grad_() for key, value in values.items()}
+        found = loss(leaves["image_embeds"], leaves["text_embeds"], leaves["scale"], leaves["bias"])
+        found.backward()
+        arrays[name] = found.detach().numpy()
+        arrays |= {f"{name} {key}": leaf.grad.numpy() for key, leaf in leaves.items() if leaf.grad is not None}
+    # What is smoothed and several positives, by torch's own cross-entropy of soft targets.
+    with np.load(inputs) as file:
+        ids = torch.from_numpy(file["pair_ids"])
+    logits = values["scale"] * values["text_embeds"] @ values["image_embeds"].T
+    targets = (ids[:, None] == ids[None]).float()
+    targets = targets / targets.sum(1, keepdim=True)
+    both = [torch.nn.functional.cross_entropy(x, targets, label_smoothing=0.1) for x in (logits, logits.T)]
+    np.savez(outputs, smoothed=(sum(both) / 2).numpy(), **arrays)
+
+
 def make_processor(folder: str, vocabulary: str) -> None:
     parts = json.loads(Path(vocabulary).read_text())
     tokenizer = transformers.CLIPTokenizer(vocab=parts["vocab"], merges=[tuple(pair) for pair in parts["merges"]])
@@ -409,6 +457,7 @@ def retrieve(inputs: str, outputs: str) -> None:
 if __name__ == "__main__":
     serve(
         *(make, to_bin, to_shards, to_version_4, run, gradients, make_processor, pixels),
+        *(train_one_step, update, losses),
         *(encode, encode_with, encode_with_offsets, decode),
         *(make_openai, make_openclip, run_openclip, list_openclip, count_operations),
         *(list_templates, classify_zero_shot, retrieve),

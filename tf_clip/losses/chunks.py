@@ -116,7 +116,7 @@ def summed_losses(
 
 def share_of_hits(queries: Any, candidates: Any, query_ids: Any, candidate_ids: Any, chunk_size: int | None) -> Any:
     """Returns the share of queries whose best candidate belongs to them, float32; takes no part in gradients."""
-    queries, candidates = ops.stop_gradient(queries), ops.stop_gradient(candidates)
+    queries, candidates = (ops.stop_gradient(ops.convert_to_tensor(x)) for x in (queries, candidates))
     count = ops.shape(queries)[0]
 
     def hits(rows: Any) -> Any:

@@ -9,7 +9,7 @@ Source: Gao et al. 2021 (GradCache); Cui et al. 2022 (BASIC), section 4; open_cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -48,18 +48,12 @@ def _on_tensorflow(
     inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
     count = tf.shape(next(iter(inputs.values())))[0]
     num_chunks = -(-count // chunk_size)
-    trainable = list(tower.trainable_variables)
-    others = [variable for variable in tower.variables if all(variable is not other for other in trainable)]
-    # Read here, and so outside of what has a gradient of its own, which would have to return one for each of them.
-    fixed = [(variable, tf.convert_to_tensor(variable.value)) for variable in others]
-    padded_size = num_chunks * chunk_size
+    trainable = [variable.value for variable in tower.trainable_variables]
 
-    def embeds_of(values: tuple[Any, ...], index: Any) -> Any:
-        # Chunks of one size, as compilers ask for: what is missing from the last repeats the last row.
+    def chunk(index: Any) -> dict[str, Any]:
+        # Of one size each, as compilers ask for: what is missing from the last repeats the last row.
         rows = tf.minimum(index * chunk_size + tf.range(chunk_size), count - 1)
-        chunk = {name: tf.gather(value, rows) for name, value in inputs.items()}
-        with keras.StatelessScope(state_mapping=[*zip(trainable, values, strict=True), *fixed]):
-            return encode(chunk)
+        return {name: tf.gather(value, rows) for name, value in inputs.items()}
 
     def loop(body: Callable[..., Any], *carry: Any) -> Any:
         # One chunk at a time: by default ten would be in memory at once.
@@ -70,36 +64,35 @@ def _on_tensorflow(
             parallel_iterations=1,
         )[1:]
 
-    def embeds_of_all(values: tuple[Any, ...]) -> Any:
-        array = tf.TensorArray(tower.compute_dtype, size=num_chunks, element_shape=(chunk_size, embed_dim))
-        (array,) = loop(lambda index, array: (array.write(index, embeds_of(values, index)),), array)
-        return tf.reshape(array.stack(), (-1, embed_dim))[:count]
+    def add(index: Any, upstream: Any, sums: Sequence[Any]) -> tuple[Any, ...]:
+        start = index * chunk_size
+        with tf.GradientTape() as tape:
+            embeds = encode(chunk(index))
+        slopes = tape.gradient(
+            embeds,
+            trainable,
+            output_gradients=upstream[start : start + chunk_size],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return tuple(total + tf.convert_to_tensor(slope) for total, slope in zip(sums, slopes, strict=True))
 
     @tf.custom_gradient
     def run(*values: Any) -> Any:
-        def gradient(upstream: Any) -> Any:
-            upstream = tf.pad(upstream, [[0, padded_size - count], [0, 0]])  # padding has no say
+        array = tf.TensorArray(tower.compute_dtype, size=num_chunks, element_shape=(chunk_size, embed_dim))
+        (array,) = loop(lambda index, array: (array.write(index, encode(chunk(index))),), array)
+        embeds = tf.reshape(array.stack(), (-1, embed_dim))[:count]
 
-            def add(index: Any, *sums: Any) -> Any:
-                start = index * chunk_size
-                with tf.GradientTape(watch_accessed_variables=False) as tape:
-                    tape.watch(values)
-                    embeds = embeds_of(values, index)
-                slopes = tape.gradient(
-                    embeds,
-                    values,
-                    output_gradients=upstream[start : start + chunk_size],
-                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-                )
-                return tuple(total + tf.convert_to_tensor(slope) for total, slope in zip(sums, slopes, strict=True))
+        def gradient(upstream: Any, variables: Sequence[Any] = ()) -> Any:
+            upstream = tf.pad(upstream, [[0, num_chunks * chunk_size - count], [0, 0]])  # padding has no say
+            sums = loop(lambda index, *sums: add(index, upstream, sums), *(tf.zeros_like(value) for value in values))
+            # What the variables get, they get by their values.
+            return (tuple(sums), [None] * len(variables)) if variables else tuple(sums)
 
-            return loop(add, *(tf.zeros_like(value) for value in values))
-
-        return embeds_of_all(values), gradient
+        return embeds, gradient
 
     if not trainable:
-        return tf.stop_gradient(embeds_of_all(()))
-    return run(*(tf.convert_to_tensor(variable.value) for variable in trainable))
+        return tf.stop_gradient(run(tf.zeros(())))
+    return run(*(tf.convert_to_tensor(variable) for variable in trainable))
 
 
 def _on_jax(tower: keras.Model, encode: Encode, inputs: Mapping[str, Any], embed_dim: int, chunk_size: int) -> Any:

@@ -37,7 +37,9 @@ def gather_pairs(text_embeds: Any, image_embeds: Any, pair_ids: Any = None) -> G
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()
-    return GlobalBatch(*context.all_gather([text_embeds, image_embeds, pair_ids], axis=0))
+    texts, images = context.all_gather([text_embeds, image_embeds], axis=0)
+    # On their own: integers have no gradient to be sent back with the others'.
+    return GlobalBatch(texts, images, context.all_gather(tf.stop_gradient(pair_ids), axis=0))
 
 
 def own_row_ids(rows: Any) -> Any:
