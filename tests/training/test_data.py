@@ -5,11 +5,11 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
-from pair_files import faults, picture, write_csv, write_pictures
+from pair_files import faults, picture, write_csv, write_pictures, write_tar
 from PIL import Image
 
 from tf_clip import CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor, CLIPTokenizer
-from tf_clip.training.bad_rows import BadRow, BadRows, listed
+from tf_clip.training.bad_rows import BadRow, BadRows, RowError, listed
 from tf_clip.training.data import Augmentation, ListedPairs, TooManyBadRows, TrainingData, read_pairs
 from tf_clip.training.tar_shards import TarPairs
 
@@ -69,8 +69,7 @@ def test_without_augmentation_pictures_are_the_processors(tmp_path, tiny_process
     for index, (kind, options) in enumerate(kinds):
         paths.append(tmp_path / f"{index}.{kind.lower()}")
         paths[-1].write_bytes(picture(index, (30 + index, 47), kind, **options))
-    captions = ["one", "two words", "", "four", "five"]
-    captions[2] = "three"
+    captions = ["one", "two words", "three", "four", "five"]
     table = write_csv(tmp_path / "pairs.csv", [(path.name, text) for path, text in zip(paths, captions, strict=True)])
     data = TrainingData(read_pairs(table), tiny_processor, batch_size=5, shuffle=False)
     (batch,) = batches(data.dataset())
@@ -90,7 +89,7 @@ def test_each_epoch_has_every_row_once_in_another_order(table, tiny_processor):
     assert set(orders[0]) == set(orders[1]) == good
     assert orders[0] != orders[1]
     again = training_data(table, tiny_processor, drop_remainder=False, batch_size=10)
-    assert_equal(batches(again.dataset(1)), batches(data.dataset(1)))
+    assert_equal(batches(again.dataset(1)), epochs[1])
     assert rows_of(batches(training_data(table, tiny_processor, seed=6).dataset())[0], tiny_processor) != orders[0][:8]
 
 
@@ -117,10 +116,10 @@ def test_nothing_before_the_start_is_read(table, tiny_processor):
             return pairs.read(row)
 
     watched = Watched([str(row) for row in range(50)], [["x"]] * 50)
-    data = TrainingData(watched, tiny_processor, batch_size=10, shuffle=False, max_bad_share=0.2)
-    assert len(batches(data.dataset(start=3))) == 2
-    # Row 43 is bad, and the row one batch further on, round the end, stands in for it; so 33, whose stand-in is bad.
-    assert read == {*range(30, 50), 3, 13} - {3} | {3}
+    data = TrainingData(watched, tiny_processor, batch_size=8, shuffle=False, max_bad_share=0.2)
+    assert len(batches(data.dataset(start=3))) == 3
+    # Row 33 is bad, and 41 stands in for it; so is 43, for which, round the end, 11 does, as 3 is bad, too.
+    assert read == {*range(24, 48), 3, 11}
 
 
 def test_a_bad_row_does_not_move_the_others_and_no_row_is_twice_in_a_batch(table, tiny_processor):
@@ -233,8 +232,6 @@ def test_pairs_that_belong_together_share_a_number(tmp_path, tiny_processor):
 
 
 def test_shards_make_the_same_batches_as_tables(table, tiny_processor, tmp_path):
-    from pair_files import write_tar
-
     members = []
     for index in range(50):
         path = table.parent / f"{index}.png"
@@ -244,7 +241,7 @@ def test_shards_make_the_same_batches_as_tables(table, tiny_processor, tmp_path)
     assert isinstance(shards, TarPairs)
     data = TrainingData(shards, tiny_processor, batch_size=8, augment=AUGMENT, max_bad_share=0.2, seed=5)
     assert_equal(batches(data.dataset()), batches(training_data(table, tiny_processor).dataset()))
-    assert [row.where for row in data.bad_rows][0].endswith("a.tar: 3")
+    assert data.bad_rows[0].where.endswith("a.tar: 3")
 
 
 def test_texts_are_cut_and_padded(table, tiny_processor):
@@ -305,8 +302,6 @@ def test_lists_in_memory_will_do(tmp_path, tiny_processor):
 
 @pytest.mark.parametrize("path", ["folder", "a\0b", "http://example.org/a.png"])
 def test_what_is_no_file_is_a_bad_row(tmp_path, path):
-    from tf_clip.training.bad_rows import RowError
-
     (tmp_path / "folder").mkdir()
     pairs = ListedPairs([path if "://" in path else str(tmp_path / path)], [["x"]])
     with pytest.raises(RowError, match="the image's file cannot be read"):
@@ -314,8 +309,6 @@ def test_what_is_no_file_is_a_bad_row(tmp_path, path):
 
 
 def test_a_picture_file_of_gigabytes_is_a_bad_row(tmp_path):
-    from tf_clip.training.bad_rows import RowError
-
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(5_000_000_000)
     with pytest.raises(RowError, match="more than 268435456"):

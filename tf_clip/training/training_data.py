@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tf_clip.preprocessing.decode import reason_of
+from tf_clip.preprocessing.image import CLIPFeatureExtractorTF
 from tf_clip.preprocessing.processor import CLIPProcessor
 from tf_clip.training.augmentation import Augmentation
 from tf_clip.training.bad_rows import BadRow, BadRows, RowError, TooManyBadRows
@@ -74,15 +75,13 @@ class TrainingData:
                 "`processor` must tokenize in graphs. Received: a tokenizer with clean='openai'. "
                 "Clean the captions beforehand, and load the tokenizer without it."
             )
-        self._pairs, self._processor, self._augment = pairs, processor, augment
+        self._pairs, self._processor = pairs, processor
         self._size: tuple[int, int] = extractor.output_size
         self._batch_size, self._shuffle, self._seed = batch_size, shuffle, seed
         self._max_length, self._padding, self._drop_remainder = max_length, padding, drop_remainder
         self._bad_rows = BadRows(pairs.bad_rows, len(pairs) + len(pairs.bad_rows), max_bad_share)
         self._stopped: TooManyBadRows | None = None
-        self._traced_prepare = tf.function(
-            self._prepare, input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int64)]
-        )
+        self._prepare = _preparation(extractor, augment)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -205,16 +204,9 @@ class TrainingData:
     def _pixel_values(self, data: bytes, drawn: np.ndarray) -> np.ndarray:
         try:
             with tf.device("CPU"):
-                return self._traced_prepare(tf.constant(data), tf.constant(drawn)).numpy()
+                return self._prepare(tf.constant(data), tf.constant(drawn)).numpy()
         except tf.errors.InvalidArgumentError as error:
             raise RowError(f"the image cannot be decoded: {reason_of(error)}") from error
-
-    def _prepare(self, data: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
-        extractor = self._processor.image_processor
-        if self._augment is None:
-            return extractor.prepare_file(data)
-        pixels = extractor.decode_file(data)
-        return extractor.normalise(self._augment(pixels, drawn, self._size, extractor.resample))
 
     def _note(self, row: int, why: str) -> None:
         try:
@@ -230,6 +222,19 @@ class TrainingData:
         tokens = self._processor.tokenizer(captions, padding=self._padding, max_length=self._max_length)
         shared = {} if self._pairs.groups is None else {"pair_ids": groups}
         return {**tokens, "pixel_values": pixel_values, **shared}
+
+
+@functools.lru_cache(maxsize=8)
+def _preparation(extractor: CLIPFeatureExtractorTF, augment: Augmentation | None) -> Callable[..., tf.Tensor]:
+    """Returns a file's bytes, and a seed, to `pixel_values`; traced once, since that takes seconds."""
+
+    def prepare(data: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
+        if augment is None:
+            return extractor.prepare_file(data)
+        pixels = augment(extractor.decode_file(data), drawn, extractor.output_size, extractor.resample)
+        return extractor.normalise(pixels)
+
+    return tf.function(prepare, input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int64)])
 
 
 def _require(batch_size: int, seed: int, max_bad_share: float, padding: str, most: int | None) -> None:
