@@ -2,8 +2,8 @@
 
 python examples/evaluate.py FOLDER
 
-The lines that differ from `zero_shot.py` are marked: classes and pictures come from the folder, the classes are named in
-several sentences, and a report takes the place of the loop.
+The lines that differ from `zero_shot.py` are marked: classes and pictures come from the folder, the classes are named
+in several sentences, and a report takes the place of the loop.
 """
 
 import sys

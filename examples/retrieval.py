@@ -2,7 +2,7 @@
 
 python examples/retrieval.py pairs.csv
 
-The table has a line `image,caption`, and then a line for each caption; a picture may have several. The lines that differ
+The table has a line `image,caption`, then a line for each caption; a picture may have several. The lines that differ
 from `zero_shot.py` are marked: every caption is a candidate, and what is printed are recalls, MRR and ranks.
 """
 

@@ -249,13 +249,22 @@ def test_a_bad_picture_takes_its_captions_with_it(evaluate, tmp_path):
         save_picture(tmp_path / f"{number}.png", number)
     (tmp_path / "same.png").write_bytes((tmp_path / "1.png").read_bytes())
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    rows = [("bad.png", ["one", "two"]), ("0.png", ["a", "b"]), ("1.png", "c"), ("2.png", "d"), ("same.png", ["e"])]
+    rows = [
+        ("bad.png", ["one", "two"]),
+        ("0.png", ["a", "b"]),
+        ("1.png", "c"),
+        ("2.png", "b"),
+        ("same.png", ["c", "e"]),
+    ]
     table = tmp_path / "pairs.jsonl"
     table.write_text("\n".join(json.dumps({"image": image, "caption": texts}) for image, texts in rows))
-    status, result, _, err = evaluate("retrieval", table)
+    status, result, page, err = evaluate("retrieval", table)
     assert (status, err.count("skipped ")) == (1, 1)
+    assert result["shared_captions"] == 2  # both b; c is of one picture, in two rows
+    assert "2 captions are another picture's, too" in err
+    assert "2 captions are another picture's, too" in Text(page).text
     assert "not a picture" in result["skipped"][0]["reason"]
-    assert (result["pictures"], result["captions"]) == (3, 5)  # the same file twice is one picture
+    assert (result["pictures"], result["captions"]) == (3, 6)  # the same file twice is one picture
 
 
 def test_rows_of_several_labels_are_left_out(loaded, tmp_path):

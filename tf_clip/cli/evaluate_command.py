@@ -122,12 +122,13 @@ def _retrieval(options: argparse.Namespace) -> int:
         first_images = nearest(text_embeds[texts], data.image_embeds, chunk_size=options.chunk_size)
     names = [pairs.where(row) for row in data.image_rows]
     longest = min(len(names), _LONGEST_CURVE)
-    result = {
+    result: dict[str, Any] = {
         "task": "retrieval",
         "model": options.model,
         "data": options.data,
         "pictures": len(names),
         "captions": len(data.texts),
+        "shared_captions": _shared(data),
         "metrics": {"image_to_text": report.image_to_text, "text_to_image": report.text_to_image},
         "recall_curve": {
             "image_to_text": recall_curve(report.image_ranks, longest).tolist(),
@@ -162,7 +163,17 @@ def _retrieval(options: argparse.Namespace) -> int:
             for text, first in zip(texts, first_images, strict=True)
         ],
     }
+    if result["shared_captions"]:
+        tables.warn(evaluation_page.SHARED.format(count=result["shared_captions"]))
     return _finish(options, result, evaluation_page.retrieval_page(result, pictures))
+
+
+def _shared(data: EmbeddedPictures) -> int:
+    """Returns how many captions another picture has, too, word for word."""
+    owners: dict[str, set[int]] = {}
+    for text, image in zip(data.texts, data.image_of_text.tolist(), strict=True):
+        owners.setdefault(text, set()).add(image)
+    return sum(len(owners[text]) > 1 for text in data.texts)
 
 
 def _picture(data: EmbeddedPictures, image: int) -> str | None:

@@ -40,6 +40,7 @@ section {{ margin: 1rem 0; }}
 .two section, .beside section {{ margin: 0; }}
 .beside {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0; }}
 .beside section {{ flex: 1 1 20rem; }}
+.beside table {{ font-size: .9rem; }}
 .beside section:first-child {{ flex: 0 1 auto; }}
 .mistakes figure {{ padding: 0; background: none; }}
 .tile b {{ display: block; font-size: 1.7rem; font-weight: 650; font-variant-numeric: tabular-nums; }}
@@ -54,7 +55,7 @@ table {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-n
 th, td {{ padding: .3rem .8rem .3rem 0; text-align: left; border-bottom: 1px solid var(--rail); font-weight: 400; }}
 td:last-child, th:last-child {{ padding-right: 0; }}
 thead th {{ color: var(--soft); font-size: .9rem; }}
-.number {{ text-align: right; }}
+.number {{ text-align: right; white-space: nowrap; }}
 details ul {{ margin: .5rem 0 0; padding-left: 1.2rem; font-size: .9rem; overflow-wrap: anywhere; }}
 summary {{ cursor: pointer; }}
 {charts}</style>
@@ -72,7 +73,13 @@ _TILES = {
     "ece": "calibration error",
 }
 _DIRECTIONS = {"image_to_text": "picture → caption", "text_to_image": "caption → picture"}
-_MOST_CLASSES, _SOME_CLASSES, _PAIRS = 40, 30, 16
+_MOST_CLASSES, _SOME_CLASSES, _PAIRS = 40, 30, 14
+
+
+SHARED = (
+    "{count:,} captions are another picture's, too. Equal captions tie, and a tie counts against the model: "
+    "where captions are classes, `tf-clip evaluate zero-shot` asks the better question."
+)
 
 
 def zero_shot_page(result: Mapping[str, Any], report: ClassificationReport, pictures: Sequence[str | None]) -> str:
@@ -134,6 +141,8 @@ def retrieval_page(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Se
         _section("All figures", _figures(metrics)),
         "</div>",
     ]
+    if result["shared_captions"]:
+        parts.append(_section("Shared captions", f"<p>{escape(SHARED.format(count=result['shared_captions']))}</p>"))
     for direction, rows in result["worst"].items():
         cards = [_retrieval_card(direction, row, shown) for row, shown in zip(rows, pictures[direction], strict=True)]
         parts.append(_mistakes(f"Found last: {_DIRECTIONS[direction]}", cards))
