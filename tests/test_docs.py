@@ -98,6 +98,33 @@ def test_the_evaluation_examples_print_their_figures(tmp_path):
     assert lines[2].split()[1:] == ["1.000", "1.000"]
 
 
+@pytest.mark.parametrize("example", ["fine_tune.py", "lit.py"])
+def test_the_training_examples_learn_and_leave_out_what_is_bad(tmp_path, example):
+    pictures = sorted((ROOT / "examples" / "pictures").glob("*.png"))
+    rows = [f"{path},{path.stem}" for path in pictures] + ["nowhere.png,nothing"]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,caption", *rows]), encoding="utf-8")
+    command = [sys.executable, f"examples/{example}", str(tmp_path / "pairs.csv"), str(tmp_path / "out")]
+    output = run(command)
+    losses = [float(loss) for loss in re.findall(r"loss (\d\.\d+)", output)]
+    assert len(losses) == 4
+    assert "left out" in output
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_the_probe_example_tells_classes_apart(tmp_path):
+    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install '.[train]'")
+    classes = {"animals": ("elephant", "owl"), "vehicles": ("bicycle", "bus", "sailboat", "rocket")}
+    for name, pictures in classes.items():
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        for picture in pictures:
+            target = ROOT / "examples" / "pictures" / f"{picture}.png"
+            (tmp_path / "classes" / name / f"{picture}.png").symlink_to(target)
+    output = run([sys.executable, "examples/linear_probe.py", str(tmp_path / "classes"), str(tmp_path / "out")])
+    assert output.startswith("C = ")
+    assert {f"{picture}.png: {name}" for name in classes for picture in classes[name]} <= set(output.splitlines())
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
 def test_the_export_example_classifies(tmp_path):
     pictures = ["examples/pictures/owl.png", "examples/pictures/pizza.png", "examples/pictures/README.md"]
     output = run([sys.executable, "examples/export_saved_model.py", str(tmp_path / "served"), *pictures])

@@ -36,6 +36,12 @@ _MODULE_OF = {
     "embed_images": "tf_clip.tasks.embedding",
     "embed_texts": "tf_clip.tasks.embedding",
     "pairs_dataset": "tf_clip.training.data",
+    "LinearProbe": "tf_clip.training.probe",
+    "Recipe": "tf_clip.training.recipes",
+    "image_features": "tf_clip.training.probe",
+    "interpolate_weights": "tf_clip.training.wise_ft",
+    "linear_probe": "tf_clip.training.probe",
+    "train": "tf_clip.training.trainer",
     "ClassificationReport": "tf_clip.evaluation.classification",
     "RetrievalReport": "tf_clip.evaluation.retrieval",
     "TemplateRobustness": "tf_clip.evaluation.zero_shot",
@@ -102,6 +108,12 @@ if TYPE_CHECKING:
     from tf_clip.tasks.zero_shot import class_embeddings as class_embeddings
     from tf_clip.tasks.zero_shot import class_probabilities as class_probabilities
     from tf_clip.training.data import pairs_dataset as pairs_dataset
+    from tf_clip.training.probe import LinearProbe as LinearProbe
+    from tf_clip.training.probe import image_features as image_features
+    from tf_clip.training.probe import linear_probe as linear_probe
+    from tf_clip.training.recipes import Recipe as Recipe
+    from tf_clip.training.trainer import train as train
+    from tf_clip.training.wise_ft import interpolate_weights as interpolate_weights
 
     CLIPEncoder = CLIPModel
     CLIPFeatureExtractor = CLIPFeatureExtractorTF

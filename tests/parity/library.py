@@ -16,6 +16,7 @@ from serving import serve
 import tf_clip
 from tf_clip.checkpoints import save
 from tf_clip.checkpoints.huggingface import source_tensor
+from tf_clip.training.optimizers import AdamW
 
 
 @functools.lru_cache(maxsize=1)
@@ -110,7 +111,9 @@ def update(outputs: str, inputs: str, options: str) -> None:
     """Lets AdamW walk along given gradients from given weights; saves where it is after each step."""
     chosen = json.loads(options)
     beta_1, beta_2 = chosen["betas"]
-    optimizer = keras.optimizers.AdamW(chosen["lr"], chosen["weight_decay"], beta_1, beta_2, chosen["eps"])
+    optimizer = AdamW(
+        chosen["lr"], weight_decay=chosen["weight_decay"], beta_1=beta_1, beta_2=beta_2, epsilon=chosen["eps"]
+    )
     with np.load(inputs) as file:
         weights, gradients = keras.Variable(file["weights"]), file["gradients"]
     path = []

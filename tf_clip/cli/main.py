@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tf_clip
+from tf_clip.cli import train_options
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_MODEL = "pictogram-clip"
-EXIT_DONE, EXIT_SOME_SKIPPED, EXIT_USAGE = 0, 1, 2
+EXIT_DONE, EXIT_SOME_SKIPPED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+_FILE_ERRORS = (FileNotFoundError, IsADirectoryError, PermissionError)
 # Where commands are that are not in `commands`.
 _MODULE_OF = {
     "info": "checkpoint_commands",
@@ -27,6 +29,7 @@ _MODULE_OF = {
     "export": "export_commands",
     "evaluate": "evaluate_command",
     "serve": "serve_command",
+    "train": "train_command",
 }
 
 
@@ -37,19 +40,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; None takes the process's.
 
     Returns:
-        The exit status: 0 done, 1 done but for files that were skipped and reported, 2 not done.
+        The exit status: 0 done, 1 done but for files that were skipped and reported, 2 not done, 130 interrupted.
     """
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["train"]:
+        try:
+            words[1:] = train_options.with_files(words[1:])
+        except (OSError, ImportError, ValueError) as error:
+            print(f"tf-clip train: {error}", file=sys.stderr)
+            return EXIT_USAGE
+    options = _parser().parse_args(words)
     module = _MODULE_OF.get(options.command, "commands")
     try:
         with _quiet_start():
             commands = importlib.import_module(f"tf_clip.cli.{module}")
         return int(getattr(commands, options.command)(options))
-    except (FileNotFoundError, ImportError, IsADirectoryError, PermissionError, TypeError, ValueError) as error:
+    except (ArithmeticError, ImportError, TypeError, ValueError, *_FILE_ERRORS) as error:
         print(f"tf-clip {options.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
 
 
 @contextmanager
@@ -94,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands, shared)
     _add_evaluate(commands, shared)
     _add_serve(commands)
+    train_options.add_train(commands, DEFAULT_MODEL)
     return parser
 
 

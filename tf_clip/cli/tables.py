@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -111,3 +112,23 @@ def progress(message: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=_messages, transient=True, disable=not _messages.is_terminal) as bars:
         task = bars.add_task(message, total=total)
         yield lambda done: bars.advance(task, done)
+
+
+def print_cells(cells: Sequence[str], width: int) -> None:
+    """Prints a line of a table whose rows come one by one, each cell at least so wide."""
+    print("  ".join(cell.rjust(width) for cell in cells), flush=True)
+
+
+def note(message: str) -> None:
+    """Prints a line on standard error at once."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def is_terminal() -> bool:
+    """Says whether standard error is a terminal, where a bar can move."""
+    return _messages.is_terminal
+
+
+def messages() -> Console:
+    """Returns the console on standard error."""
+    return _messages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -91,6 +92,19 @@ class TrainingData:
     def bad_rows(self) -> list[BadRow]:
         """Rows that could not be used, as far as they have been met, each once and in the order of the data."""
         return self._bad_rows.to_list()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the batches depend on, as values that JSON can hold: a run that goes on must have the same."""
+        return {
+            "pairs": len(self._pairs),
+            "batch_size": self._batch_size,
+            "augment": None if self._augment is None else dataclasses.asdict(self._augment),
+            "shuffle": self._shuffle,
+            "seed": self._seed,
+            "max_length": self._max_length,
+            "padding": self._padding,
+        }
 
     def dataset(self, epoch: int = 0, start: int = 0) -> tf.data.Dataset:
         """Returns the batches of one epoch.
