@@ -9,7 +9,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends serve-test bench-serving parity litert-test bench-preprocessing unicode-tables lint format type docs check wheel clean
+.PHONY: help demo test test-backends serve-test bench-serving parity litert-test bench-preprocessing bench-input unicode-tables lint format type docs check wheel clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ litert-test: $(VENV)/with-litert ## write .tflite files by every recipe, run the
 
 bench-preprocessing: $(VENV)/torchvision ## compare the speed of preprocessing with its peers, in one run
 	$(BIN)/python tests/benchmarks/preprocessing.py
+
+bench-input: $(VENV)/tested ## compare the speed of training data with that of training; writes docs/benchmarks/input_pipeline.*
+	$(BIN)/python tests/benchmarks/input_pipeline.py docs/benchmarks
 
 unicode-tables: $(VENV)/compared ## ask the reference tokenizer about every character, after an upgrade of it
 	$(BIN)/python tests/parity/make_unicode_tables.py tf_clip/preprocessing/unicode.json
