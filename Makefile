@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-backends serve-test litert-test parity unicode-tables web lint format type docs check wheel clean
-.PHONY: bench-preprocessing bench-serving bench-litert bench-gradient-cache
+.PHONY: bench-preprocessing bench-serving bench-litert bench-gradient-cache bench-input
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,6 +114,9 @@ bench-litert: $(VENV)/with-litert $(VENV)/engines/installed ## compare LiteRT wi
 
 bench-gradient-cache: $(VENV)/tested ## measure the memory of a batch of 4096 in chunks; writes docs/benchmarks/gradient_cache.*
 	$(BIN)/python tests/benchmarks/gradient_cache.py docs/benchmarks
+
+bench-input: $(VENV)/tested ## compare the speed of training data with that of training; writes docs/benchmarks/input_pipeline.*
+	$(BIN)/python tests/benchmarks/input_pipeline.py docs/benchmarks
 
 unicode-tables: $(VENV)/compared ## ask the reference tokenizer about every character, after an upgrade of it
 	$(BIN)/python tests/parity/make_unicode_tables.py tf_clip/preprocessing/unicode.json
