@@ -2,7 +2,7 @@
 
 python distributed_worker.py HOW FOLDER      HOW: one, mirrored, workers, data_parallel
 
-Reads FOLDER/settings.json and FOLDER/pairs.npz; writes FOLDER/HOW.npz with the weights, the loss and the accuracy.
+Reads FOLDER/settings.json, pairs.npz and weights.npz; writes FOLDER/HOW.npz with the weights, the loss and the accuracy.
 """
 
 from __future__ import annotations
@@ -49,18 +49,15 @@ def main() -> None:
         pairs = dict(file)
     with scope():
         model = CLIPModel(settings["config"], dtype=settings.get("dtype"))
-        generator = np.random.default_rng(0)
-        values = [0.1 * generator.normal(size=x.shape) + x for x in (np.asarray(x) for x in model.get_weights())]
-        model.set_weights([v.astype("float32") for v in values])
+        with np.load(FOLDER / "weights.npz") as file:
+            model.set_weights([file[name] for name in file])
         optimizer = keras.optimizers.SGD(0.1, **settings.get("optimizer", {}))
         loss = settings.get("loss") and getattr(losses, settings["loss"])(**settings.get("loss_options", {}))
         model.compile(optimizer, loss=loss or None, encode_chunk_size=settings.get("encode_chunk_size"))
-    before = model.get_weights()
     history = model.fit(pairs, batch_size=settings["batch_size"], shuffle=False, verbose=0).history
     found = model.evaluate(pairs, batch_size=settings["batch_size"], verbose=0, return_dict=True)
     name = f"{HOW}{json.loads(os.environ['TF_CONFIG'])['task']['index']}" if HOW == "workers" else HOW
     arrays = {f"weight {number:03d}": value for number, value in enumerate(model.get_weights())}
-    arrays |= {f"before {number:03d}": value for number, value in enumerate(before)}
     arrays |= {f"fit {key}": np.array(values) for key, values in history.items()}
     arrays |= {f"evaluate {key}": np.array(value) for key, value in found.items()}
     np.savez(FOLDER / f"{name}.npz", **arrays)

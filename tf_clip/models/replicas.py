@@ -23,6 +23,21 @@ def num_replicas() -> int:
     return 1 if tf.distribute.in_cross_replica_context() else tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def as_logs(results: dict[str, Any]) -> dict[str, Any]:
+    """Returns a step's results as Keras's `fit` can take their mean over the replicas.
+
+    Where these are of several processes, Keras 3.15 takes it over the first axis, which a number has not.
+    """
+    if num_replicas() == 1:
+        return results
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.cluster_resolver.cluster_spec():
+        return {name: tf.expand_dims(value, 0) for name, value in results.items()}
+    return results
+
+
 def gather_pairs(text_embeds: Any, image_embeds: Any, pair_ids: Any = None) -> GlobalBatch:
     """Brings the pairs of all replicas together; gradients flow back to the replica that made them.
 
@@ -67,7 +82,9 @@ def train_step(model: keras.Model, data: Any) -> Any:
         scaled = model.optimizer.scale_loss(share)
     gradients = tape.gradient(scaled, weights)
     known = [index for index, gradient in enumerate(gradients) if gradient is not None]
-    whole = context.all_reduce(tf.distribute.ReduceOp.SUM, [gradients[index] for index in known])
+    # As tensors: those of embeddings are lists of rows at first.
+    own = [tf.convert_to_tensor(gradients[index]) for index in known]
+    whole = context.all_reduce(tf.distribute.ReduceOp.SUM, own)
     whole = _clip(whole, model.optimizer)
     for index, gradient in zip(known, whole, strict=True):
         # The optimizer adds up what it gets from the replicas, which is the same from each.
