@@ -1,6 +1,7 @@
 """Random changes of pictures: what may come out, and that it does so again."""
 
 import colorsys
+import functools
 import io
 
 import numpy as np
@@ -19,9 +20,14 @@ def noise(height=20, width=26, seed=0):
 
 
 def augmented(augmentation, pixels, count=1, size=SIZE):
-    """Returns what comes out for `count` seeds, in a graph."""
-    function = tf.function(lambda seed: augmentation(tf.constant(pixels), seed, size, BICUBIC))
-    return [function(tf.constant([7, index], tf.int64)).numpy() for index in range(count)]
+    """Returns what comes out for `count` seeds."""
+    seeds = tf.constant([[7, index] for index in range(count)], tf.int64)
+    pixels = tf.constant(pixels)
+    if count < 10:  # less work than tracing
+        return [augmentation(pixels, seed, size, BICUBIC).numpy() for seed in seeds]
+    spec = tf.TensorSpec([*size, 3], tf.uint8)
+    one = functools.partial(augmentation, pixels, size=size, resample=BICUBIC)
+    return list(tf.function(lambda: tf.map_fn(one, seeds, fn_output_signature=spec))().numpy())
 
 
 def boxes(height, width, scale, ratio):

@@ -63,22 +63,19 @@ class TrainingData:
         padding: str = "longest",
         drop_remainder: bool = True,
     ) -> None:
-        extractor, tokenizer = processor.image_processor, processor.tokenizer
+        extractor = processor.image_processor
         _require(batch_size, seed, max_bad_share, padding, len(pairs) if drop_remainder else None)
         if extractor.output_size is None or (augment is not None and not extractor.do_resize):
             raise ValueError(
                 "`processor` must bring all pictures to one size, and for `augment` must resize. Received: "
                 f"do_resize={extractor.do_resize}, do_center_crop={extractor.do_center_crop}. Set both."
             )
-        if not tokenizer.runs_in_graphs:
-            raise ValueError(
-                "`processor` must tokenize in graphs. Received: a tokenizer with clean='openai'. "
-                "Clean the captions beforehand, and load the tokenizer without it."
-            )
-        self._pairs, self._processor = pairs, processor
+        self._pairs, self._tokenizer = pairs, processor.tokenizer
         self._size: tuple[int, int] = extractor.output_size
         self._batch_size, self._shuffle, self._seed = batch_size, shuffle, seed
         self._max_length, self._padding, self._drop_remainder = max_length, padding, drop_remainder
+        longest = processor.tokenizer.model_max_length if max_length is None else max_length
+        self._length = longest if padding == "max_length" else None
         self._bad_rows = BadRows(pairs.bad_rows, len(pairs) + len(pairs.bad_rows), max_bad_share)
         self._stopped: TooManyBadRows | None = None
         self._prepare = _preparation(extractor, augment)
@@ -150,6 +147,7 @@ class TrainingData:
             >>> with data.raising():  # doctest: +SKIP
             ...     model.fit(data.dataset())
         """
+        self._stopped = None
         try:
             yield
         except tf.errors.OpError as error:
@@ -219,9 +217,18 @@ class TrainingData:
         raise error
 
     def _tokenized(self, captions: tf.Tensor, pixel_values: tf.Tensor, groups: tf.Tensor) -> dict[str, tf.Tensor]:
-        tokens = self._processor.tokenizer(captions, padding=self._padding, max_length=self._max_length)
+        def tokens(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            # Outside the graph, where the tokenizer is ready: inside, each epoch would take a second to build it again.
+            with tf.device("CPU"):
+                found = self._tokenizer(
+                    [text.decode() for text in texts], self._padding, max_length=self._max_length, return_tensors="np"
+                )
+            return found["input_ids"], found["attention_mask"]
+
+        shape = [captions.shape[0], self._length]
+        ids, mask = (tf.ensure_shape(found, shape) for found in tf.numpy_function(tokens, [captions], [tf.int32] * 2))
         shared = {} if self._pairs.groups is None else {"pair_ids": groups}
-        return {**tokens, "pixel_values": pixel_values, **shared}
+        return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixel_values, **shared}
 
 
 @functools.lru_cache(maxsize=8)
