@@ -9,11 +9,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help demo test test-backends serve-test bench-serving parity litert-test bench-preprocessing bench-gradient-cache unicode-tables lint format type docs check wheel clean
-=======
-.PHONY: help demo test test-backends serve-test bench-serving parity litert-test bench-preprocessing bench-input unicode-tables lint format type docs check wheel clean
->>>>>>> data7
+.PHONY: help demo test test-backends serve-test bench-serving parity litert-test bench-preprocessing bench-gradient-cache bench-input bench-fine-tuning unicode-tables lint format type docs check wheel clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,13 +88,14 @@ litert-test: $(VENV)/with-litert ## write .tflite files by every recipe, run the
 bench-preprocessing: $(VENV)/torchvision ## compare the speed of preprocessing with its peers, in one run
 	$(BIN)/python tests/benchmarks/preprocessing.py
 
-<<<<<<< HEAD
 bench-gradient-cache: $(VENV)/tested ## measure the memory of a batch of 4096 in chunks; writes docs/benchmarks/gradient_cache.*
 	$(BIN)/python tests/benchmarks/gradient_cache.py docs/benchmarks
-=======
+
 bench-input: $(VENV)/tested ## compare the speed of training data with that of training; writes docs/benchmarks/input_pipeline.*
 	$(BIN)/python tests/benchmarks/input_pipeline.py docs/benchmarks
->>>>>>> data7
+
+bench-fine-tuning: $(VENV)/tested ## compare ways to fine-tune in parameters, memory, time, accuracy; writes docs/benchmarks/fine_tuning.*
+	$(BIN)/python tests/benchmarks/fine_tuning.py docs/benchmarks
 
 unicode-tables: $(VENV)/compared ## ask the reference tokenizer about every character, after an upgrade of it
 	$(BIN)/python tests/parity/make_unicode_tables.py tf_clip/preprocessing/unicode.json
