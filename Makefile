@@ -118,6 +118,9 @@ bench-gradient-cache: $(VENV)/tested ## measure the memory of a batch of 4096 in
 bench-input: $(VENV)/tested ## compare the speed of training data with that of training; writes docs/benchmarks/input_pipeline.*
 	$(BIN)/python tests/benchmarks/input_pipeline.py docs/benchmarks
 
+bench-fine-tuning: $(VENV)/tested ## compare ways to fine-tune in parameters, memory, time, accuracy; writes docs/benchmarks/fine_tuning.*
+	$(BIN)/python tests/benchmarks/fine_tuning.py docs/benchmarks
+
 unicode-tables: $(VENV)/compared ## ask the reference tokenizer about every character, after an upgrade of it
 	$(BIN)/python tests/parity/make_unicode_tables.py tf_clip/preprocessing/unicode.json
 

@@ -1,10 +1,15 @@
 """Pairs that are kept back from training."""
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from tf_clip.training.augmentation import Augmentation
 from tf_clip.training.bad_rows import BadRow
 from tf_clip.training.pairs import ListedPairs
+from tf_clip.training.training_data import TrainingData
 from tf_clip.training.validation import pictures_and_captions, split_pairs
 
 
@@ -43,6 +48,21 @@ def test_a_side_is_pairs(pairs):
     readable = [row for row in range(8) if not training.where(row).endswith("5.bin")]
     for row in readable:
         assert f"{training.read(row).image[0]}.bin" in training.where(row)
+
+
+def test_data_says_what_its_batches_depend_on(tmp_path, tiny_processor):
+    paths = []
+    for index in range(4):
+        Image.fromarray(np.full((20, 20, 3), index, np.uint8)).save(tmp_path / f"{index}.png")
+        paths.append(str(tmp_path / f"{index}.png"))
+    pairs = ListedPairs(paths, [["x"]] * 4)
+
+    def settings(**changes):
+        return json.dumps(TrainingData(pairs, tiny_processor, **{"batch_size": 2, **changes}).settings)
+
+    assert settings() == settings()
+    for changes in ({"batch_size": 1}, {"seed": 1}, {"augment": Augmentation()}, {"shuffle": False}, {"max_length": 9}):
+        assert settings(**changes) != settings()
 
 
 @pytest.mark.parametrize(("share", "message"), [(0.0, "`share` must be above 0"), (0.99, "of which 6 would be")])

@@ -74,7 +74,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _fit(options: argparse.Namespace, run: dict[str, Any]) -> int:
-    recipe = _recipe(options)
+    recipe, augment = _recipe(options), _augmentation(options)
     folder = hub.resolve(options.model)
     with tables.status(f"Loading {options.model}"):
         processor = CLIPProcessor.from_pretrained(folder)
@@ -87,7 +87,7 @@ def _fit(options: argparse.Namespace, run: dict[str, Any]) -> int:
         training,
         processor,
         batch_size=options.batch_size,
-        augment=_augmentation(options),
+        augment=augment,
         seed=options.seed,
         max_bad_share=options.max_bad_share,
         max_length=options.max_length,

@@ -69,7 +69,8 @@ class TrainingDisplay(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Adds a row to the table."""
         self._stop_bar()
-        values = {"epoch": f"{epoch + 1}", **{name: _short(name, value) for name, value in (logs or {}).items()}}
+        metrics = sorted((logs or {}).items(), key=lambda metric: metric[0] != "loss")  # the loss comes first
+        values = {"epoch": f"{epoch + 1}", **{name: _short(name, value) for name, value in metrics}}
         names = [heading(name) for name in values]
         if names != self._columns:
             self._columns = names

@@ -118,7 +118,8 @@ def train(
             # One fit an epoch, since the data of each is another and only the first may begin in its middle.
             while loop.epoch < epochs and not loop.stopped:
                 batches = data.dataset(epoch=loop.epoch, start=loop.batch)
-                model.fit(batches, initial_epoch=loop.epoch, epochs=loop.epoch + 1, callbacks=[loop], verbose=0)
+                epoch = {"initial_epoch": loop.epoch, "epochs": loop.epoch + 1}
+                model.fit(batches, **epoch, shuffle=False, callbacks=[loop], verbose=0)  # it is shuffled already
         finally:
             loop.end()
     return TrainingRun(finished=loop.epoch >= epochs, progress=loop.progress(), state=state)

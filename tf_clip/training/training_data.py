@@ -70,7 +70,7 @@ class TrainingData:
                 "`processor` must bring all pictures to one size, and for `augment` must resize. Received: "
                 f"do_resize={extractor.do_resize}, do_center_crop={extractor.do_center_crop}. Set both."
             )
-        self._pairs, self._tokenizer = pairs, processor.tokenizer
+        self._pairs, self._tokenizer, self._augment = pairs, processor.tokenizer, augment
         self._size: tuple[int, int] = extractor.output_size
         self._batch_size, self._shuffle, self._seed = batch_size, shuffle, seed
         self._max_length, self._padding, self._drop_remainder = max_length, padding, drop_remainder
