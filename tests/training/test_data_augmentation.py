@@ -132,11 +132,14 @@ def test_hues_are_turned():
 
 
 def test_the_order_of_colour_changes_is_drawn():
-    """Brightness is clipped, so that contrast before it is another thing than behind it."""
+    """Made brighter and then of less contrast, black and white add up to white; the other way round, to more."""
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[:8] = 250
-    pictures = augmented(whole(color_jitter=(0.9, 0.9, 0.0, 0.0)), pixels, 30)
-    assert len({picture.tobytes() for picture in pictures}) > 25
+    pictures = augmented(whole(color_jitter=(0.9, 0.9, 0.0, 0.0)), pixels, 60)
+    grey = [(int(picture[-1, 0, 0]), int(picture[0, 0, 0])) for picture in pictures]
+    sums = [black + white for black, white in grey if black > 0]
+    assert sum(254 <= total <= 256 for total in sums) > 3
+    assert sum(total > 258 for total in sums) > 3
 
 
 def test_the_same_seed_draws_the_same():
