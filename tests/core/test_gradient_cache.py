@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 from arrays import array
-from memory import peak_of
+from memory import measured
 
-from tf_clip import CLIPConfig, CLIPModel, CLIPResNetConfig, ContrastiveLoss
+from tf_clip import CLIPConfig, CLIPModel, CLIPResNetConfig
 
 
 def make_pairs(count, seed=1):
@@ -93,7 +93,10 @@ def test_what_optimizers_do_goes_on_working(tiny_config, weights, options):
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision(tiny_config, weights, plain, policy):
-    model, history = trained(tiny_config, weights, make_pairs(12), 5, dtype=policy)
+    # Keras begins with a scale of 32768 in float16, finds that too much here, and skips the step.
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=64.0)
+    optimizer = optimizer if policy == "mixed_float16" else None
+    model, history = trained(tiny_config, weights, make_pairs(12), 5, dtype=policy, optimizer=optimizer)
     assert history["loss"] == pytest.approx(plain[1]["loss"], rel=0.02)
     # Half precision keeps two or three digits.
     assert_same_training(model.get_weights(), plain[0].get_weights(), weights, rtol=0.1, rounding=2e-3)
@@ -104,22 +107,10 @@ def test_recomputed_blocks_inside_of_chunks(tiny_config, weights, plain):
     assert_same_training(frugal.get_weights(), plain[0].get_weights(), weights)
 
 
-def test_a_large_batch_takes_the_memory_of_a_small_one(tiny_config):
+def test_a_large_batch_takes_the_memory_of_a_small_one():
     """512 pairs in chunks of 16, against 512 pairs at once, which hold 32 times as many activations."""
-    vision = {**tiny_config.vision_config.to_dict(), "image_size": 60}  # 145 places, so that activations count
-    config = CLIPConfig.from_dict({**tiny_config.to_dict(), "vision_config": vision})
-    pairs = make_pairs(512)
-    pairs["pixel_values"] = np.tile(pairs["pixel_values"], (1, 3, 3, 1))
-
-    def peak(chunk_size):
-        model = CLIPModel(config)
-        loss = ContrastiveLoss(chunk_size=16)
-        model.compile(keras.optimizers.SGD(0.1), loss=loss, encode_chunk_size=chunk_size)
-        few = {name: value[:32] for name, value in pairs.items()}
-        model.fit(few, batch_size=32, verbose=0)  # what a backend keeps for itself at first
-        return peak_of(lambda: model.fit(pairs, batch_size=512, verbose=0))
-
-    assert peak(16) < peak(None) / 4
+    found = measured("fit")
+    assert found["in chunks"] < found["at once"] / 4
 
 
 def test_a_ragged_last_batch_and_evaluation(tiny_model):

@@ -2,7 +2,7 @@
 
 python distributed_worker.py HOW FOLDER      HOW: one, mirrored, workers, data_parallel
 
-Reads settings.json, pairs.npz and weights.npz in FOLDER; writes HOW.npz with the weights, the loss and the accuracy.
+Reads FOLDER/settings.json, pairs.npz and weights.npz; writes FOLDER/HOW.npz with weights, loss and accuracy.
 """
 
 from __future__ import annotations

@@ -96,11 +96,22 @@ def train_step(model: keras.Model, data: Any) -> Any:
 
 
 def _clip(gradients: Sequence[Any], optimizer: keras.optimizers.Optimizer) -> Sequence[Any]:
-    """Clips as the optimizer would on one device; that it does so again, to shares of them, changes nothing."""
+    """Clips as the optimizer would on one device; that it does so again, to shares of them, changes nothing.
+
+    Raises:
+        ValueError: the optimizer would clip the mean of several batches.
+    """
     import tensorflow as tf
 
-    scale = optimizer.scale_loss(ops.ones((), "float32"))
     inner = getattr(optimizer, "inner_optimizer", optimizer)
+    limits = (inner.clipvalue, inner.clipnorm, inner.global_clipnorm)
+    if inner.gradient_accumulation_steps and any(limit is not None for limit in limits):
+        raise ValueError(
+            "`gradient_accumulation_steps` must be None with clipping on several devices: each batch would be clipped, "
+            f"not their mean. Received: gradient_accumulation_steps={inner.gradient_accumulation_steps}. "
+            "Leave one of the two out, or take larger batches with compile(encode_chunk_size=...)."
+        )
+    scale = optimizer.scale_loss(ops.ones((), "float32"))
     if inner.clipvalue is not None:
         limit = inner.clipvalue * scale
         return [tf.clip_by_value(gradient, -limit, limit) for gradient in gradients]
