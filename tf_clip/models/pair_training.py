@@ -124,15 +124,14 @@ class PairTraining:
             return replicas.as_logs(super().test_step(*args))  # type: ignore[misc]
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Builds the optimizer before the first step on several devices of `tf.distribute`; Keras calls it.
+        """Builds the optimizer before the first step, where the model is, on TensorFlow; Keras calls it.
 
         The model is built. For those that are not, Keras would run one on the mean of a batch, which fails with a
         batch that is a dictionary where the devices are of several machines (seen in Keras 3.15).
         """
-        optimizer, strategy = self.optimizer, self.distribute_strategy
-        if optimizer is not None and not optimizer.built and strategy.num_replicas_in_sync > 1:
-            with strategy.scope():
-                optimizer.build(self.trainable_variables)
+        if self.optimizer is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     @contextmanager
     def _step(self) -> Iterator[None]:
