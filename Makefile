@@ -79,7 +79,7 @@ demo: $(VENV)/installed ## classify and search shipped pictures, in the terminal
 	@$(BIN)/tf-clip similarity examples/pictures --texts-file examples/pictures/sentences.txt --top 3
 
 test: $(VENV)/tested ## run the tests: fast, offline
-	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/serving --ignore=tests/web
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/parity --ignore=tests/serving --ignore=tests/web
 
 test-backends: $(VENV)/with-torch ## run the core's tests on JAX and PyTorch, too (make test runs them on TensorFlow)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/core
