@@ -129,7 +129,7 @@ def test_a_ragged_last_batch_and_evaluation(tiny_model):
 def test_rows_that_are_not_on_their_own_are_refused(tiny_config):
     text_config = {**tiny_config.text_config.to_dict(), "attention_dropout": 0.3}
     model = CLIPModel({**tiny_config.to_dict(), "text_config": text_config})
-    with pytest.raises(ValueError, match="`encode_chunk_size` must be None for a model with `attention_dropout`"):
+    with pytest.raises(ValueError, match="`encode_chunk_size` must be None for a model with dropout"):
         model.compile("sgd", encode_chunk_size=4)
     resnet = CLIPResNetConfig(depths=(1, 1, 1, 1), embedding_size=8, num_attention_heads=4, image_size=32)
     model = CLIPModel(CLIPConfig(text_config=tiny_config.text_config, vision_config=resnet, projection_dim=28))

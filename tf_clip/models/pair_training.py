@@ -91,16 +91,13 @@ class PairTraining:
 
     def _require_rows_on_their_own(self) -> None:
         """Refuses what makes a row's embedding depend on the other rows, or differ when it is made again."""
-        dropout = [
-            tower.config.attention_dropout
-            for tower in (self.text_encoder, self.image_encoder)
-            if getattr(tower.config, "attention_dropout", 0.0)
-        ]
-        if dropout:
+        # What draws random numbers keeps a state for it.
+        drawing = [variable.path for variable in self.variables if "seed_generator" in variable.path]
+        if drawing:
             raise ValueError(
-                "`encode_chunk_size` must be None for a model with `attention_dropout`: the second computation would "
-                "drop other weights than the first, and the gradients would be wrong. "
-                f"Received: attention_dropout={dropout[0]}. Leave one of the two out."
+                "`encode_chunk_size` must be None for a model with dropout: the second computation would drop other "
+                f"values than the first, and the gradients would be wrong. Received: a model with {drawing[0]}. "
+                "Leave one of the two out."
             )
         if any(
             isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
