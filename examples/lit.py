@@ -9,10 +9,8 @@ import sys
 from pathlib import Path
 
 from tf_clip import CLIPModel, CLIPProcessor, train
-from tf_clip.training.augmentation import Augmentation
-from tf_clip.training.reading import read_pairs
+from tf_clip.training.data import Augmentation, TrainingData, read_pairs
 from tf_clip.training.recipes import lit  # differs
-from tf_clip.training.training_data import TrainingData
 
 CHECKPOINT = "pictogram-clip"  # or a folder, or a Hub id
 EPOCHS, BATCH_SIZE = 4, 5  # with thousands of pairs: 10 and 256

@@ -118,7 +118,7 @@ def test_a_table_with_bad_rows_trains_and_lists_them(run, table, small_checkpoin
 
 def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    words = ["--data", str(table), "--model", str(small_checkpoint), "--batch-size", "8", "--epochs", "40"]
+    words = ["--data", str(table), "--model", str(small_checkpoint), "--batch-size", "8", "--epochs", "30"]
     words += ["--recipe", "layerwise", "--ema", "0.9", "--validation-share", "0.2", "--learning-rate", "1e-3"]
 
     def start(folder, *more):
@@ -126,21 +126,21 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, t
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     whole = start("whole")
-    _, errors = whole.communicate(timeout=300)
+    _, errors = whole.communicate(timeout=900)
     assert whole.returncode == 1, errors
     stopped = start("stopped")
     log = tmp_path / "stopped" / "log.jsonl"
     while stopped.poll() is None and (not log.is_file() or len(log.read_text().splitlines()) < 20):
         time.sleep(0.05)
     stopped.send_signal(signal.SIGINT)
-    output, errors = stopped.communicate(timeout=300)
+    output, errors = stopped.communicate(timeout=900)
     assert stopped.returncode == 130, output + errors
     assert re.search(r"Stopped after batch \d of epoch \d+, and saved", errors)
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
     (command,) = re.findall("^Go on with: tf-clip (.*)$", output, re.MULTILINE)
     lines_before = len(log.read_text().splitlines())
     again = [sys.executable, "-m", "tf_clip", *shlex.split(command)]
-    result = subprocess.run(again, env=environment, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(again, env=environment, capture_output=True, text=True, timeout=900)
     assert result.returncode == 1, result.stderr
     assert "3 bad rows" in result.stderr
     assert 20 <= lines_before < len(log.read_text().splitlines())
