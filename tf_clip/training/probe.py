@@ -137,8 +137,9 @@ def linear_probe(
         >>> probe.predict(test)  # doctest: +SKIP
 
     Source: Radford et al. 2021, appendix A.3: at most 1000 iterations; of 97 strengths from 1e-6 to 1e6, eight a
-    decade, seven are tried and then the neighbours of the best, at half the distance each time. The paper fits on
-    what is before the projection (`"pooler_output"`).
+    decade, seven are tried and then the neighbours of the best, at half the distance each time. Between equals, the
+    likelihood of the right classes decides. The paper fits on what is before the projection
+    (`"pooler_output"`).
     """
     features, targets = _checked("features", features, "targets", targets)
     validation_features, validation_targets = _checked(
@@ -146,16 +147,15 @@ def linear_probe(
     )
     names = tuple(map(str, range(targets.max() + 1))) if class_names is None else tuple(class_names)
     _require_classes(targets, validation_targets, names)
-    tried: dict[float, float] = {}
+    tried: dict[float, tuple[float, float]] = {}
 
-    def score(index: int) -> float:
+    def score(index: int) -> tuple[float, float]:
         strength = float(10.0 ** _EXPONENTS[index])
         if strength not in tried:
             weights, biases = _fit(features, targets, strength, bias, len(names))
-            chosen = np.argmax(validation_features @ weights + biases, axis=1)
-            tried[strength] = float(np.mean(chosen == validation_targets))
+            tried[strength] = _validated(validation_features @ weights + biases, validation_targets)
             if on_progress:
-                on_progress(strength, tried[strength])
+                on_progress(strength, tried[strength][0])
         return tried[strength]
 
     best = _search(score)
@@ -164,7 +164,8 @@ def linear_probe(
         targets = np.concatenate([targets, validation_targets])
     strength = float(10.0 ** _EXPONENTS[best])
     weights, biases = _fit(features, targets, strength, bias, len(names))
-    return LinearProbe(weights, biases, names, strength, dict(sorted(tried.items())))
+    accuracies = {strength: accuracy for strength, (accuracy, _) in sorted(tried.items())}
+    return LinearProbe(weights, biases, names, strength, accuracies)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +244,18 @@ def _tower_features(model: CLIPModel, pixel_values: Any, features: str) -> np.nd
     return rows / np.linalg.norm(rows, axis=1, keepdims=True) if features == "image_embeds" else rows
 
 
-def _search(score: Callable[[int], float]) -> int:
+def _validated(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """Returns the share named right, and how likely the right classes are on average, as a logarithm.
+
+    The second decides between strengths that name equally many right: of few pictures, many strengths do.
+    """
+    own = logits[np.arange(len(targets)), targets]
+    highest = logits.max(axis=1)
+    total = highest + np.log(np.exp(logits - highest[:, np.newaxis]).sum(axis=1))
+    return float(np.mean(np.argmax(logits, axis=1) == targets)), float(np.mean(own - total))
+
+
+def _search(score: Callable[[int], tuple[float, float]]) -> int:
     """Returns the index of the best exponent, looking ever closer around the best so far."""
     best = max(range(0, len(_EXPONENTS), _FIRST_STRIDE), key=score)
     stride = _FIRST_STRIDE // 2
