@@ -310,7 +310,8 @@ def update(outputs: str, inputs: str, options: str) -> None:
 
 def losses(inputs: str, outputs: str) -> None:
     """Saves OpenCLIP's losses of features, and their gradients by these and by scale and bias."""
-    from_openclip = {"ContrastiveLoss": open_clip().ClipLoss(), "SigmoidLoss": open_clip().SigLipLoss()}
+    losses_of = open_clip().loss
+    from_openclip = {"ContrastiveLoss": losses_of.ClipLoss(), "SigmoidLoss": losses_of.SigLipLoss()}
     with np.load(inputs) as file:
         values = {name: torch.from_numpy(file[name]) for name in ("image_embeds", "text_embeds", "scale", "bias")}
     arrays = {}
