@@ -31,7 +31,7 @@ from tf_clip import CLIPConfig, CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor
 from tf_clip.training.data import Augmentation, TrainingData, read_pairs
 
 HEIGHT, WIDTH = 480, 640
-PICTURES = 128
+PICTURES = 512
 COLOURS = Augmentation(flip_prob=0.5, color_jitter=(0.4, 0.4, 0.4, 0.1), color_jitter_prob=0.8, gray_scale_prob=0.2)
 AUGMENTATIONS = {
     "as for inference": None,
@@ -124,9 +124,10 @@ def page(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     return f"""# Training data against training
 
-Written by `make bench-input` on {result["date"]}, {result["machine"]}, {versions}: JPEG files of {WIDTH} x {HEIGHT},
-decoded, prepared and tokenized; and training steps of ViT-B/32 with AdamW in float32 on random weights, in batches of
-{result["batch_size"]}; in turns in one run, the median of {result["rounds"]} rounds of {result["steps"]} steps.
+Written by `make bench-input` on {result["date"]}, {result["machine"]}, {versions}.
+JPEG files of {WIDTH} x {HEIGHT}, decoded, prepared and tokenized; and training steps of ViT-B/32 with AdamW in float32
+on random weights, in batches of {result["batch_size"]}. Both in turns in one run, the median of {result["rounds"]} \
+rounds of {result["steps"]} steps.
 
 Pictures a second of the input alone, as a multiple of those of the training step:
 
