@@ -9,7 +9,8 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends serve-test bench-serving parity litert-test bench-preprocessing unicode-tables lint format type docs check wheel clean
+.PHONY: help demo test test-backends serve-test litert-test parity unicode-tables web lint format type docs check wheel clean
+.PHONY: bench-preprocessing bench-serving bench-litert bench-gradient-cache bench-input
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +29,18 @@ $(VENV)/tested: $(VENV)/installed
 
 $(VENV)/with-litert: $(VENV)/tested
 	$(PIP) install --quiet --editable ".[litert]"
+	@touch $@
+
+$(VENV)/browsed: $(VENV)/with-litert tests/serving/install_tools.py examples/web/package-lock.json
+	$(PIP) install --quiet --editable ".[web_test]"
+	@# A browser and Node.js, unless they are there; LiteRT.js.
+	$(BIN)/python tests/serving/install_tools.py web
+	@touch $@
+
+$(VENV)/engines/installed: tests/benchmarks/litert_peers.txt
+	@# In an environment of its own: its packages and TensorFlow's ask for different ones.
+	$(PYTHON) -m venv $(VENV)/engines
+	PYTHONWARNINGS=ignore $(VENV)/engines/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
 $(VENV)/linted: $(VENV)/installed
@@ -69,7 +82,7 @@ demo: $(VENV)/installed ## classify and search shipped pictures, in the terminal
 	@$(BIN)/tf-clip similarity examples/pictures --texts-file examples/pictures/sentences.txt --top 3
 
 test: $(VENV)/tested ## run the tests: fast, offline
-	$(BIN)/python -m pytest --ignore=tests/parity --ignore=tests/serving
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/parity --ignore=tests/serving --ignore=tests/web
 
 test-backends: $(VENV)/with-torch ## run the core's tests on JAX and PyTorch, too (make test runs them on TensorFlow)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/core
@@ -85,11 +98,31 @@ bench-serving: $(VENV)/served ## load the local server for MINUTES (10); writes 
 parity: $(VENV)/compared ## compare with the reference implementations in the same run; writes docs/parity.md
 	$(BIN)/python -m pytest tests/parity --write-page
 
-litert-test: $(VENV)/with-litert ## write .tflite files by every recipe, run them, and compare them with the models
+litert-test: $(VENV)/browsed ## write .tflite files by every recipe, run them here and in a browser, and compare
+	$(BIN)/python -m pytest tests/web --every-recipe
 	$(BIN)/python -m pytest -s tests/litert tests/preprocessing/test_utf8_tokenizer.py --every-recipe --every-text
+
+web: $(VENV)/with-litert ## make build/web, a page that ranks pictures for a sentence in the browser; needs npm
+	mkdir -p build/web
+	cp -R examples/web/. examples/pictures build/web
+	npm ci --prefix build/web --no-audit --no-fund
+	$(BIN)/tf-clip export litert build/web/model --parts image,text_from_utf8 --quantization dynamic_int8 --overwrite
+	@echo "It is at http://127.0.0.1:8000 after: python3 -m http.server --directory build/web --bind 127.0.0.1"
 
 bench-preprocessing: $(VENV)/torchvision ## compare preprocessing's speed with its peers'; writes docs/benchmarks/
 	$(BIN)/python tests/benchmarks/preprocessing.py docs/benchmarks
+
+bench-litert: $(VENV)/with-litert $(VENV)/engines/installed ## compare LiteRT with other engines; writes docs/benchmarks/litert.*
+	$(BIN)/python tests/benchmarks/litert.py --peers $(VENV)/engines/bin/python docs/benchmarks
+
+bench-gradient-cache: $(VENV)/tested ## measure the memory of a batch of 4096 in chunks; writes docs/benchmarks/gradient_cache.*
+	$(BIN)/python tests/benchmarks/gradient_cache.py docs/benchmarks
+
+bench-input: $(VENV)/tested ## compare the speed of training data with that of training; writes docs/benchmarks/input_pipeline.*
+	$(BIN)/python tests/benchmarks/input_pipeline.py docs/benchmarks
+
+bench-fine-tuning: $(VENV)/tested ## compare ways to fine-tune in parameters, memory, time, accuracy; writes docs/benchmarks/fine_tuning.*
+	$(BIN)/python tests/benchmarks/fine_tuning.py docs/benchmarks
 
 unicode-tables: $(VENV)/compared ## ask the reference tokenizer about every character, after an upgrade of it
 	$(BIN)/python tests/parity/make_unicode_tables.py tf_clip/preprocessing/unicode.json

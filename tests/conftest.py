@@ -23,6 +23,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--every-recipe", action="store_true", help="measure every recipe of .tflite files, and a ViT-B/32, for minutes"
     )
+    parser.addoption("--write-picture", action="store_true", help="write the pages' pictures into docs/images")
 
 
 @pytest.fixture(autouse=True, scope="session")

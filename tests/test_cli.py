@@ -206,6 +206,16 @@ def test_bad_pictures_are_reported_and_the_rest_is_done(run, pictures):
     assert err.count("skipped ") == 4
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_file_name_that_is_no_text_is_reported(run, pictures, options):
+    (pictures / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    status, out, err = run("classify", pictures, "--labels", "a,b", *options)
+    assert status == 1
+    assert "caf\\udce9.png" in err
+    if options:
+        assert json.loads(out)["skipped"][0]["image"].endswith("caf\udce9.png")
+
+
 def test_nothing_readable_is_still_a_result(run, pictures):
     (pictures / "empty.png").write_bytes(b"")
     status, out, _ = run("classify", pictures / "empty.png", "--labels", "a,b", "--json")

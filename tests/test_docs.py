@@ -81,6 +81,56 @@ def test_the_adapters_example_has_one_of_each_family(tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} < {line.split()[0] for line in output.splitlines()}
 
 
+def test_the_evaluation_examples_print_their_figures(tmp_path):
+    for name, pictures in {"fruit": ("apple", "strawberry"), "bus": ("bus",)}.items():
+        (tmp_path / name).mkdir()
+        for picture in pictures:
+            (tmp_path / name / f"{picture}.png").symlink_to(ROOT / "examples" / "pictures" / f"{picture}.png")
+    output = run([sys.executable, "examples/evaluate.py", str(tmp_path)])
+    assert [line.split(":")[0].strip() for line in output.splitlines()] == [
+        *("top1", "top5", "mean_per_class", "ece"),
+        *("bus", "fruit"),
+    ]
+    rows = [
+        ("image", "caption"),
+        ("fruit/apple.png", "red apple"),
+        ("fruit/apple.png", "apple"),
+        ("bus/bus.png", "bus"),
+    ]
+    (tmp_path / "pairs.csv").write_text("\n".join(map(",".join, rows)), encoding="utf-8")
+    lines = run([sys.executable, "examples/retrieval.py", str(tmp_path / "pairs.csv")]).splitlines()
+    names = ["R@1", "R@5", "R@10", "MRR", "mean_rank", "median_rank"]
+    assert [line.split()[0] for line in lines[1:]] == names
+    assert lines[2].split()[1:] == ["1.000", "1.000"]
+
+
+@pytest.mark.parametrize("example", ["fine_tune.py", "lit.py"])
+def test_the_training_examples_learn_and_leave_out_what_is_bad(tmp_path, example):
+    pictures = sorted((ROOT / "examples" / "pictures").glob("*.png"))
+    rows = [f"{path},{path.stem}" for path in pictures] + ["nowhere.png,nothing"]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,caption", *rows]), encoding="utf-8")
+    command = [sys.executable, f"examples/{example}", str(tmp_path / "pairs.csv"), str(tmp_path / "out")]
+    output = run(command)
+    losses = [float(loss) for loss in re.findall(r"loss (\d\.\d+)", output)]
+    assert len(losses) == 4
+    assert "left out" in output
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_the_probe_example_tells_classes_apart(tmp_path):
+    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install '.[train]'")
+    classes = {"animals": ("elephant", "owl"), "vehicles": ("bicycle", "bus", "sailboat", "rocket")}
+    for name, pictures in classes.items():
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        for picture in pictures:
+            target = ROOT / "examples" / "pictures" / f"{picture}.png"
+            (tmp_path / "classes" / name / f"{picture}.png").symlink_to(target)
+    output = run([sys.executable, "examples/linear_probe.py", str(tmp_path / "classes"), str(tmp_path / "out")])
+    assert output.startswith("C = ")
+    assert {f"{picture}.png: {name}" for name in classes for picture in classes[name]} <= set(output.splitlines())
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
 def test_the_export_example_classifies(tmp_path):
     pictures = ["examples/pictures/owl.png", "examples/pictures/pizza.png", "examples/pictures/README.md"]
     output = run([sys.executable, "examples/export_saved_model.py", str(tmp_path / "served"), *pictures])

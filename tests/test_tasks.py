@@ -1,9 +1,9 @@
-"""Embedding in batches, zero-shot classification, retrieval metrics."""
+"""Embedding in batches, zero-shot classification."""
 
 import numpy as np
 import pytest
 
-from tf_clip import CLIPModel, class_embeddings, class_probabilities, embed_images, embed_texts, retrieval_metrics
+from tf_clip import CLIPModel, class_embeddings, class_probabilities, embed_images, embed_texts
 
 
 @pytest.fixture(scope="module")
@@ -56,26 +56,3 @@ def test_probabilities_are_a_softmax():
     probabilities = class_probabilities(images, classes, np.log(2.0))
     np.testing.assert_allclose(probabilities[0], np.exp([2, 0, 0]) / np.exp([2, 0, 0]).sum(), rtol=1e-6)
     assert np.isfinite(class_probabilities(images, classes, 20.0)).all()
-
-
-def test_ranks_are_counted():
-    similarities = np.array([[0.9, 0.1, 0.2], [0.5, 0.4, 0.3], [0.1, 0.2, 0.0]])
-    metrics = retrieval_metrics(similarities, np.array([0, 1, 2]))
-    assert metrics == {
-        "R@1": pytest.approx(1 / 3),
-        "R@5": 1.0,
-        "R@10": 1.0,
-        "MRR": pytest.approx((1 + 1 / 2 + 1 / 3) / 3),
-    }
-
-
-def test_ties_count_against():
-    assert retrieval_metrics(np.zeros((4, 20)), np.arange(4))["R@10"] == 0.0
-
-
-@pytest.mark.parametrize(
-    ("shape", "targets"), [((2, 3), [0]), ((2, 3), [0, 3]), ((2, 3), [-1, 0]), ((0, 3), []), ((3,), [0, 1, 2])]
-)
-def test_bad_targets_are_refused(shape, targets):
-    with pytest.raises(ValueError, match="`targets` must"):
-        retrieval_metrics(np.zeros(shape), np.array(targets, dtype=int))

@@ -27,13 +27,31 @@ _MODULE_OF = {
     "CLIPFeatureExtractorTF": "tf_clip.preprocessing.image",
     "CLIPProcessor": "tf_clip.preprocessing.processor",
     "CheckpointError": "tf_clip.checkpoints.errors",
+    "ContrastiveLoss": "tf_clip.losses",
+    "SigmoidLoss": "tf_clip.losses",
     "contrastive_loss": "tf_clip.losses",
+    "sigmoid_loss": "tf_clip.losses",
     "class_embeddings": "tf_clip.tasks.zero_shot",
     "class_probabilities": "tf_clip.tasks.zero_shot",
     "embed_images": "tf_clip.tasks.embedding",
     "embed_texts": "tf_clip.tasks.embedding",
     "pairs_dataset": "tf_clip.training.data",
-    "retrieval_metrics": "tf_clip.tasks.retrieval",
+    "LinearProbe": "tf_clip.training.probe",
+    "Recipe": "tf_clip.training.recipes",
+    "image_features": "tf_clip.training.probe",
+    "interpolate_weights": "tf_clip.training.wise_ft",
+    "linear_probe": "tf_clip.training.probe",
+    "train": "tf_clip.training.trainer",
+    "ClassificationReport": "tf_clip.evaluation.classification",
+    "RetrievalReport": "tf_clip.evaluation.retrieval",
+    "TemplateRobustness": "tf_clip.evaluation.zero_shot",
+    "ZeroShotClassifier": "tf_clip.evaluation.zero_shot",
+    "classification_report": "tf_clip.evaluation.classification",
+    "retrieval_metrics": "tf_clip.evaluation.retrieval",
+    "retrieval_report": "tf_clip.evaluation.retrieval",
+    "template_robustness": "tf_clip.evaluation.zero_shot",
+    "template_set": "tf_clip.evaluation.templates",
+    "zero_shot_classifier": "tf_clip.evaluation.zero_shot",
     "known_models": "tf_clip.registry",
 }
 
@@ -46,20 +64,34 @@ _ALIAS_OF = {
     "CLIPVisionModelWithProjection": "CLIPImageEncoder",
 }
 
-# Parts of the package that are used by their own name: `tf_clip.export.saved_model(...)`.
-_PARTS = ("adapters", "export")
+# Parts of the package that are used by their own name: `tf_clip.export.saved_model(...)`, `tf_clip.losses`.
+_PARTS = ("adapters", "export", "losses")
 
 __all__ = sorted([*_MODULE_OF, *_ALIAS_OF, *_PARTS])
 
 if TYPE_CHECKING:
     from tf_clip import adapters as adapters
     from tf_clip import export as export
+    from tf_clip import losses as losses
     from tf_clip.checkpoints.errors import CheckpointError as CheckpointError
     from tf_clip.configuration import CLIPConfig as CLIPConfig
     from tf_clip.configuration import CLIPResNetConfig as CLIPResNetConfig
     from tf_clip.configuration import CLIPTextConfig as CLIPTextConfig
     from tf_clip.configuration import CLIPVisionConfig as CLIPVisionConfig
+    from tf_clip.evaluation.classification import ClassificationReport as ClassificationReport
+    from tf_clip.evaluation.classification import classification_report as classification_report
+    from tf_clip.evaluation.retrieval import RetrievalReport as RetrievalReport
+    from tf_clip.evaluation.retrieval import retrieval_metrics as retrieval_metrics
+    from tf_clip.evaluation.retrieval import retrieval_report as retrieval_report
+    from tf_clip.evaluation.templates import template_set as template_set
+    from tf_clip.evaluation.zero_shot import TemplateRobustness as TemplateRobustness
+    from tf_clip.evaluation.zero_shot import ZeroShotClassifier as ZeroShotClassifier
+    from tf_clip.evaluation.zero_shot import template_robustness as template_robustness
+    from tf_clip.evaluation.zero_shot import zero_shot_classifier as zero_shot_classifier
+    from tf_clip.losses import ContrastiveLoss as ContrastiveLoss
+    from tf_clip.losses import SigmoidLoss as SigmoidLoss
     from tf_clip.losses import contrastive_loss as contrastive_loss
+    from tf_clip.losses import sigmoid_loss as sigmoid_loss
     from tf_clip.models.clip import CLIPModel as CLIPModel
     from tf_clip.models.image_classification import CLIPForImageClassification as CLIPForImageClassification
     from tf_clip.models.image_encoder import CLIPImageEncoder as CLIPImageEncoder
@@ -74,10 +106,15 @@ if TYPE_CHECKING:
     from tf_clip.registry import known_models as known_models
     from tf_clip.tasks.embedding import embed_images as embed_images
     from tf_clip.tasks.embedding import embed_texts as embed_texts
-    from tf_clip.tasks.retrieval import retrieval_metrics as retrieval_metrics
     from tf_clip.tasks.zero_shot import class_embeddings as class_embeddings
     from tf_clip.tasks.zero_shot import class_probabilities as class_probabilities
     from tf_clip.training.data import pairs_dataset as pairs_dataset
+    from tf_clip.training.probe import LinearProbe as LinearProbe
+    from tf_clip.training.probe import image_features as image_features
+    from tf_clip.training.probe import linear_probe as linear_probe
+    from tf_clip.training.recipes import Recipe as Recipe
+    from tf_clip.training.trainer import train as train
+    from tf_clip.training.wise_ft import interpolate_weights as interpolate_weights
 
     CLIPEncoder = CLIPModel
     CLIPFeatureExtractor = CLIPFeatureExtractorTF

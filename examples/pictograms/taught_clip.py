@@ -65,9 +65,11 @@ class TaughtCLIP(CLIPModel):
         excluded = ops.logical_or(same, ops.expand_dims(x["lesson_names"] < 0, 0))
         more = ops.where(excluded, HIDDEN_LOGIT, scale * ops.matmul(images, ops.transpose(lessons)))
         own = ops.arange(ops.shape(images)[0], dtype="int32")
-        image_logits = ops.concatenate([y_pred["logits_per_image"], more], axis=1)
+        logits_per_image = scale * ops.matmul(images, ops.transpose(y_pred["text_embeds"]))
+        image_logits = ops.concatenate([logits_per_image, more], axis=1)
         image_loss = ops.mean(ops.sparse_categorical_crossentropy(own, image_logits, from_logits=True))
-        text_loss = ops.mean(ops.sparse_categorical_crossentropy(own, y_pred["logits_per_text"], from_logits=True))
+        logits_per_text = ops.transpose(logits_per_image)
+        text_loss = ops.mean(ops.sparse_categorical_crossentropy(own, logits_per_text, from_logits=True))
 
         text_error = self._error(lessons, x["lesson_vectors"])
         image_error = self._error(images, x["own_vectors"])

@@ -73,12 +73,13 @@ def test_a_bad_row_loses_nothing(connect, server, tmp_path):
     assert sum(len(inputs["image_bytes"]) for _, inputs in server.seen) == 3  # what cannot be read is not sent
 
 
-def test_a_bad_row_is_an_error_by_option(connect, tmp_path):
+def test_a_bad_row_is_an_error_by_option(connect, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     client = connect(on_bad_row="raise", batch_size=2)
     with pytest.raises(ServingError, match=r"row 2 \(bytes\): not a JPEG.*on_bad_row=\"status\""):
         client.encode_images([picture(0), picture(1), b"no picture"])
-    with pytest.raises(ServingError, match=r"row 1 \('.*missing.png'\): the file cannot be read"):
-        client.similarity([picture(0), str(tmp_path / "missing.png")], ["a"])
+    with pytest.raises(ServingError, match=r"row 1 \('missing.png'\): the file cannot be read"):
+        client.similarity([picture(0), "missing.png"], ["a"])
 
 
 def test_nothing_readable_and_nothing_at_all_have_the_right_shapes(connect, server, tmp_path):

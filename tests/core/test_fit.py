@@ -40,10 +40,11 @@ def test_labels_are_refused(tiny_model, pairs):
         tiny_model.fit(pairs, np.zeros(200), verbose=0)
 
 
-def test_another_loss_is_refused_rather_than_ignored(tiny_model, pairs):
-    tiny_model.compile("sgd", loss="mse")
-    with pytest.raises(ValueError, match="`loss` must be None"):
-        tiny_model.fit(pairs, verbose=0)
+def test_what_is_no_loss_of_pairs_is_refused_rather_than_ignored(tiny_model):
+    with pytest.raises(TypeError, match="`loss` must be None or a loss of pairs"):
+        tiny_model.compile("sgd", loss="mse")
+    with pytest.raises(ValueError, match="`metrics` must be None"):
+        tiny_model.compile("sgd", metrics=["accuracy"])
 
 
 def test_training_goes_on_after_saving(tiny_config, tiny_model, pairs, tmp_path):

@@ -16,6 +16,7 @@ from serving import serve
 import tf_clip
 from tf_clip.checkpoints import save
 from tf_clip.checkpoints.huggingface import source_tensor
+from tf_clip.training.optimizers import AdamW
 
 
 @functools.lru_cache(maxsize=1)
@@ -92,6 +93,58 @@ def gradients(folder: str, inputs: str, outputs: str) -> None:
     np.savez(outputs, loss=ops.convert_to_numpy(loss), **arrays)
 
 
+def train_one_step(folder: str, inputs: str, outputs: str, learning_rate: str, chunk_size: str) -> None:
+    """Lets `fit` make one step of plain gradient descent; saves the loss and the weights after it."""
+    model = tf_clip.CLIPModel.from_pretrained(folder)
+    with np.load(inputs) as file:
+        tensors = dict(file)
+    model.compile(keras.optimizers.SGD(float(learning_rate)), encode_chunk_size=json.loads(chunk_size))
+    history = model.fit(tensors, batch_size=len(tensors["input_ids"]), shuffle=False, verbose=0).history
+    arrays = {}
+    for path, variable in model._variables_by_path().items():
+        source = source_tensor(path)
+        arrays[source.name] = source.to_file_layout(ops.convert_to_numpy(variable))
+    np.savez(outputs, loss=history["loss"][0], **arrays)
+
+
+def update(outputs: str, inputs: str, options: str) -> None:
+    """Lets AdamW walk along given gradients from given weights; saves where it is after each step."""
+    chosen = json.loads(options)
+    beta_1, beta_2 = chosen["betas"]
+    optimizer = AdamW(
+        chosen["lr"], weight_decay=chosen["weight_decay"], beta_1=beta_1, beta_2=beta_2, epsilon=chosen["eps"]
+    )
+    with np.load(inputs) as file:
+        weights, gradients = keras.Variable(file["weights"]), file["gradients"]
+    path = []
+    for gradient in gradients:
+        optimizer.apply([ops.convert_to_tensor(gradient)], [weights])
+        path.append(ops.convert_to_numpy(weights).copy())
+    np.savez(outputs, path=np.stack(path))
+
+
+def losses(inputs: str, outputs: str, chunk_size: str) -> None:
+    """Saves the losses of features, and their gradients by these and by scale and bias."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core"))
+    from gradients import value_and_gradients
+
+    with np.load(inputs) as file:
+        values = {name: file[name] for name in file}
+    names = ("image_embeds", "text_embeds", "scale", "bias")
+    arrays: dict[str, Any] = {}
+    for kind in (tf_clip.ContrastiveLoss, tf_clip.SigmoidLoss):
+        loss = kind(chunk_size=json.loads(chunk_size))
+        found, slopes = value_and_gradients(
+            lambda images, texts, scale, bias, loss=loss: loss(texts, images, scale, bias),
+            *(values[name] for name in names),
+        )
+        arrays[kind.__name__] = found
+        arrays |= {f"{kind.__name__} {name}": slope for name, slope in zip(names, slopes, strict=True)}
+    smoothed = tf_clip.ContrastiveLoss(0.1, json.loads(chunk_size))
+    found = smoothed(values["text_embeds"], values["image_embeds"], values["scale"], pair_ids=values["pair_ids"])
+    np.savez(outputs, smoothed=ops.convert_to_numpy(found), **arrays)
+
+
 def _on_tensorflow(model: Any, tensors: dict[str, Any]) -> Any:
     import tensorflow as tf
 
@@ -126,6 +179,6 @@ GRADIENTS = {"tensorflow": _on_tensorflow, "jax": _on_jax, "torch": _on_torch}
 
 if __name__ == "__main__":
     allowed = {"torch"} if keras.backend.backend() == "torch" else set()
-    serve(run, make, again, as_openclip, gradients)
+    serve(run, make, again, as_openclip, gradients, train_one_step, update, losses)
     # No format may have needed its own library.
     assert not ({"torch", "transformers", "flax", "open_clip", "keras_hub"} - allowed) & set(sys.modules)

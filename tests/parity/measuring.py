@@ -29,6 +29,7 @@ BOUNDS = {
     "text_features": 1e-4,
     "image_features": 1e-4,
     "gradients": 1e-4,
+    "weights": 1e-6,
     "peak": 1.3,
 }
 

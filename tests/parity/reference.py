@@ -282,6 +282,55 @@ def gradients(folder: str, inputs: str, outputs: str) -> None:
     np.savez(outputs, loss=loss.detach().numpy(), **arrays)
 
 
+def train_one_step(folder: str, inputs: str, outputs: str, learning_rate: str) -> None:
+    """Makes one step of plain gradient descent on the contrastive loss; saves the loss and the weights after it."""
+    model, _ = transformers.CLIPModel.from_pretrained(
+        folder, output_loading_info=True, attn_implementation="eager", dtype=torch.float32
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=float(learning_rate))
+    loss = model(**tensors_of(inputs), return_loss=True).loss
+    loss.backward()
+    optimizer.step()
+    weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    np.savez(outputs, loss=loss.detach().numpy(), **weights)
+
+
+def update(outputs: str, inputs: str, options: str) -> None:
+    """Lets AdamW walk along given gradients `[steps, ...]` from given weights; saves where it is after each step."""
+    with np.load(inputs) as file:
+        weights, gradients = torch.nn.Parameter(torch.from_numpy(file["weights"])), torch.from_numpy(file["gradients"])
+    optimizer = torch.optim.AdamW([weights], **json.loads(options))
+    path = []
+    for gradient in gradients:
+        weights.grad = gradient.clone()
+        optimizer.step()
+        path.append(weights.detach().numpy().copy())
+    np.savez(outputs, path=np.stack(path))
+
+
+def losses(inputs: str, outputs: str) -> None:
+    """Saves OpenCLIP's losses of features, and their gradients by these and by scale and bias."""
+    losses_of = open_clip().loss
+    from_openclip = {"ContrastiveLoss": losses_of.ClipLoss(), "SigmoidLoss": losses_of.SigLipLoss()}
+    with np.load(inputs) as file:
+        values = {name: torch.from_numpy(file[name]) for name in ("image_embeds", "text_embeds", "scale", "bias")}
+    arrays = {}
+    for name, loss in from_openclip.items():
+        leaves = {key: value.clone().requires_grad_() for key, value in values.items()}
+        found = loss(leaves["image_embeds"], leaves["text_embeds"], leaves["scale"], leaves["bias"])
+        found.backward()
+        arrays[name] = found.detach().numpy()
+        arrays |= {f"{name} {key}": leaf.grad.numpy() for key, leaf in leaves.items() if leaf.grad is not None}
+    # What is smoothed and several positives, by torch's own cross-entropy of soft targets.
+    with np.load(inputs) as file:
+        ids = torch.from_numpy(file["pair_ids"])
+    logits = values["scale"] * values["text_embeds"] @ values["image_embeds"].T
+    targets = (ids[:, None] == ids[None]).float()
+    targets = targets / targets.sum(1, keepdim=True)
+    both = [torch.nn.functional.cross_entropy(x, targets, label_smoothing=0.1) for x in (logits, logits.T)]
+    np.savez(outputs, smoothed=(sum(both) / 2).numpy(), **arrays)
+
+
 def make_processor(folder: str, vocabulary: str) -> None:
     parts = json.loads(Path(vocabulary).read_text())
     tokenizer = transformers.CLIPTokenizer(vocab=parts["vocab"], merges=[tuple(pair) for pair in parts["merges"]])
@@ -352,9 +401,65 @@ def pixels(folder: str, pictures: str, options: str, outputs: str) -> None:
     np.savez(outputs, **arrays)
 
 
+def list_templates(outputs: str) -> None:
+    """Writes the templates that OpenCLIP has of OpenAI."""
+    sets = {
+        "imagenet": open_clip().OPENAI_IMAGENET_TEMPLATES,
+        "imagenet_simple": open_clip().SIMPLE_IMAGENET_TEMPLATES,
+    }
+    Path(outputs).write_text(json.dumps({name: [make("{}") for make in makers] for name, makers in sets.items()}))
+
+
+def classify_zero_shot(inputs: str, outputs: str) -> None:
+    """Saves OpenCLIP's zero-shot classifier of given text features, and how its evaluation scores given pictures.
+
+    Every sentence, "3 7", stands for a row of features: that of class 3 in template 7.
+    """
+    with np.load(inputs) as file:
+        features, images, targets = (torch.from_numpy(file[name]) for name in ("features", "images", "targets"))
+
+    class Model:
+        def encode_text(self, places: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+            found = features[places[:, 0], places[:, 1]]
+            return torch.nn.functional.normalize(found, dim=-1) if normalize else found
+
+    weights = open_clip().build_zero_shot_classifier(
+        Model(),
+        lambda texts: torch.tensor([[int(word) for word in text.split()] for text in texts]),
+        [str(name) for name in range(features.shape[0])],
+        [f"{{}} {place}" for place in range(features.shape[1])],
+    )
+    # As open_clip_train.zero_shot does: the package has no function of it.
+    logits = 100.0 * torch.nn.functional.normalize(images, dim=-1) @ weights
+    found = logits.topk(5, 1, True, True)[1].t()
+    correct = found.eq(targets.view(1, -1).expand_as(found))
+    accuracies = {f"top{k}": float(correct[:k].reshape(-1).float().sum()) / len(targets) for k in (1, 5)}
+    np.savez(outputs, weights=weights.T.numpy(), logits=logits.numpy(), **accuracies)
+
+
+def retrieve(inputs: str, outputs: str) -> None:
+    """Saves what OpenCLIP's training reports of pairs: the ranks of both directions, and figures of them."""
+    with np.load(inputs) as file:
+        images, texts = torch.from_numpy(file["images"]), torch.from_numpy(file["texts"])
+    images, texts = (torch.nn.functional.normalize(rows, dim=-1) for rows in (images, texts))
+    logits_per_image = 100.0 * images @ texts.t()
+    results = {}
+    # As open_clip_train.train.get_clip_metrics does: the package has no function of it.
+    for name, logits in {"image_to_text": logits_per_image, "text_to_image": logits_per_image.t()}.items():
+        ranking = torch.argsort(logits, descending=True)
+        places = torch.where(ranking == torch.arange(len(texts)).view(-1, 1))[1].numpy()
+        results[f"{name}_mean_rank"] = places.mean() + 1
+        results[f"{name}_median_rank"] = np.floor(np.median(places)) + 1
+        for k in (1, 5, 10):
+            results[f"{name}_R@{k}"] = np.mean(places < k)
+    np.savez(outputs, **results)
+
+
 if __name__ == "__main__":
     serve(
         *(make, to_bin, to_shards, to_version_4, run, gradients, make_processor, pixels),
+        *(train_one_step, update, losses),
         *(encode, encode_with, encode_with_offsets, decode),
         *(make_openai, make_openclip, run_openclip, list_openclip, count_operations),
+        *(list_templates, classify_zero_shot, retrieve),
     )

@@ -35,20 +35,23 @@ def browser_programs() -> tuple[str, str]:
     found = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if not all(found):
         raise FileNotFoundError(
-            "chromium and chromium-driver are needed: run `make serve-test` as root, or install them"
+            "chromium and chromium-driver are needed: run make serve-test or make litert-test as root, or install them"
         )
     return found[0], found[1]
 
 
 @contextmanager
 def browser(profile: Path, *, width: int = 1280, height: int = 960, dark: bool = False) -> Iterator[webdriver.Chrome]:
-    """Gives a browser with a profile of its own, and ends it."""
+    """Gives a browser with a profile of its own, and ends it.
+
+    Its log `performance` has, among others, all requests that its pages made.
+    """
     chromium, driver = browser_programs()
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for flag in (*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     # Its own requests, to the driver on this machine, must not go to a proxy.
     service = Service(driver, env={**os.environ, "NO_PROXY": "127.0.0.1,localhost"})
     chrome = webdriver.Chrome(options, service)

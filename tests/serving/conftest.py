@@ -40,7 +40,3 @@ def server(plain_model):
 
     with LocalServer(plain_model) as server:
         yield server
-
-
-def pytest_addoption(parser):
-    parser.addoption("--write-picture", action="store_true", help="write docs/images/local_server.png")

@@ -1,4 +1,8 @@
-"""Installs what tests/serving needs beside Python packages: a browser, a C compiler, TensorFlow.js for Node.js."""
+"""Installs what tests need beside Python packages.
+
+For tests/serving a browser, a C compiler and TensorFlow.js for Node.js; called with `web`, what tests/web needs: a
+browser and LiteRT.js.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,30 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAMS = {"chromium": "chromium", "chromedriver": "chromium-driver", "node": "nodejs", "npm": "npm", "g++": "g++"}
+PROGRAMS = {"chromium": "chromium", "chromedriver": "chromium-driver", "node": "nodejs", "npm": "npm"}
+COMPILER = {"g++": "g++"}
 HERE = Path(__file__).resolve().parent
+WEB = HERE.parents[1] / "examples" / "web"
 
 
-def install_programs():
+def install_programs(programs):
     """Installs Debian's packages of the programs that are missing."""
-    missing = sorted({package for program, package in PROGRAMS.items() if not shutil.which(program)})
+    missing = sorted({package for program, package in programs.items() if not shutil.which(program)})
     if not missing:
         return
     if not shutil.which("apt-get") or os.geteuid() != 0:
-        sys.exit(f"make serve-test needs {', '.join(missing)}: install them, or run it as root on Debian")
+        sys.exit(f"these tests need {', '.join(missing)}: install them, or run it as root on Debian")
     quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
     subprocess.run(["apt-get", "update"], check=True, **quiet)
     subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", *missing], check=True, **quiet)
+
+
+def install_node_packages(source, folder):
+    """Installs what a `package-lock.json` names into a folder, without the packages' own install scripts."""
+    folder.mkdir(exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(source / name, folder)
+    _run(folder, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 
 
 def build_tensorflow_js(folder):
@@ -29,11 +43,8 @@ def build_tensorflow_js(folder):
     import importlib.util
 
     wheel = Path(importlib.util.find_spec("tensorflow").origin).parent
-    folder.mkdir(exist_ok=True)
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(HERE / "runtimes" / "tfjs" / name, folder)
-    # Without its own install script, which fetches those libraries.
-    _run(folder, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+    # Its own install script would fetch those libraries.
+    install_node_packages(HERE / "runtimes" / "tfjs", folder)
     package = folder / "node_modules" / "@tensorflow" / "tfjs-node"
     libraries = package / "deps" / "lib"
     libraries.mkdir(parents=True)
@@ -58,5 +69,9 @@ def _run(folder, *command):
 
 
 if __name__ == "__main__":
-    install_programs()
-    build_tensorflow_js(Path(sys.prefix) / "tfjs")
+    if sys.argv[1:] == ["web"]:
+        install_programs(PROGRAMS)
+        install_node_packages(WEB, Path(sys.prefix) / "web")
+    else:
+        install_programs(PROGRAMS | COMPILER)
+        build_tensorflow_js(Path(sys.prefix) / "tfjs")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from browser import browser
 from calls import PICTURES
+from colours import contrast
 from models import pictogram_clip
 from running import ROOT, LocalServer
 from selenium.webdriver.common.by import By
@@ -243,20 +244,9 @@ def test_text_can_be_told_from_what_it_is_on(page, chrome, dark):
     pairs += [("accent", "card"), ("accent", "tint"), ("on-accent", "accent"), ("bad", "bad-tint"), ("bad", "card")]
     for text, ground in pairs:
         colours = chrome.execute_script(read, [f"--{text}", f"--{ground}"])
-        lighter, darker = sorted((luminance(colour.strip()) for colour in colours), reverse=True)
-        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (text, ground)
+        assert contrast(*colours) >= 4.5, (text, ground)
     # A bar must be told from its rail, too, if less than letters.
-    lighter, darker = sorted(map(luminance, map(str.strip, chrome.execute_script(read, ["--accent", "--rail"]))))[::-1]
-    assert (lighter + 0.05) / (darker + 0.05) >= 3
-
-
-def luminance(colour):
-    """Source: WCAG 2.2, relative luminance."""
-    digits = colour.removeprefix("#")
-    digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
-    parts = [int(digits[start : start + 2], 16) / 255 for start in (0, 2, 4)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    assert contrast(*chrome.execute_script(read, ["--accent", "--rail"])) >= 3
 
 
 def test_the_picture_of_the_page(server, tmp_path, request):

@@ -25,7 +25,7 @@ _NO_AVERAGE = {
 }
 
 
-def blocks_in(block: str | Block) -> Iterator[Block]:
+def blocks_in(block: str | Block | None) -> Iterator[Block]:
     """Yields a block and all blocks in it."""
     if isinstance(block, Block):
         yield block

@@ -65,12 +65,14 @@ def _figure(path: Path, scores: Sequence[tuple[str, float]]) -> str:
         for label, score in scores
     )
     best, name = escape(scores[0][0]), escape(path.name)
-    return f'<figure><img alt="{best}" src="{_as_data_uri(path)}"><figcaption>{name}</figcaption>{bars}</figure>'
+    address = as_data_uri(path, _THUMBNAIL)
+    return f'<figure><img alt="{best}" src="{address}"><figcaption>{name}</figcaption>{bars}</figure>'
 
 
-def _as_data_uri(path: Path) -> str:
-    image = Image.fromarray(open_image(path))
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+def as_data_uri(picture: Path | bytes, largest: int) -> str:
+    """Returns a picture file as an address that holds it, made smaller if a side is longer than `largest` pixels."""
+    image = Image.fromarray(open_image(picture))
+    image.thumbnail((largest, largest))
     data = io.BytesIO()
     image.save(data, "PNG")
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")

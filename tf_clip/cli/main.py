@@ -13,19 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tf_clip
+from tf_clip.cli import train_options
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_MODEL = "pictogram-clip"
-EXIT_DONE, EXIT_SOME_SKIPPED, EXIT_USAGE = 0, 1, 2
+EXIT_DONE, EXIT_SOME_SKIPPED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+_FILE_ERRORS = (FileNotFoundError, IsADirectoryError, PermissionError)
 # Where commands are that are not in `commands`.
 _MODULE_OF = {
     "info": "checkpoint_commands",
     "models": "checkpoint_commands",
     "convert": "checkpoint_commands",
     "export": "export_commands",
+    "evaluate": "evaluate_command",
     "serve": "serve_command",
+    "train": "train_command",
 }
 
 
@@ -36,19 +40,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; None takes the process's.
 
     Returns:
-        The exit status: 0 done, 1 done but for files that were skipped and reported, 2 not done.
+        The exit status: 0 done, 1 done but for files that were skipped and reported, 2 not done, 130 interrupted.
     """
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["train"]:
+        try:
+            words[1:] = train_options.with_files(words[1:])
+        except (OSError, ImportError, ValueError) as error:
+            print(f"tf-clip train: {error}", file=sys.stderr)
+            return EXIT_USAGE
+    options = _parser().parse_args(words)
     module = _MODULE_OF.get(options.command, "commands")
     try:
         with _quiet_start():
             commands = importlib.import_module(f"tf_clip.cli.{module}")
         return int(getattr(commands, options.command)(options))
-    except (FileNotFoundError, ImportError, IsADirectoryError, PermissionError, TypeError, ValueError) as error:
+    except (ArithmeticError, ImportError, TypeError, ValueError, *_FILE_ERRORS) as error:
         print(f"tf-clip {options.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
 
 
 @contextmanager
@@ -91,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_convert(commands)
     _add_export(commands, shared)
+    _add_evaluate(commands, shared)
     _add_serve(commands)
+    train_options.add_train(commands, DEFAULT_MODEL)
     return parser
 
 
@@ -204,6 +217,38 @@ def _add_litert(formats: Commands, shared: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="IMAGE",
         help="measure every recipe on these pictures and the labels; named as their label, they are scored, too",
+    )
+
+
+def _add_evaluate(commands: Commands, shared: argparse.ArgumentParser) -> None:
+    tasks = commands.add_parser(
+        "evaluate", help="measure a model on pictures of known labels or captions"
+    ).add_subparsers(dest="task", required=True, metavar="TASK")
+    both = argparse.ArgumentParser(add_help=False)
+    both.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="where report.json and report.html are written"
+    )
+    both.add_argument("--image-column", default="image", help="a table's column of paths (default: image)")
+    both.add_argument("--batch-size", type=_positive, default=32, help="pictures at a time (default: 32)")
+    both.add_argument("--worst", type=_positive, default=12, help="mistakes that are shown (default: 12)")
+    parser = tasks.add_parser("zero-shot", parents=[shared, both], help="name pictures by their classes' names")
+    parser.add_argument("data", metavar="DATA", help="a folder of class folders, or a CSV of images and labels")
+    parser.add_argument("--label-column", default="label", help="a table's column of labels (default: label)")
+    wording = parser.add_mutually_exclusive_group()
+    wording.add_argument(
+        "--template-set",
+        choices=("imagenet", "imagenet_simple"),
+        help="sentences of OpenAI: the 80 for ImageNet, or 7 of them",
+    )
+    wording.add_argument(
+        "--template", action="append", help='a sentence with {} for the label; several are averaged (default: "{}")'
+    )
+    parser.add_argument("--robustness", action="store_true", help="measure each sentence alone, too")
+    parser = tasks.add_parser("retrieval", parents=[shared, both], help="find captions by pictures, and the reverse")
+    parser.add_argument("data", metavar="DATA", help="a CSV of images and captions; several rows an image")
+    parser.add_argument("--caption-column", default="caption", help="its column of captions (default: caption)")
+    parser.add_argument(
+        "--chunk-size", type=_positive, default=1024, help="pictures and captions compared at a time (default: 1024)"
     )
 
 

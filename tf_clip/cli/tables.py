@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -82,17 +83,22 @@ def show_groups(
 
 def print_json(values: Any) -> None:
     """Prints a value as JSON."""
-    print(json.dumps(values, indent=2, ensure_ascii=False))
+    print(printable(json.dumps(values, indent=2, ensure_ascii=False)))
 
 
 def say(message: str) -> None:
     """Prints a line below a table."""
-    _output.print(Text(message), soft_wrap=True)
+    _output.print(Text(printable(message)), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Prints a line on standard error."""
-    _messages.print(Text(message, style="yellow"), soft_wrap=True)
+    _messages.print(Text(printable(message), style="yellow"), soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Returns a text with the bytes of file names that are no UTF-8 as escapes, which JSON reads back."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def status(message: str) -> AbstractContextManager[Any]:
@@ -106,3 +112,23 @@ def progress(message: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=_messages, transient=True, disable=not _messages.is_terminal) as bars:
         task = bars.add_task(message, total=total)
         yield lambda done: bars.advance(task, done)
+
+
+def print_cells(cells: Sequence[str], width: int) -> None:
+    """Prints a line of a table whose rows come one by one, each cell at least so wide."""
+    print("  ".join(cell.rjust(width) for cell in cells), flush=True)
+
+
+def note(message: str) -> None:
+    """Prints a line on standard error at once."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def is_terminal() -> bool:
+    """Says whether standard error is a terminal, where a bar can move."""
+    return _messages.is_terminal
+
+
+def messages() -> Console:
+    """Returns the console on standard error."""
+    return _messages

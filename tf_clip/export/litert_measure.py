@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_clip.evaluation.retrieval import retrieval_metrics
 from tf_clip.export.litert_quantize import model_pixels
 from tf_clip.export.litert_recipes import RECIPES, recipe_of
 from tf_clip.export.litert_runtime import LiteRTFile, LiteRTModel
@@ -19,7 +20,6 @@ from tf_clip.export.litert_write import FILE_OF, litert
 from tf_clip.models.clip import CLIPModel
 from tf_clip.preprocessing.processor import CLIPProcessor
 from tf_clip.tasks.embedding import embed_texts
-from tf_clip.tasks.retrieval import retrieval_metrics
 
 _PARTS = ("image", "text")
 _TIMES = 50

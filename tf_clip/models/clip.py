@@ -12,9 +12,10 @@ from keras import ops
 from tf_clip.adapters.model import AdaptableModel
 from tf_clip.adapters.places import Location
 from tf_clip.configuration import CLIPConfig, CLIPResNetConfig
-from tf_clip.losses import contrastive_loss
+from tf_clip.losses import ContrastiveLoss, contrastive_loss
 from tf_clip.models.image_encoder import CLIPImageEncoder
 from tf_clip.models.outputs import CLIPOutput
+from tf_clip.models.pair_training import PairTraining, unit_length
 from tf_clip.models.pretrained import PretrainedModel, variables_below
 from tf_clip.models.resnet_encoder import CLIPResNetImageEncoder
 from tf_clip.models.text_encoder import CLIPTextEncoder
@@ -32,11 +33,12 @@ class LogitScaleRange(keras.constraints.Constraint):
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
-class CLIPModel(AdaptableModel, PretrainedModel, keras.Model):
+class CLIPModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
     """Compares images and texts in one vector space.
 
     Fed by `CLIPProcessor`. `fit` trains it on a dataset of dictionaries `{"input_ids",
-    "attention_mask", "pixel_values"}` with no labels: row i of a batch is a pair. `predict` is
+    "attention_mask", "pixel_values"}` with no labels: row i of a batch is a pair, and rows with equal
+    numbers in `"pair_ids"`, if there are any, belong together. `predict` is
     refused, since similarities have no batch axis; encode with `get_image_features` and
     `get_text_features` instead.
 
@@ -99,6 +101,8 @@ class CLIPModel(AdaptableModel, PretrainedModel, keras.Model):
         for tower in self.adapter_towers():
             tower.adapter_state.part_of = type(self).__name__
         self.accuracy = keras.metrics.Mean(name="accuracy")
+        self.pair_loss = ContrastiveLoss()
+        self.encode_chunk_size = None
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
@@ -163,8 +167,13 @@ class CLIPModel(AdaptableModel, PretrainedModel, keras.Model):
                 "text_adapter_ids": text_adapter_ids,
                 "image_adapter_ids": image_adapter_ids,
             }
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        if self._is_in_step:
+            # Past Keras's own __call__, as on JAX: it would show the weights in the compute dtype, and their gradients
+            # would be added up in that.
+            return self.call(inputs, training=training)
         return super().__call__(
-            {name: value for name, value in inputs.items() if value is not None},
+            inputs,
             return_loss=return_loss,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -183,6 +192,8 @@ class CLIPModel(AdaptableModel, PretrainedModel, keras.Model):
     ) -> CLIPOutput:
         """Compares what a dictionary of inputs holds; see the class."""
         _require_inputs(inputs)
+        if self._is_in_step:
+            return self._embed_pairs(inputs, training)
         inside = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         texts = self.text_encoder(
             inputs["input_ids"],
@@ -201,9 +212,10 @@ class CLIPModel(AdaptableModel, PretrainedModel, keras.Model):
         text_embeds = unit_length(texts.pop("text_embeds"))
         image_embeds = unit_length(images.pop("image_embeds"))
         logits_per_text = self._logits(text_embeds, image_embeds)
+        output = CLIPOutput()
         if return_loss:
             self._require_one_copy()
-        output = CLIPOutput(loss=contrastive_loss(logits_per_text)) if return_loss else CLIPOutput()
+            output["loss"] = contrastive_loss(logits_per_text, pair_ids=inputs.get("pair_ids"))
         output.update(
             logits_per_image=ops.transpose(logits_per_text),
             logits_per_text=logits_per_text,
@@ -242,13 +254,6 @@ class CLIPModel(AdaptableModel, PretrainedModel, keras.Model):
             )
         return {} if adapter_ids is None else {"adapter_ids": adapter_ids}
 
-    def _require_one_copy(self) -> None:
-        if self.row_copies > 1:
-            raise ValueError(
-                f"`setup` must have no Parallel where a loss is asked for: row i of the texts would not belong to "
-                f"row i of the images alone. Received: {self.active_adapters!r}. Train the adapters one by one."
-            )
-
     def get_text_features(
         self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None, adapter_ids: Any = None
     ) -> Any:
@@ -286,40 +291,6 @@ class CLIPModel(AdaptableModel, PretrainedModel, keras.Model):
         }
         return self.image_encoder(pixel_values, **options).image_embeds
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        """Returns the contrastive loss of a batch of pairs, plus any regularisation.
-
-        Raises:
-            ValueError: labels, sample weights or `compile(loss=...)` are given; the pairing itself is the label.
-        """
-        if getattr(self, "loss", None) is not None:
-            raise ValueError(
-                f"`loss` must be None, since CLIPModel trains with its contrastive loss. Received: loss={self.loss!r}. "
-                "Call compile(optimizer) alone; for another loss, subclass CLIPModel and override compute_loss."
-            )
-        if y is not None or sample_weight is not None:
-            raise ValueError(
-                "`y` and `sample_weight` must be None: row i of the texts belongs to row i of the images. "
-                "Received one of them. Call fit(x) with a dataset of input dictionaries alone."
-            )
-        self._require_one_copy()
-        return contrastive_loss(y_pred["logits_per_text"]) + sum(self.losses)
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """Updates `accuracy`, the share of images whose own text scores highest in the batch."""
-        logits = y_pred["logits_per_image"]
-        own = ops.arange(ops.shape(logits)[0], dtype="int32")
-        hits = ops.cast(ops.argmax(logits, axis=-1), "int32") == own
-        self.accuracy.update_state(ops.cast(hits, "float32"))
-        return self.get_metrics_result()
-
     def predict(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuses: similarities of every text with every image cannot be cut into batches of rows.
 
@@ -349,11 +320,6 @@ class CLIPModel(AdaptableModel, PretrainedModel, keras.Model):
         return {**own, **variables_below(towers[0], "text_encoder"), **variables_below(towers[1], "image_encoder")}
 
 
-def unit_length(embeds: Any) -> Any:
-    """Divides each row by its Euclidean length, with no epsilon, as the reference does."""
-    return embeds / ops.sqrt(ops.sum(ops.square(embeds), axis=-1, keepdims=True))
-
-
 def _require_inputs(inputs: Mapping[str, Any]) -> None:
     for name, other in (("input_ids", "get_image_features"), ("pixel_values", "get_text_features")):
         if name not in inputs:
@@ -361,10 +327,11 @@ def _require_inputs(inputs: Mapping[str, Any]) -> None:
                 f"`{name}` must be given: CLIPModel compares texts with images. Received: {sorted(inputs)}. "
                 f"Use {other} to encode the other half alone."
             )
-    adapter_ids = {"text_adapter_ids", "image_adapter_ids"}
-    unknown = set(inputs) - {"input_ids", "pixel_values", "attention_mask", "position_ids"} - adapter_ids
+    known = {"input_ids", "pixel_values", "attention_mask", "position_ids", "pair_ids"}
+    unknown = set(inputs) - known - {"text_adapter_ids", "image_adapter_ids"}
     if unknown:
         raise ValueError(
-            "`inputs` must hold only input_ids, pixel_values, attention_mask, position_ids and adapters' numbers. "
+            "`inputs` must hold only input_ids, pixel_values, attention_mask, position_ids, pair_ids and the adapters' "
+            "text_adapter_ids and image_adapter_ids. "
             f"Received also: {sorted(unknown)}. Remove them."
         )

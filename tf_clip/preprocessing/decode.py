@@ -68,6 +68,11 @@ def pixel_count(data: tf.Tensor) -> tf.Tensor:
     )
 
 
+def reason_of(error: tf.errors.OpError) -> str:
+    """Returns the reason alone of an error in a graph: TensorFlow puts the trace before it and the node behind it."""
+    return error.message.partition("\n\t [[")[0].rpartition("\n")[2]
+
+
 def _by_format(data: tf.Tensor, **branches: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """Calls the branch of a file's format with its first 32 bytes, uint8, zeros where it is shorter."""
     head = tf.strings.substr(tf.strings.join([tf.strings.substr(data, 0, 32), b"\0" * 32]), 0, 32)

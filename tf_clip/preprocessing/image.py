@@ -14,7 +14,7 @@ from PIL import Image
 
 from tf_clip.checkpoints import files, hub, openclip
 from tf_clip.checkpoints.files import read_json
-from tf_clip.preprocessing.decode import composite_on_white, decode_rgb
+from tf_clip.preprocessing.decode import composite_on_white, decode_rgb, reason_of
 from tf_clip.preprocessing.opening import open_image
 from tf_clip.preprocessing.orientation import turned_upright
 from tf_clip.preprocessing.resample import FILTERS, Resampler
@@ -272,12 +272,10 @@ class CLIPFeatureExtractorTF(tf.Module):
         try:
             return self._traced_bytes(data[tf.newaxis])[0]
         except tf.errors.InvalidArgumentError as error:
-            # TensorFlow puts the trace before the reason and the node behind it.
-            reason = error.message.partition("\n\t [[")[0].rpartition("\n")[2]
             size = int(tf.strings.length(data))
             raise ValueError(
-                "`images` must hold whole JPEG, PNG, WebP or GIF files of a safe size. "
-                f"Received: at index {index}, {size} bytes that cannot be decoded ({reason}). Leave it out."
+                "`images` must hold whole JPEG, PNG, WebP or GIF files of a safe size. Received: "
+                f"at index {index}, {size} bytes that cannot be decoded ({reason_of(error)}). Leave it out."
             ) from error
 
     def _from_bytes(self, files: tf.Tensor) -> tf.Tensor:
@@ -285,6 +283,22 @@ class CLIPFeatureExtractorTF(tf.Module):
         places = tf.strings.join(["at index ", tf.strings.as_string(tf.range(tf.size(files))), ": "])
 
         return tf.map_fn(lambda row: self.prepare_file(*row), (files, places), fn_output_signature=self._spec())
+
+    @property
+    def output_size(self) -> tuple[int, int] | None:
+        """Height and width of what comes out, in pixels; None if that depends on what goes in."""
+        if self.do_center_crop:
+            return self.crop_to
+        return self.resized_to if self.do_resize else None
+
+    def decode_file(self, data: tf.Tensor, place: tf.Tensor | str = "") -> tf.Tensor:
+        """Decodes one picture and turns it upright, if `apply_exif`, in a graph; arguments as in `prepare_file`.
+
+        Returns:
+            uint8 `[height, width, 3]`.
+        """
+        pixels = decode_rgb(data, place)
+        return turned_upright(pixels, data) if self.apply_exif else pixels
 
     def prepare_file(self, data: tf.Tensor, place: tf.Tensor | str = "") -> tf.Tensor:
         """Prepares one encoded picture, in a graph.
@@ -299,16 +313,15 @@ class CLIPFeatureExtractorTF(tf.Module):
         Raises:
             tf.errors.InvalidArgumentError: it cannot be decoded, or is unsafely large.
         """
-        pixels = decode_rgb(data, place)
-        pixels = turned_upright(pixels, data) if self.apply_exif else pixels
-        return self._normalised(self._resampler(tf.shape(pixels))(pixels))
+        pixels = self.decode_file(data, place)
+        return self.normalise(self._resampler(tf.shape(pixels))(pixels))
 
     def _from_pixels(self, images: tf.Tensor) -> tf.Tensor:
         """Returns the values of pictures of one size `[n, height, width, 3]`, float32."""
         resampler = self._resampler(tf.shape(images)[1:])
         # By index, since a picture of a batch needs no copy then.
         return tf.map_fn(
-            lambda index: self._normalised(resampler(images[index])),
+            lambda index: self.normalise(resampler(images[index])),
             tf.range(tf.shape(images)[0]),
             fn_output_signature=self._spec(),
         )
@@ -323,7 +336,8 @@ class CLIPFeatureExtractorTF(tf.Module):
     def _spec(self) -> tf.TensorSpec:
         return tf.TensorSpec([*(self.crop_to if self.do_center_crop else (None, None)), 3], tf.float32)
 
-    def _normalised(self, pixels: tf.Tensor) -> tf.Tensor:
+    def normalise(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Rescales and normalises a picture of the wanted size, uint8 `[height, width, 3]`, to float32."""
         # By rows: the three channels alone are too short for a vector of the processor.
         shape = tf.shape(pixels)
         scale, shift = (tf.tile(values, shape[1:2]) for values in self.scale_and_shift())

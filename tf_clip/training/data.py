@@ -1,4 +1,8 @@
-"""Picture files and captions to the batches that `CLIPModel.fit` trains on."""
+"""Pictures and captions to the batches that `CLIPModel.fit` trains on.
+
+`read_pairs` says which there are, in any of the usual files; `TrainingData` makes batches of them, deterministic and
+from any batch on; `pairs_dataset` is the short way, for two lists.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,24 @@ from typing import Any
 import tensorflow as tf
 
 from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.training.augmentation import Augmentation
+from tf_clip.training.bad_rows import BadRow, TooManyBadRows
+from tf_clip.training.pairs import ListedPairs, Pair, Pairs
+from tf_clip.training.reading import FORMATS, read_pairs
+from tf_clip.training.training_data import TrainingData
+
+__all__ = [
+    "FORMATS",
+    "Augmentation",
+    "BadRow",
+    "ListedPairs",
+    "Pair",
+    "Pairs",
+    "TooManyBadRows",
+    "TrainingData",
+    "pairs_dataset",
+    "read_pairs",
+]
 
 
 def pairs_dataset(

@@ -1,0 +1,93 @@
+"""The zero-shot classifier, the published templates, and how far accuracy hangs on the wording."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tf_clip import (
+    CLIPModel,
+    class_embeddings,
+    class_probabilities,
+    classification_report,
+    template_robustness,
+    template_set,
+    zero_shot_classifier,
+)
+from tf_clip.evaluation.templates import template_sets
+
+NAMES = ["cat", "dog", "owl"]
+TEMPLATES = ["a {}", "the {}.", "{}"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config):
+    return CLIPModel(tiny_config)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    embeds = np.random.default_rng(0).normal(size=(40, 28)).astype("float32")
+    return embeds / np.linalg.norm(embeds, axis=1, keepdims=True), np.arange(40) % 3
+
+
+def test_the_classifier_is_the_mean_of_its_sentences(model, tiny_processor, pictures):
+    embeds, targets = pictures
+    classifier = zero_shot_classifier(model, tiny_processor, NAMES, TEMPLATES)
+    expected = class_embeddings(model, tiny_processor, NAMES, TEMPLATES)
+    np.testing.assert_array_equal(classifier.class_embeds, expected)
+    probabilities = class_probabilities(embeds, expected, float(model.logit_scale))
+    np.testing.assert_array_equal(classifier.probabilities(embeds), probabilities)
+    report = classifier.report(embeds, targets)
+    assert report.labels == tuple(NAMES)
+    assert report.metrics == pytest.approx(classification_report(probabilities, targets, NAMES).metrics, abs=1e-6)
+
+
+def test_each_wording_is_measured_alone_and_with_the_others(model, tiny_processor, pictures):
+    embeds, targets = pictures
+    steps = []
+    found = template_robustness(model, tiny_processor, embeds, targets, NAMES, TEMPLATES, on_progress=steps.append)
+    alone = [
+        zero_shot_classifier(model, tiny_processor, NAMES, [template]).report(embeds, targets).top1
+        for template in TEMPLATES
+    ]
+    together = zero_shot_classifier(model, tiny_processor, NAMES, TEMPLATES)
+    assert len(set(alone)) > 1
+    assert found.top1.tolist() == alone
+    np.testing.assert_allclose(found.classifier.class_embeds, together.class_embeds, atol=1e-6)
+    assert found.metrics == pytest.approx(
+        {
+            "mean": np.mean(alone),
+            "std": np.std(alone),
+            "min": min(alone),
+            "max": max(alone),
+            "ensemble": together.report(embeds, targets).top1,
+        }
+    )
+    assert steps == [1, 1, 1]
+
+
+def test_the_published_sets_can_be_used_by_name(model, tiny_processor):
+    named = zero_shot_classifier(model, tiny_processor, NAMES[:2], "imagenet_simple")
+    given = zero_shot_classifier(model, tiny_processor, NAMES[:2], template_set("imagenet_simple"))
+    np.testing.assert_array_equal(named.class_embeds, given.class_embeds)
+
+
+def test_the_published_sets_are_whole():
+    assert {name: len(templates) for name, templates in template_sets().items()} == {
+        "imagenet": 80,
+        "imagenet_simple": 7,
+    }
+    for templates in template_sets().values():
+        assert len(set(templates)) == len(templates)
+        assert all(template.count("{}") == 1 for template in templates)
+    assert set(template_set("imagenet_simple")) < set(template_set("imagenet"))
+
+
+def test_what_has_no_meaning_is_refused(model, tiny_processor, pictures):
+    with pytest.raises(ValueError, match="`name` must be one of imagenet, imagenet_simple"):
+        zero_shot_classifier(model, tiny_processor, NAMES, "a photo of a {}.")
+    with pytest.raises(ValueError, match="`templates` must hold at least one"):
+        template_robustness(model, tiny_processor, *pictures, NAMES, [])
+    with pytest.raises(ValueError, match="`targets` must be indices below 3"):
+        template_robustness(model, tiny_processor, pictures[0], pictures[1] + 1, NAMES, TEMPLATES)

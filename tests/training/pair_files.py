@@ -1,0 +1,67 @@
+"""Pictures with captions in all the files that training reads, sound and broken."""
+
+import csv
+import io
+import json
+import tarfile
+
+import numpy as np
+from PIL import Image
+
+
+def picture(index, size=(24, 28), file_format="PNG", **options):
+    """Returns an encoded picture of noise, each index another."""
+    pixels = np.random.default_rng(index).integers(0, 256, (*size, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format, **options)
+    return file.getvalue()
+
+
+def write_pictures(folder, count, **options):
+    for index in range(count):
+        (folder / f"{index}.png").write_bytes(picture(index, **options))
+
+
+def write_csv(path, rows, header=("image", "caption"), **options):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, **options).writerows([header, *rows])
+    return path
+
+
+def write_tar(path, members):
+    """Writes named members: bytes, text, values for JSON, or a whole `TarInfo`."""
+    with tarfile.open(path, "w") as archive:
+        for name, value in members:
+            if isinstance(value, tarfile.TarInfo):
+                archive.addfile(value)
+                continue
+            if not isinstance(value, (bytes, str)):
+                value = json.dumps(value)
+            data = value.encode() if isinstance(value, str) else value
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def write_records(path, rows):
+    """Writes TFRecords of features by name, lists of bytes."""
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for row in rows:
+            features = {
+                name: tf.train.Feature(bytes_list=tf.train.BytesList(value=values)) for name, values in row.items()
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    return path
+
+
+def all_pairs(pairs):
+    """Reads every pair, in order."""
+    return [(pair.image, list(pair.captions)) for pair in map(pairs.read, range(len(pairs)))]
+
+
+def faults(bad_rows):
+    """Returns bad rows without the folder of their file."""
+    return [(row.where.rpartition("/")[2], row.why) for row in bad_rows]

@@ -1,0 +1,228 @@
+"""`tf-clip train`: what it writes and prints, that it goes on after Ctrl-C, and what it refuses."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_clip import CLIPForImageClassification, CLIPModel, CLIPProcessor
+from tf_clip.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230)}
+
+
+def picture(path, colour, generator):
+    noise = generator.integers(-20, 20, (24, 24, 3))
+    Image.fromarray(np.uint8(np.clip(np.array(colour) + noise, 0, 255))).save(path)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A CSV of 57 good rows and 3 bad: no file, a file cut short, an empty caption."""
+    folder = tmp_path_factory.mktemp("table")
+    generator = np.random.default_rng(0)
+    rows = []
+    for index in range(57):
+        name = list(COLOURS)[index % 3]
+        picture(folder / f"{index}.png", COLOURS[name], generator)
+        rows.append((f"{index}.png", f"{name} {index}"))
+    picture(folder / "whole.jpg", COLOURS["red"], generator)
+    (folder / "short.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:200])
+    rows[5:5] = [("missing.png", "gone"), ("short.jpg", "cut"), ("0.png", "")]
+    with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("image", "caption"), *rows])
+    return folder / "pairs.csv"
+
+
+@pytest.fixture(scope="module")
+def class_folders(tmp_path_factory):
+    """Three classes of eight pictures that any model can tell apart."""
+    folder = tmp_path_factory.mktemp("classes")
+    generator = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir()
+        for index in range(8):
+            picture(folder / name / f"{index}.png", colour, generator)
+    return folder
+
+
+@pytest.fixture
+def run(small_checkpoint, capsys):
+    """Runs the command; returns exit status, output, errors."""
+
+    def call(*arguments, model=small_checkpoint):
+        words = [] if model is None else ["--model", str(model)]
+        status = main(["train", *map(str, arguments), *words])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def log_of(folder):
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def test_a_table_with_bad_rows_trains_and_lists_them(run, table, small_checkpoint, tmp_path):
+    out = tmp_path / "out"
+    config = tmp_path / "options.toml"
+    config.write_text('batch-size = 8\nepochs = 3\nlearning_rate = 3e-3\nvalidation-share = 0.2\nrecipe = "full"\n')
+    status, output, errors = run("--data", table, "--output", out, "--config", config, "--epochs", 2)
+    assert status == 1, "done, and rows were left out"
+    for line, why in ((7, "does not exist"), (8, "cannot be decoded"), (9, "caption is empty")):
+        assert re.search(rf"pairs.csv:{line}: .*{why}", errors), errors
+    assert "3 bad rows were left out" in errors
+    header, first, second = (line.split("  ") for line in output.splitlines() if re.search(r"loss|^ +\d ", line))
+    assert [cell.strip() for cell in header if cell.strip()][:4] == ["epoch", "loss", "accuracy", "val loss"]
+    assert "i>t R@10" in " ".join(header)
+    assert int(" ".join(first).split()[0]) == 1
+    assert int(" ".join(second).split()[0]) == 2
+
+    log = log_of(out)
+    steps = [line for line in log if "step" in line]
+    assert [line["step"] for line in steps] == list(range(1, len(steps) + 1))
+    assert sum(line["epoch"] == 1 for line in steps) == len(steps) / 2
+    assert set(steps[0]) == {"epoch", "batch", "step", "loss", "accuracy", "learning_rate", "logit_scale"}
+    (row,) = (line for line in log if "step" not in line and line["epoch"] == 2)
+    assert {"val_loss", "val_image_to_text_R@5", "val_text_to_image_R@1"} <= set(row)
+    start, trained = CLIPModel.from_pretrained(small_checkpoint), CLIPModel.from_pretrained(out)
+    assert any(np.any(a != b) for a, b in zip(start.get_weights(), trained.get_weights(), strict=True))
+    assert CLIPProcessor.from_pretrained(out).tokenizer.model_max_length == 16
+
+    status, _, errors = run("--data", table, "--output", out)
+    assert (status, "--resume goes on with the run in it" in errors) == (2, True)
+    status, _, errors = run("--output", out, "--resume", model=None)
+    assert status == 1, errors
+    assert log_of(out) == log
+    status, _, errors = run("--output", out, "--resume", "--seed", 3, model=None)
+    assert status == 2
+    assert "seed was 0, is 3" in errors
+    status, _, errors = run(
+        *("--data", table, "--output", out, "--overwrite", "--epochs", 1, "--batch-size", 8, "--validation-share", 0)
+    )
+    assert status == 1, errors
+    assert [line for line in log_of(out) if "step" not in line and "val_loss" in line] == []
+
+
+def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    words = ["--data", str(table), "--model", str(small_checkpoint), "--batch-size", "8", "--epochs", "30"]
+    words += ["--recipe", "layerwise", "--ema", "0.9", "--validation-share", "0.2", "--learning-rate", "1e-3"]
+
+    def start(folder, *more):
+        command = [sys.executable, "-m", "tf_clip", "train", *words, "--output", str(tmp_path / folder), *more]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    whole = start("whole")
+    _, errors = whole.communicate(timeout=900)
+    assert whole.returncode == 1, errors
+    stopped = start("stopped")
+    log = tmp_path / "stopped" / "log.jsonl"
+    while stopped.poll() is None and (not log.is_file() or len(log.read_text().splitlines()) < 20):
+        time.sleep(0.05)
+    stopped.send_signal(signal.SIGINT)
+    output, errors = stopped.communicate(timeout=900)
+    assert stopped.returncode == 130, output + errors
+    assert re.search(r"Stopped after batch \d of epoch \d+, and saved", errors)
+    assert not (tmp_path / "stopped" / "model.safetensors").exists()
+    (command,) = re.findall("^Go on with: tf-clip (.*)$", output, re.MULTILINE)
+    lines_before = len(log.read_text().splitlines())
+    again = [sys.executable, "-m", "tf_clip", *shlex.split(command)]
+    result = subprocess.run(again, env=environment, capture_output=True, text=True, timeout=900)
+    assert result.returncode == 1, result.stderr
+    assert "3 bad rows" in result.stderr
+    assert 20 <= lines_before < len(log.read_text().splitlines())
+    assert log_of(tmp_path / "stopped") == log_of(tmp_path / "whole")
+    models = [CLIPModel.from_pretrained(tmp_path / folder).get_weights() for folder in ("whole", "stopped")]
+    for one, other in zip(*models, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_folders_of_classes_are_evaluated_by_their_names(run, class_folders, small_checkpoint, tmp_path):
+    out = tmp_path / "out"
+    status, output, errors = run(
+        *("--data", class_folders, "--output", out, "--recipe", "lit", "--epochs", 2, "--batch-size", 8),
+        *("--validation-share", 0.25, "--loss", "softmax", "--label-smoothing", 0.1, "--encode-chunk-size", 4),
+        *("--dtype", "mixed_bfloat16", "--accumulate", 2, "--clip-norm", 0, "--augment", "strong", "--flip"),
+        *("--wise-ft", 0.5, "--tensorboard", tmp_path / "board", "--template", "a {} thing", "--ema", 0.5),
+    )
+    assert status == 0, errors
+    assert "0-shot top1" in output
+    assert list((tmp_path / "board").glob("events*"))
+    start, mixed = CLIPModel.from_pretrained(small_checkpoint), CLIPModel.from_pretrained(out)
+    for one, other in zip(start.image_encoder.get_weights(), mixed.image_encoder.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    pairs = zip(start.text_encoder.get_weights(), mixed.text_encoder.get_weights(), strict=True)
+    assert any(np.abs(one - other).max() > 1e-5 for one, other in pairs)
+
+
+def test_a_probe_is_an_image_classifier(run, class_folders, tmp_path):
+    out = tmp_path / "out"
+    (class_folders / "red" / "broken.png").write_bytes(b"broken")
+    status, output, errors = run(
+        "--data", class_folders, "--output", out, "--recipe", "probe", "--validation-share", 0.25
+    )
+    (class_folders / "red" / "broken.png").unlink()
+    assert status == 1
+    assert "broken.png" in errors
+    assert re.search(r"classes +3", output)
+    classifier, processor = CLIPForImageClassification.from_pretrained(out), CLIPProcessor.from_pretrained(out)
+    images = [class_folders / name / "3.png" for name in COLOURS]
+    logits = classifier.predict(processor(images=images, return_tensors="np")["pixel_values"], verbose=0)["logits"]
+    assert [classifier.config.id2label[index] for index in logits.argmax(axis=1)] == list(COLOURS)
+
+
+def test_too_many_bad_rows_stop_with_the_list(run, table, tmp_path):
+    status, _, errors = run("--data", table, "--output", tmp_path, "--max-bad-share", 0.01, "--batch-size", 8)
+    assert status == 2
+    assert "`max_bad_share` must not be passed" in errors
+    assert "caption is empty" in errors
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat = 1", "'learning_rat' in .*Did you mean learning-rate"),
+        ("epochs = [[1]]", "`epochs` must be text, a number or a list of them"),
+        ("epochs = ", "`--config` must be a TOML file"),
+        ("resume = true", "'resume' in"),
+        ("epochs = false", "`epochs` must be a value"),
+    ],
+)
+def test_bad_configurations_are_refused(run, tmp_path, text, message):
+    config = tmp_path / "options.toml"
+    config.write_text(text)
+    status, _, errors = run("--config", config)
+    assert status == 2
+    assert re.search(message, errors), errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--output", "{}"], "`--data` must be given"),
+        (["--data", "x"], "`--output` must be given"),
+        (["--output", "{}", "--resume"], "which has no train.toml"),
+        (["--config", "{}/none.toml"], "`--config` must be an existing file"),
+        (["--data", "x", "--output", "{}", "--recipe", "probe", "--epochs", "3"], "must not come with --epochs"),
+        (["--data", "x", "--output", "{}", "--augment", "none", "--flip"], "`--flip` must not come with"),
+        (["--data", "x", "--output", "{}", "--wise-ft", "2"], "`--wise-ft` must be from 0 to 1"),
+        (["--data", "x.csv", "--output", "{}"], "must name existing files"),
+    ],
+)
+def test_wrong_calls_are_refused(run, tmp_path, words, message):
+    status, _, errors = run(*(word.replace("{}", str(tmp_path)) for word in words))
+    assert status == 2
+    assert message in errors

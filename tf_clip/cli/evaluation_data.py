@@ -1,0 +1,118 @@
+"""What `tf-clip evaluate` measures on: pictures read once and embedded, and the texts that belong to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from tf_clip.cli import tables
+from tf_clip.cli.html import as_data_uri
+from tf_clip.models.clip import CLIPModel
+from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.tasks.embedding import embed_images
+from tf_clip.training.bad_rows import BadRow, RowError, listed
+from tf_clip.training.pairs import Pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedPictures:
+    """Pictures and texts of a table, folder or archive; rows with the same file share a picture.
+
+    Args:
+        pairs: where they were read from.
+        image_embeds: float32 `[num_images, projection_dim]`, of unit length.
+        image_rows: the first row of each picture.
+        texts: the labels or captions.
+        image_of_text: int64 `[num_texts]`, which picture each text belongs to.
+        text_rows: the row of each text.
+        skipped: the rows that cannot be used.
+    """
+
+    pairs: Pairs
+    image_embeds: np.ndarray
+    image_rows: Sequence[int]
+    texts: Sequence[str]
+    image_of_text: np.ndarray
+    text_rows: Sequence[int]
+    skipped: Sequence[BadRow]
+
+    def picture(self, row: int, largest: int) -> str | None:
+        """Returns a row's picture as an address that holds it; None if it has gone since."""
+        try:
+            return as_data_uri(self.pairs.read(row).image, largest)
+        except (RowError, ValueError):
+            return None
+
+
+def embed_pairs(
+    model: CLIPModel, processor: CLIPProcessor, pairs: Pairs, batch_size: int, *, one_text: bool
+) -> EmbeddedPictures:
+    """Reads all pictures behind a progress bar, and embeds each different file once.
+
+    Args:
+        model: the model.
+        processor: its processor.
+        pairs: pictures and texts.
+        batch_size: rows read, and pictures computed, at a time; bounds the memory.
+        one_text: leave out rows with several texts, which cannot all be the picture's label.
+
+    Raises:
+        ValueError: no row can be used.
+    """
+    pictures, skipped = _Pictures(model, processor), list(pairs.bad_rows)
+    texts: list[str] = []
+    owners: list[int] = []
+    text_rows: list[int] = []
+    with tables.progress("Reading pictures", len(pairs)) as advance:
+        for start in range(0, len(pairs), batch_size):
+            rows = range(start, min(start + batch_size, len(pairs)))
+            found: list[tuple[int, bytes, Sequence[str]]] = []
+            for row in rows:
+                try:
+                    image, captions = pairs.read(row)
+                    if one_text and len(captions) > 1:
+                        raise RowError(f"{len(captions)} labels where one is needed")
+                    found.append((row, image, captions))
+                except RowError as error:
+                    skipped.append(BadRow(pairs.where(row), str(error)))
+            for (row, _, captions), owner in zip(found, pictures.add(found), strict=True):
+                if isinstance(owner, str):
+                    skipped.append(BadRow(pairs.where(row), owner))
+                    continue
+                texts += captions
+                owners += [owner] * len(captions)
+                text_rows += [row] * len(captions)
+            advance(len(rows))
+    if not texts:
+        raise ValueError(f"`DATA` must hold a picture that can be read. Received none:\n{listed(skipped)}\nCheck them.")
+    embeds = np.concatenate(pictures.embeds)
+    return EmbeddedPictures(pairs, embeds, pictures.rows, texts, np.array(owners), text_rows, skipped)
+
+
+class _Pictures:
+    """Embeds files, each different one once."""
+
+    def __init__(self, model: CLIPModel, processor: CLIPProcessor) -> None:
+        self._model, self._processor = model, processor
+        self._known: dict[bytes, int | str] = {}
+        self.embeds: list[np.ndarray] = []
+        self.rows: list[int] = []
+
+    def add(self, found: Sequence[tuple[int, bytes, Sequence[str]]]) -> list[int | str]:
+        """Returns the number of each row's picture, or why it cannot be read."""
+        digests = [hashlib.blake2b(image, digest_size=16).digest() for _, image, _ in found]
+        fresh: dict[bytes, tuple[int, bytes]] = {}
+        for digest, (row, image, _) in zip(digests, found, strict=True):
+            if digest not in self._known:
+                fresh.setdefault(digest, (row, image))
+        names, files = list(fresh), [image for _, image in fresh.values()]
+        embedded = embed_images(self._model, self._processor, files, batch_size=max(1, len(files)), skip_bad=True)
+        for index in embedded.indices:
+            self._known[names[index]] = len(self.rows)
+            self.rows.append(fresh[names[index]][0])
+        self.embeds.append(embedded.embeds)
+        self._known.update({names[index]: reason for index, reason in embedded.failures.items()})
+        return [self._known[digest] for digest in digests]

@@ -1,0 +1,259 @@
+"""The page that `tf-clip evaluate` writes: figures, charts and the worst mistakes, all in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_clip.cli import charts
+from tf_clip.evaluation.classification import ClassificationReport
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>tf_clip: {title}</title>
+<style>
+:root {{ color-scheme: light dark; --ink: #1c2430; --soft: #5d6b7e; --paper: #f6f7f9; --card: #fff; --bar: #2f6fe4;
+  --warm: #d9622b; --rail: #e3e7ed; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --ink: #e6e9ee; --soft: #9aa7b8; --paper: #12161c; --card: #1b212a; --bar: #5b9bff; --warm: #f08a52;
+    --rail: #2e3743; }}
+}}
+body {{ margin: 2rem auto; max-width: 72rem; padding: 0 1rem; font: 16px/1.45 system-ui, sans-serif;
+  color: var(--ink); background: var(--paper); }}
+h1 {{ font-size: 1.5rem; margin: 0; }}
+h2 {{ font-size: 1.05rem; margin: 0 0 .6rem; }}
+header p, .legend, figcaption, .small {{ margin: .3rem 0 0; color: var(--soft); font-size: .9rem;
+  overflow-wrap: anywhere; }}
+.tiles, .two, .mistakes {{ display: grid; gap: 1rem; margin: 1rem 0; }}
+.tiles {{ grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }}
+.two {{ grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); }}
+.mistakes {{ grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }}
+section, .tile, figure {{ margin: 0; padding: 1rem 1.1rem; border-radius: .8rem; background: var(--card);
+  min-width: 0; }}
+section {{ margin: 1rem 0; }}
+.two section, .beside section {{ margin: 0; }}
+.beside {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0; }}
+.beside section {{ flex: 1 1 20rem; }}
+.beside table {{ font-size: .9rem; }}
+.beside section:first-child {{ flex: 0 1 auto; }}
+.mistakes figure {{ padding: 0; background: none; }}
+.tile b {{ display: block; font-size: 1.7rem; font-weight: 650; font-variant-numeric: tabular-nums; }}
+.tile span {{ color: var(--soft); font-size: .9rem; }}
+.shown {{ display: flex; gap: .5rem; height: 10rem; padding: .5rem; border-radius: .6rem; background: var(--paper); }}
+.shown img {{ flex: 1; min-width: 0; height: 100%; object-fit: contain; }}
+.wrong {{ color: var(--warm); font-weight: 600; }}
+.right {{ color: var(--bar); font-weight: 600; }}
+.wide {{ overflow-x: auto; }}
+.wide > div {{ max-width: none; }}
+table {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .3rem .8rem .3rem 0; text-align: left; border-bottom: 1px solid var(--rail); font-weight: 400; }}
+td:last-child, th:last-child {{ padding-right: 0; }}
+thead th {{ color: var(--soft); font-size: .9rem; }}
+.number {{ text-align: right; white-space: nowrap; }}
+details ul {{ margin: .5rem 0 0; padding-left: 1.2rem; font-size: .9rem; overflow-wrap: anywhere; }}
+summary {{ cursor: pointer; }}
+{charts}</style>
+<header><h1>{title}</h1><p>{about}</p></header>
+<main>
+{body}
+</main>
+</html>
+"""
+
+_TILES = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "mean_per_class": "mean per class",
+    "ece": "calibration error",
+}
+_DIRECTIONS = {"image_to_text": "picture → caption", "text_to_image": "caption → picture"}
+_MOST_CLASSES, _SOME_CLASSES, _PAIRS = 40, 30, 14
+
+
+SHARED = (
+    "{count:,} captions are another picture's, too. Equal captions tie, and a tie counts against the model: "
+    "where captions are classes, `tf-clip evaluate zero-shot` asks the better question."
+)
+
+
+def zero_shot_page(result: Mapping[str, Any], report: ClassificationReport, pictures: Sequence[str | None]) -> str:
+    """Returns the page of a zero-shot evaluation.
+
+    Args:
+        result: what the JSON file holds.
+        report: what it was made of.
+        pictures: for each of `result["worst"]` its picture as an address, None if it cannot be shown.
+    """
+    metrics = result["metrics"]
+    tiles = "".join(_tile(f"{metrics[name]:.1%}", said) for name, said in _TILES.items())
+    curve = np.array(result["recall_curve"])
+    parts = [
+        f'<div class="tiles">{tiles}</div><div class="two">',
+        _section("Right among the first k", charts.recall_chart([("classes", curve)], 1 / len(report.labels))),
+        _section(
+            "Is it as right as it is sure?",
+            charts.calibration_chart(report.calibration)
+            + '<p class="small">Bars: how often it was right; orange: the gap to how sure it was.</p>',
+        ),
+        "</div>",
+        _confusion(report),
+    ]
+    if "robustness" in result:
+        parts.append(_robustness(result["robustness"]))
+    cards = [
+        _card(
+            [picture],
+            f'<span class="wrong">{escape(row["predicted"])}</span> {row["confidence"]:.1%}, but is '
+            f'<span class="right">{escape(row["label"])}</span> {row["label_probability"]:.1%}',
+            _file(row["image"]),
+        )
+        for row, picture in zip(result["worst"], pictures, strict=True)
+    ]
+    parts.append(_mistakes("The surest mistakes", cards))
+    about = f"{_count(result['pictures'], 'picture')} of {_count(len(report.labels), 'class', 'classes')} in "
+    wordings = _count(len(result["templates"]), "wording")
+    return _page(result, about, f"zero-shot, {wordings}", parts)
+
+
+def retrieval_page(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Sequence[str | None]]]) -> str:
+    """Returns the page of a retrieval evaluation.
+
+    Args:
+        result: what the JSON file holds.
+        pictures: for each direction, for each of its worst rows, the pictures to show as addresses.
+    """
+    metrics = result["metrics"]
+    tiles = "".join(
+        _tile(f"{metrics[direction][name]:.1%}", f"{name}, {said}")
+        for direction, said in _DIRECTIONS.items()
+        for name in ("R@1", "R@10")
+    )
+    curves = [(said, np.array(result["recall_curve"][direction])) for direction, said in _DIRECTIONS.items()]
+    parts = [
+        f'<div class="tiles">{tiles}</div><div class="two">',
+        _section("Recall", charts.recall_chart(curves, 1 / result["pictures"])),
+        _section("All figures", _figures(metrics)),
+        "</div>",
+    ]
+    if result["shared_captions"]:
+        parts.append(_section("Shared captions", f"<p>{escape(SHARED.format(count=result['shared_captions']))}</p>"))
+    for direction, rows in result["worst"].items():
+        cards = [_retrieval_card(direction, row, shown) for row, shown in zip(rows, pictures[direction], strict=True)]
+        parts.append(_mistakes(f"Found last: {_DIRECTIONS[direction]}", cards))
+    about = f"{_count(result['pictures'], 'picture')} with {_count(result['captions'], 'caption')} in "
+    return _page(result, about, "retrieval", parts)
+
+
+def _page(result: Mapping[str, Any], about: str, title: str, parts: Sequence[str]) -> str:
+    body = "\n".join([*parts, _skipped(result["skipped"])])
+    title = f"{escape(result['model'])}: {escape(title)}"
+    return _PAGE.format(title=title, about=about + escape(result["data"]), body=body, charts=charts.STYLE)
+
+
+def _confusion(report: ClassificationReport) -> str:
+    """Returns the matrix, of many classes those that are confused most, and the pairs beside it."""
+    mistakes = report.confusion.copy()
+    np.fill_diagonal(mistakes, 0)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[: _SOME_CLASSES * _SOME_CLASSES]
+    pairs = [divmod(int(place), len(mistakes)) for place in order if mistakes.flat[place]]
+    shown, labels, note = report.confusion, list(report.labels), ""
+    if len(labels) > _MOST_CLASSES and pairs:
+        # Those of the worst pair first, so that what is confused lies side by side.
+        chosen = list(dict.fromkeys(place for pair in pairs for place in pair))[:_SOME_CLASSES]
+        shown = report.confusion[chosen]
+        shown = np.column_stack([shown[:, chosen], shown.sum(axis=1) - shown[:, chosen].sum(axis=1)])
+        note = f'<p class="small">The {len(chosen)} most confused of {len(labels)} classes.</p>'
+        labels = [labels[place] for place in chosen] + ["all others"]
+    elif len(labels) > _MOST_CLASSES:
+        return _section("What was taken for what", f"<p>All {len(labels)} classes are right.</p>")
+    chart = charts.confusion_chart(shown, labels)
+    matrix = _section(
+        "What was taken for what", f'{chart}{note}<p class="small">Row: what it is; column: the answer.</p>'
+    )
+    if not pairs:
+        return matrix
+    rows = "".join(
+        f"<tr><td>{escape(report.labels[row])}</td><td>{escape(report.labels[column])}</td>"
+        f'<td class="number">{mistakes[row, column]} of {report.confusion[row].sum()}</td></tr>'
+        for row, column in pairs[:_PAIRS]
+    )
+    head = '<thead><tr><th>is</th><th>was taken for</th><th class="number">pictures</th></tr></thead>'
+    return f'<div class="beside">{matrix}{_section("Most often confused", f"<table>{head}{rows}</table>")}</div>'
+
+
+def _robustness(robustness: Mapping[str, Any]) -> str:
+    alone = [(row["template"], row["top1"]) for row in robustness["templates"]]
+    metrics = robustness["metrics"]
+    said = (
+        f"One wording alone: {metrics['mean']:.1%} on average, standard deviation {metrics['std']:.1%}, "
+        f"from {metrics['min']:.1%} to {metrics['max']:.1%}. All together: {metrics['ensemble']:.1%}."
+    )
+    rows = "".join(
+        f'<tr><td>{escape(template)}</td><td class="number">{value:.1%}</td></tr>'
+        for template, value in sorted(alone, key=lambda pair: -pair[1])
+    )
+    table = f'<details><summary class="small">Each wording</summary><table>{rows}</table></details>'
+    chart = charts.template_chart(alone, metrics["ensemble"])
+    return _section("Does the wording matter?", f'{chart}<p class="small">{said}</p>{table}')
+
+
+def _figures(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    heads = "".join(f'<th class="number">{said}</th>' for said in _DIRECTIONS.values())
+    rows = []
+    for name in metrics["image_to_text"]:
+        form = ".1%" if name.startswith("R@") else ".3f" if name == "MRR" else ",.1f"
+        cells = "".join(f'<td class="number">{metrics[direction][name]:{form}}</td>' for direction in _DIRECTIONS)
+        rows.append(f"<tr><th>{escape(name.replace('_', ' '))}</th>{cells}</tr>")
+    return f"<table><thead><tr><th></th>{heads}</tr></thead>{''.join(rows)}</table>"
+
+
+def _retrieval_card(direction: str, row: Mapping[str, Any], pictures: Sequence[str | None]) -> str:
+    caption = f'“<span class="right">{escape(row["caption"])}</span>”, found as number {row["rank"]:,}'
+    file = _file(row["image"])
+    if direction == "image_to_text":
+        return _card(pictures, f'{caption}; first: “<span class="wrong">{escape(row["first"])}</span>”', file)
+    return _card(pictures, f"{caption}; on the right what came first", f"{file}, {_file(row['first'])}")
+
+
+def _file(path: str) -> str:
+    """Returns a picture's name and its folder's, which may be its class."""
+    return "/".join(Path(path).parts[-2:])
+
+
+def _card(pictures: Sequence[str | None], said: str, files: str) -> str:
+    images = "".join(
+        f'<img alt="" loading="lazy" src="{picture}">' if picture else "<span>cannot be shown</span>"
+        for picture in pictures
+    )
+    return (
+        f'<figure><div class="shown">{images}</div><div>{said}</div><figcaption>{escape(files)}</figcaption></figure>'
+    )
+
+
+def _mistakes(heading: str, cards: Sequence[str]) -> str:
+    return _section(heading, f'<div class="mistakes">{"".join(cards)}</div>' if cards else "<p>None.</p>")
+
+
+def _skipped(rows: Sequence[Mapping[str, str]]) -> str:
+    if not rows:
+        return ""
+    listed = "".join(f"<li>{escape(row['where'])}: {escape(row['reason'])}</li>" for row in rows)
+    return _section("Left out", f"<details><summary>{_count(len(rows), 'row')}</summary><ul>{listed}</ul></details>")
+
+
+def _section(heading: str, inside: str) -> str:
+    return f"<section><h2>{escape(heading)}</h2>{inside}</section>"
+
+
+def _tile(number: str, said: str) -> str:
+    return f'<div class="tile"><b>{number}</b><span>{escape(said)}</span></div>'
+
+
+def _count(number: int, one: str, several: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else several or one + 's'}"

@@ -1,0 +1,215 @@
+"""What `tf-clip train` does: read pairs, train by a recipe, evaluate after each epoch, save."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tf_clip.checkpoints import hub
+from tf_clip.cli import tables
+from tf_clip.cli.main import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_SKIPPED
+from tf_clip.cli.train_data import read, sides
+from tf_clip.cli.train_options import FIT_DEFAULTS, RUN_FILE, as_toml, run_options
+from tf_clip.cli.train_probe import train_probe
+from tf_clip.cli.train_progress import TrainingDisplay
+from tf_clip.losses import ContrastiveLoss, SigmoidLoss
+from tf_clip.models.clip import CLIPModel
+from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.training.augmentation import Augmentation
+from tf_clip.training.bad_rows import BadRow, TooManyBadRows, listed
+from tf_clip.training.callbacks import (
+    RetrievalRecall,
+    StopAtNonFiniteLoss,
+    TrainingLog,
+    ZeroShotAccuracy,
+    evaluated_weights,
+)
+from tf_clip.training.pairs import Pairs
+from tf_clip.training.recipes import RECIPES, Recipe
+from tf_clip.training.resume import STATE_FILE
+from tf_clip.training.tensorboard import PairsInTensorBoard
+from tf_clip.training.trainer import train as fit
+from tf_clip.training.training_data import TrainingData
+from tf_clip.training.validation import pictures_and_captions
+from tf_clip.training.wise_ft import interpolate_weights
+
+LOG_FILE, BAD_ROWS_FILE = "log.jsonl", "bad_rows.jsonl"
+_AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "crop": {},
+    "strong": {
+        "scale": (0.4, 1.0),
+        "color_jitter": (0.32, 0.32, 0.32, 0.08),
+        "color_jitter_prob": 0.8,
+        "gray_scale_prob": 0.2,
+    },
+}
+# These change nothing in what is computed.
+_NOT_COMPARED = ("save_every", "tensorboard")
+
+
+def train(options: argparse.Namespace) -> int:
+    """Trains as the options say."""
+    for name in ("data", "output"):
+        if getattr(options, name) is None:
+            raise ValueError(f"`--{name}` must be given. Received: none. See `tf-clip train --help`.")
+    run = run_options(options)
+    _prepare_output(options)
+    if options.recipe == "probe":
+        given = sorted(name for name in FIT_DEFAULTS if getattr(options, name) is not None)
+        if given or options.resume:
+            names = ", ".join("--" + name.replace("_", "-") for name in given or ["resume"])
+            raise ValueError(f"`--recipe probe` must not come with {names}: it fits once. Leave that out.")
+        return _told(options.output, train_probe(options))
+    for name, default in FIT_DEFAULTS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+    return _fit(options, run)
+
+
+def _fit(options: argparse.Namespace, run: dict[str, Any]) -> int:
+    recipe, augment = _recipe(options), _augmentation(options)
+    folder = hub.resolve(options.model)
+    with tables.status(f"Loading {options.model}"):
+        processor = CLIPProcessor.from_pretrained(folder)
+        keras.utils.set_random_seed(options.seed)
+        model = CLIPModel.from_pretrained(
+            folder, dtype=options.dtype, gradient_checkpointing=options.gradient_checkpointing
+        )
+    training, validation = sides(options, read(options, options.data))
+    data = TrainingData(
+        training,
+        processor,
+        batch_size=options.batch_size,
+        augment=augment,
+        seed=options.seed,
+        max_bad_share=options.max_bad_share,
+        max_length=options.max_length,
+    )
+    loss = {"softmax": ContrastiveLoss, "sigmoid": SigmoidLoss}[options.loss](
+        label_smoothing=options.label_smoothing, chunk_size=options.encode_chunk_size
+    )
+    recipe.compile(model, options.epochs * data.steps_per_epoch, loss=loss, encode_chunk_size=options.encode_chunk_size)
+    callbacks, skipped = _evaluation(options, processor, validation)
+    callbacks += [
+        TrainingLog(options.output / LOG_FILE),
+        StopAtNonFiniteLoss(options.output, data),
+        TrainingDisplay(options.batch_size),
+    ]
+    (options.output / RUN_FILE).write_text(as_toml(run), encoding="utf-8")
+    try:
+        result = fit(
+            model,
+            data,
+            epochs=options.epochs,
+            folder=options.output,
+            save_every=options.save_every,
+            resume=options.resume,
+            callbacks=callbacks,
+            settings={name: value for name, value in run.items() if name not in _NOT_COMPARED},
+        )
+    except TooManyBadRows as error:
+        _told(options.output, error.bad_rows)
+        raise
+    if not result.finished:
+        _told(options.output, [*data.bad_rows, *skipped])
+        command = shlex.join(["tf-clip", "train", "--output", str(options.output), "--resume"])
+        tables.warn(f"Stopped after batch {result.progress.batch} of epoch {result.progress.epoch + 1}, and saved.")
+        tables.say(f"Go on with: {command}")
+        return EXIT_INTERRUPTED
+    _save(options, model, processor, folder)
+    tables.show_facts({"model": str(options.output), "log": str(options.output / LOG_FILE)})
+    return _told(options.output, [*data.bad_rows, *skipped])
+
+
+def _save(options: argparse.Namespace, model: CLIPModel, processor: CLIPProcessor, start: Path) -> None:
+    with evaluated_weights(model):
+        result = model
+        if options.wise_ft is not None:
+            result = interpolate_weights(CLIPModel.from_pretrained(start), model, options.wise_ft)
+        result.save_pretrained(options.output)
+    processor.save_pretrained(options.output)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    changes = {
+        "learning_rate": options.learning_rate,
+        "weight_decay": options.weight_decay,
+        "warmup_steps": options.warmup_steps,
+        "layer_decay": options.layer_decay,
+        "gradient_accumulation_steps": options.accumulate,
+        "ema_momentum": options.ema,
+        "global_clipnorm": options.clip_norm,
+    }
+    recipe = RECIPES[options.recipe](**{name: value for name, value in changes.items() if value})
+    if options.clip_norm == 0:
+        recipe = dataclasses.replace(recipe, global_clipnorm=None)
+    if options.wise_ft is not None and not 0.0 <= options.wise_ft <= 1.0:
+        raise ValueError(f"`--wise-ft` must be from 0 to 1. Received: {options.wise_ft}. Take 0.5 to begin with.")
+    return recipe
+
+
+def _augmentation(options: argparse.Namespace) -> Augmentation | None:
+    if options.augment == "none":
+        if options.flip:
+            raise ValueError("`--flip` must not come with `--augment none`. Received: both. Leave one of them out.")
+        return None
+    return Augmentation(flip_prob=0.5 if options.flip else 0.0, **_AUGMENTATIONS[options.augment])
+
+
+def _evaluation(
+    options: argparse.Namespace, processor: CLIPProcessor, validation: Pairs | None
+) -> tuple[list[Any], list[BadRow]]:
+    """Returns what evaluates after each epoch, and rows that cannot be."""
+    if validation is None:
+        if options.tensorboard:
+            raise ValueError("`--tensorboard` must have validation pairs to show. Received: none. Keep some back.")
+        return [], []
+    with tables.status("Reading validation pairs"):
+        images, captions, bad_rows = pictures_and_captions(validation)
+    callbacks: list[Any] = []
+    if Path(options.validation_data or options.data).is_dir():
+        # Pictures of a class share their captions: which class it is can be asked, and not which caption.
+        names = sorted({group[0] for group in captions})
+        targets = [names.index(group[0]) for group in captions]
+        callbacks.append(ZeroShotAccuracy(processor, images, targets, names, batch_size=options.batch_size))
+    else:
+        callbacks.append(RetrievalRecall(processor, images, captions, options.batch_size))
+    if options.tensorboard:
+        callbacks.append(PairsInTensorBoard(options.tensorboard, processor, images, captions))
+    return callbacks, bad_rows
+
+
+def _prepare_output(options: argparse.Namespace) -> None:
+    folder: Path = options.output
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        if folder.is_file() or not (options.resume or options.overwrite):
+            resumable = " --resume goes on with the run in it," if (folder / STATE_FILE).is_file() else ""
+            raise ValueError(
+                f"`--output` must be new or an empty folder. Received: {folder}.{resumable} --overwrite starts anew; "
+                "or choose another."
+            )
+        if options.overwrite and options.resume:
+            raise ValueError("`--overwrite` must not come with `--resume`. Received: both. Leave one of them out.")
+        if options.overwrite:
+            for name in (STATE_FILE, RUN_FILE, LOG_FILE, BAD_ROWS_FILE):
+                (folder / name).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _told(folder: Path, bad_rows: Sequence[BadRow]) -> int:
+    """Lists rows that could not be used, those that an earlier part of the run met among them."""
+    path = folder / BAD_ROWS_FILE
+    before = [BadRow(*json.loads(line)) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    every = list(dict.fromkeys([*before, *bad_rows]))
+    if not every:
+        return EXIT_DONE
+    path.write_text("".join(json.dumps(row) + "\n" for row in every), encoding="utf-8")
+    tables.warn(f"{len(every)} bad rows were left out:\n{listed(every)}")
+    return EXIT_SOME_SKIPPED

@@ -1,0 +1,81 @@
+"""What `tf-clip train --recipe probe` does: features once, logistic regression, an image classifier."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from tf_clip.cli import tables
+from tf_clip.cli.commands import load
+from tf_clip.cli.train_data import read, sides
+from tf_clip.cli.train_options import RUN_FILE, as_toml, run_options
+from tf_clip.training.bad_rows import BadRow
+from tf_clip.training.probe import image_features, linear_probe
+from tf_clip.training.validation import pictures_and_captions
+
+
+def train_probe(options: argparse.Namespace) -> list[BadRow]:
+    """Fits a probe on pictures whose captions are their labels, and saves it as an image classifier.
+
+    Returns:
+        The rows that could not be used.
+    """
+    training, validation = sides(options, read(options, options.data))
+    if validation is None:
+        raise ValueError(
+            "`--validation-share` must not be 0 for --recipe probe, which chooses its strength on validation pictures. "
+            "Received: 0. Leave it out."
+        )
+    model, processor = load(options.model)
+    bad_rows: list[BadRow] = []
+    found_sides = []
+    for side in (training, validation):
+        images, captions, bad = pictures_and_captions(side)
+        with tables.progress("Reading pictures", len(images)) as advance:
+            found = image_features(
+                model,
+                processor,
+                images,
+                "patch_mean",
+                batch_size=options.batch_size,
+                skip_bad=True,
+                on_progress=advance,
+            )
+        labels = [captions[index] for index in found.indices]
+        several = [group for group in labels if len(group) > 1]
+        if several:
+            raise ValueError(
+                "`--data` must have one label a picture for --recipe probe. "
+                f"Received: a picture with {several[0]!r}. Name the column with --caption-column."
+            )
+        bad_rows += bad + [BadRow(images.where(index), reason) for index, reason in found.failures.items()]
+        found_sides.append((found.values, [group[0] for group in labels]))
+    names = sorted(set(found_sides[0][1]))
+    targets = [_numbers(labels, names) for _, labels in found_sides]
+    with tables.status("Fitting the probe"):
+        probe = linear_probe(found_sides[0][0], targets[0], found_sides[1][0], targets[1], names)
+    probe.to_classifier(model).save_pretrained(options.output)
+    processor.save_pretrained(options.output)
+    (options.output / RUN_FILE).write_text(as_toml(run_options(options)), encoding="utf-8")
+    tables.show_facts(
+        {
+            "model": str(options.output),
+            "classes": len(names),
+            "pictures": f"{len(targets[0])} and {len(targets[1])} for validation",
+            "C": f"{probe.C:.3g}",
+            "validation accuracy": f"{probe.validation_accuracy[probe.C]:.3f}",
+        }
+    )
+    return bad_rows
+
+
+def _numbers(labels: list[str], names: list[str]) -> np.ndarray[Any, Any]:
+    unknown = sorted(set(labels) - set(names))
+    if unknown:
+        raise ValueError(
+            f"`--data` must have training pictures of every label. Received only for validation: {unknown[:5]}. "
+            "Add some, or pass --validation-data of labels that are in --data."
+        )
+    return np.array([names.index(label) for label in labels])

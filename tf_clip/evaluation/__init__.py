@@ -1,0 +1,1 @@
+"""How good a model is: zero-shot classification, retrieval, calibration, and what hangs on the wording."""

@@ -1,0 +1,309 @@
+"""The linear probe: logistic regression on a frozen image tower's features, as strong as validation likes best."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from tf_clip.models.clip import CLIPModel
+from tf_clip.models.image_classification import CLIPForImageClassification
+from tf_clip.models.pretrained import variables_below
+from tf_clip.preprocessing.processor import CLIPProcessor
+
+FEATURES = ("image_embeds", "patch_mean", "pooler_output")
+MAX_ITERATIONS = 1000
+# Exponents of 10, eight a decade from 1e-6 to 1e6.
+_EXPONENTS = np.linspace(-6.0, 6.0, 97)
+_FIRST_STRIDE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearProbe:
+    """A linear classifier of frozen features; `linear_probe` makes one.
+
+    Args:
+        weights: float32 `[num_features, num_classes]`.
+        bias: float32 `[num_classes]`.
+        class_names: the classes' names.
+        C: the inverse of the regularisation's strength that was chosen, as scikit-learn counts it.
+        validation_accuracy: by the C that were tried, the share of the validation pictures named right.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    class_names: tuple[str, ...]
+    C: float
+    validation_accuracy: dict[float, float]
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Scores classes.
+
+        Args:
+            features: float `[num_images, num_features]`, of the kind that the probe was fitted on.
+
+        Returns:
+            float32 `[num_images, num_classes]`.
+        """
+        return np.asarray(features, np.float32) @ self.weights + self.bias
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Returns the index of each picture's likeliest class, int64 `[num_images]`."""
+        return np.argmax(self.logits(features), axis=1)
+
+    def class_embeddings(self) -> tuple[np.ndarray, float]:
+        """Returns the probe as embeddings of classes, for `class_probabilities`, in place of those of texts.
+
+        Only for a probe of `"image_embeds"` that was fitted without bias, which nothing in an embedding holds.
+
+        Returns:
+            float32 `[num_classes, projection_dim]`, of length 1 in the mean, and the `logit_scale` to go with them.
+
+        Raises:
+            ValueError: the probe has a bias.
+        """
+        if np.any(self.bias):
+            raise ValueError(
+                "`class_embeddings` must be asked of a probe without bias. Received: a probe with one. "
+                "Fit it on image_embeds with bias=False."
+            )
+        length = float(np.linalg.norm(self.weights, axis=0).mean())
+        return np.ascontiguousarray(self.weights.T) / np.float32(length), float(np.log(length))
+
+    def to_classifier(self, model: CLIPModel) -> CLIPForImageClassification:
+        """Returns the model's image tower with the probe as its classifier; `save_pretrained` writes it.
+
+        Only for a probe of `"patch_mean"`, which is what `CLIPForImageClassification` classifies.
+
+        Args:
+            model: the model whose features the probe was fitted on; its weights are copied.
+
+        Raises:
+            ValueError: the widths differ, or the image tower is a ResNet.
+        """
+        config = model.config.to_dict()
+        config["id2label"] = dict(enumerate(self.class_names))
+        config["label2id"] = {name: index for index, name in enumerate(self.class_names)}
+        classifier = CLIPForImageClassification(config)
+        width = classifier.config.vision_config.hidden_size
+        if len(self.weights) != width:
+            raise ValueError(
+                f"`model` must have as many features as the probe, {len(self.weights)}. Received: a tower of width "
+                f"{width}. Fit the probe on features='patch_mean' of this model."
+            )
+        stored = variables_below(model.image_encoder, "image_encoder")
+        for path, variable in variables_below(classifier.image_encoder, "image_encoder").items():
+            variable.assign(stored[path])
+        classifier.classifier.set_weights([self.weights, self.bias])
+        return classifier
+
+
+def linear_probe(
+    features: np.ndarray,
+    targets: np.ndarray,
+    validation_features: np.ndarray,
+    validation_targets: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    *,
+    bias: bool = True,
+    refit: bool = True,
+    on_progress: Callable[[float, float], None] | None = None,
+) -> LinearProbe:
+    """Fits L2-regularised logistic regression by L-BFGS, its strength chosen on validation pictures.
+
+    Args:
+        features: float `[num_images, num_features]`, the `values` of `image_features`.
+        targets: int `[num_images]`, each picture's class, from 0.
+        validation_features: of other pictures, by which the strength is chosen.
+        validation_targets: their classes.
+        class_names: the classes' names; None calls them by their numbers.
+        bias: whether classes have a bias.
+        refit: fit once more on all pictures with the strength that was chosen.
+        on_progress: called with each C that was tried and its validation accuracy.
+
+    Returns:
+        The probe.
+
+    Raises:
+        ImportError: scikit-learn is missing.
+        ValueError: shapes do not fit, a feature is not finite, or a class has no training picture.
+
+    Example:
+        >>> probe = linear_probe(train, train_targets, valid, valid_targets)  # doctest: +SKIP
+        >>> probe.predict(test)  # doctest: +SKIP
+
+    Source: Radford et al. 2021, appendix A.3: at most 1000 iterations; of 97 strengths from 1e-6 to 1e6, eight a
+    decade, seven are tried and then the neighbours of the best, at half the distance each time. Between equals, the
+    likelihood of the right classes decides. The paper fits on what is before the projection
+    (`"pooler_output"`).
+    """
+    features, targets = _checked("features", features, "targets", targets)
+    validation_features, validation_targets = _checked(
+        "validation_features", validation_features, "validation_targets", validation_targets
+    )
+    names = tuple(map(str, range(targets.max() + 1))) if class_names is None else tuple(class_names)
+    _require_classes(targets, validation_targets, names)
+    tried: dict[float, tuple[float, float]] = {}
+
+    def score(index: int) -> tuple[float, float]:
+        strength = float(10.0 ** _EXPONENTS[index])
+        if strength not in tried:
+            weights, biases = _fit(features, targets, strength, bias, len(names))
+            tried[strength] = _validated(validation_features @ weights + biases, validation_targets)
+            if on_progress:
+                on_progress(strength, tried[strength][0])
+        return tried[strength]
+
+    best = _search(score)
+    if refit:
+        features = np.concatenate([features, validation_features])
+        targets = np.concatenate([targets, validation_targets])
+    strength = float(10.0 ** _EXPONENTS[best])
+    weights, biases = _fit(features, targets, strength, bias, len(names))
+    accuracies = {strength: accuracy for strength, (accuracy, _) in sorted(tried.items())}
+    return LinearProbe(weights, biases, names, strength, accuracies)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFeatures:
+    """What `image_features` made of a list of pictures.
+
+    Args:
+        values: float32 `[num_read, num_features]`.
+        indices: int64 `[num_read]`, which picture of the list each row is.
+        failures: from a picture's index to the reason it could not be read.
+    """
+
+    values: np.ndarray
+    indices: np.ndarray
+    failures: dict[int, str]
+
+
+def image_features(
+    model: CLIPModel,
+    processor: CLIPProcessor,
+    images: Sequence[Any],
+    features: str = "pooler_output",
+    *,
+    batch_size: int = 32,
+    skip_bad: bool = False,
+    on_progress: Callable[[int], None] | None = None,
+) -> ImageFeatures:
+    """Computes the features of pictures once, so that any number of probes can be fitted on them.
+
+    Args:
+        model: the model, which stays as it is.
+        processor: its processor.
+        images: paths, PIL images, files' bytes or uint8 pixels.
+        features: `"pooler_output"`, what is before the projection, as in CLIP's paper; `"image_embeds"`, of unit
+            length, for `LinearProbe.class_embeddings`; `"patch_mean"`, the mean of the patches' last states, for
+            `LinearProbe.to_classifier`.
+        batch_size: pictures a forward pass.
+        skip_bad: report pictures that cannot be read in `failures` and go on, instead of raising.
+        on_progress: called with the number of pictures just done.
+
+    Raises:
+        ValueError: `features` is none of these, a ResNet is asked for `"patch_mean"`, or no picture can be read.
+        FileNotFoundError, ValueError: a picture cannot be read, unless `skip_bad`.
+    """
+    if features not in FEATURES or (features == "patch_mean" and not hasattr(model.config.vision_config, "patch_size")):
+        raise ValueError(
+            f"`features` must be one of {FEATURES}, and a ResNet has no patches. Received: features={features!r}. "
+            "Take 'pooler_output' for the best probe."
+        )
+    rows: list[np.ndarray] = []
+    indices: list[int] = []
+    failures: dict[int, str] = {}
+    for start in range(0, len(images), batch_size):
+        opened = []
+        for index, image in enumerate(images[start : start + batch_size], start):
+            try:
+                opened.append(processor(images=image)["pixel_values"][0])
+                indices.append(index)
+            except (OSError, TypeError, ValueError) as error:
+                if not skip_bad:
+                    raise
+                failures[index] = str(error)
+        if opened:
+            rows.append(_tower_features(model, ops.stack(opened), features))
+        if on_progress:
+            on_progress(min(batch_size, len(images) - start))
+    if not rows:
+        raise ValueError(f"`images` must hold a picture that can be read. Received: {len(images)} others. Add some.")
+    return ImageFeatures(np.concatenate(rows), np.array(indices, np.int64), failures)
+
+
+def _tower_features(model: CLIPModel, pixel_values: Any, features: str) -> np.ndarray:
+    states = model.image_encoder(pixel_values)
+    values = ops.mean(states["last_hidden_state"][:, 1:], axis=1) if features == "patch_mean" else states[features]
+    rows = ops.convert_to_numpy(values).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True) if features == "image_embeds" else rows
+
+
+def _validated(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """Returns the share named right, and how likely the right classes are on average, as a logarithm.
+
+    The second decides between strengths that name equally many right: of few pictures, many strengths do.
+    """
+    own = logits[np.arange(len(targets)), targets]
+    highest = logits.max(axis=1)
+    total = highest + np.log(np.exp(logits - highest[:, np.newaxis]).sum(axis=1))
+    return float(np.mean(np.argmax(logits, axis=1) == targets)), float(np.mean(own - total))
+
+
+def _search(score: Callable[[int], tuple[float, float]]) -> int:
+    """Returns the index of the best exponent, looking ever closer around the best so far."""
+    best = max(range(0, len(_EXPONENTS), _FIRST_STRIDE), key=score)
+    stride = _FIRST_STRIDE // 2
+    while stride:
+        around = [index for index in (best, best - stride, best + stride) if 0 <= index < len(_EXPONENTS)]
+        best = max(around, key=score)  # the first of equals
+        stride //= 2
+    return best
+
+
+def _fit(
+    features: np.ndarray, targets: np.ndarray, strength: float, bias: bool, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise ImportError(
+            "The linear probe needs scikit-learn. Received: none. Install it with: pip install 'tf_clip[train]'"
+        ) from error
+    regression = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, fit_intercept=bias)
+    with warnings.catch_warnings():
+        # Validation says how good a fit is, also one that was ended before it was the best.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        regression.fit(features, targets)
+    weights, biases = regression.coef_, np.broadcast_to(regression.intercept_, len(regression.coef_))
+    if num_classes == 2:  # one row, of the second class against the first
+        weights, biases = np.concatenate([-weights, weights]) / 2, np.concatenate([-biases, biases]) / 2
+    return weights.T.astype(np.float32), biases.astype(np.float32)
+
+
+def _checked(name: str, features: np.ndarray, targets_name: str, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    features, targets = np.asarray(features), np.asarray(targets)
+    if features.ndim != 2 or targets.shape != features.shape[:1] or not len(targets):
+        raise ValueError(
+            f"`{targets_name}` must hold a class for each row of `{name}`, at least one. Received: "
+            f"{name}.shape={features.shape}, {targets_name}.shape={targets.shape}. Pass one per picture."
+        )
+    if not np.isfinite(features).all():
+        raise ValueError(f"`{name}` must be finite. Received: NaN or infinity. Look for it in the model's weights.")
+    return features, targets
+
+
+def _require_classes(targets: np.ndarray, validation_targets: np.ndarray, names: Sequence[str]) -> None:
+    missing = sorted(set(range(len(names))) - set(targets.tolist()))
+    unknown = sorted((set(targets.tolist()) | set(validation_targets.tolist())) - set(range(len(names))))
+    if len(names) < 2 or missing or unknown:
+        raise ValueError(
+            f"`targets` must be numbers of {max(len(names), 2)} classes, each with a training picture. Received: "
+            f"{len(names)} classes, without a picture: {missing[:5]}, unknown: {unknown[:5]}. Add or remove some."
+        )

@@ -1,0 +1,137 @@
+"""Pairs kept back from training, and their pictures and captions as evaluation takes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from tf_clip.training.bad_rows import BadRow, RowError
+from tf_clip.training.pairs import Pair, Pairs
+
+
+class SomePairs:
+    """Some rows of other pairs, numbered anew; it is `Pairs`, too.
+
+    Args:
+        pairs: all of them.
+        rows: which, all different.
+        bad_rows: what these could not use.
+    """
+
+    def __init__(self, pairs: Pairs, rows: np.ndarray, bad_rows: Sequence[BadRow] = ()) -> None:
+        self._pairs, self._rows = pairs, np.asarray(rows, np.int64)
+        self.bad_rows: Sequence[BadRow] = list(bad_rows)
+        self.groups: np.ndarray | None = None if pairs.groups is None else pairs.groups[self._rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def where(self, row: int) -> str:
+        """Names a pair in a message."""
+        return self._pairs.where(int(self._rows[row]))
+
+    def read(self, row: int) -> Pair:
+        """Reads one."""
+        return self._pairs.read(int(self._rows[row]))
+
+    def shuffled(self, generator: np.random.Generator) -> np.ndarray:
+        """Draws an order in the way of the pairs they are from."""
+        place = np.full(len(self._pairs), -1)
+        place[self._rows] = np.arange(len(self._rows))
+        order = place[self._pairs.shuffled(generator)]
+        return order[order >= 0]
+
+
+def split_pairs(pairs: Pairs, share: float, *, seed: int = 0, keep_groups: bool = True) -> tuple[SomePairs, SomePairs]:
+    """Keeps pairs back from training, the same ones for the same seed.
+
+    Args:
+        pairs: all of them.
+        share: of the pairs, above 0 and below 1, that are kept back; one at least.
+        seed: decides which.
+        keep_groups: leave what belongs together on one side, so that no picture is on both; False for folders
+            of classes, where all pictures of a class belong together.
+
+    Returns:
+        The pairs to train on, with all bad rows, and those kept back.
+
+    Raises:
+        ValueError: `share` is out of range, or there are too few pairs for two sides.
+    """
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"`share` must be above 0 and below 1. Received: share={share!r}. Take 0.1.")
+    groups = pairs.groups if keep_groups and pairs.groups is not None else np.arange(len(pairs))
+    units = np.unique(groups)
+    count = max(1, round(share * len(units)))
+    if count >= len(units):
+        raise ValueError(
+            f"`pairs` must be more than are kept back. Received: {len(units)} pictures, of which {count} would be. "
+            "Add some, or keep back less."
+        )
+    kept_back = np.isin(groups, np.random.default_rng(seed).permutation(units)[:count])
+    rows = np.arange(len(pairs))
+    return SomePairs(pairs, rows[~kept_back], pairs.bad_rows), SomePairs(pairs, rows[kept_back])
+
+
+class PairPictures(Sequence[bytes]):
+    """The picture files of some pairs, each read when it is asked for.
+
+    Args:
+        pairs: the pairs.
+        rows: which.
+    """
+
+    def __init__(self, pairs: Pairs, rows: Sequence[int]) -> None:
+        self._pairs, self._rows = pairs, rows
+
+    def where(self, index: int) -> str:
+        """Names a picture in a message."""
+        return self._pairs.where(self._rows[index])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return [self._pairs.read(row).image for row in self._rows[index]]
+        return self._pairs.read(self._rows[index]).image
+
+
+def pictures_and_captions(pairs: Pairs) -> tuple[PairPictures, list[list[str]], list[BadRow]]:
+    """Lists the different pictures of pairs, each with all captions that any row has for it.
+
+    Args:
+        pairs: the pairs; each is read once, and its picture's bytes are not kept.
+
+    Returns:
+        Pictures, the captions of each, and the rows that could not be read.
+
+    Raises:
+        ValueError: none can be read.
+    """
+    number_of: dict[bytes, int] = {}
+    rows: list[int] = []
+    captions: list[list[str]] = []
+    bad_rows = list(pairs.bad_rows)
+    for row in range(len(pairs)):
+        try:
+            pair = pairs.read(row)
+        except RowError as error:
+            bad_rows.append(BadRow(pairs.where(row), str(error)))
+            continue
+        number = number_of.setdefault(hashlib.blake2b(pair.image, digest_size=16).digest(), len(rows))
+        if number == len(rows):
+            rows.append(row)
+            captions.append([])
+        captions[number] += [caption for caption in pair.captions if caption not in captions[number]]
+    if not rows:
+        reasons: Any = "; ".join(row.why for row in bad_rows[:3]) or "no rows"
+        raise ValueError(f"`pairs` must hold a pair that can be read. Received: none ({reasons}). Check the files.")
+    return PairPictures(pairs, rows), captions, bad_rows
