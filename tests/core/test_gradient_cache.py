@@ -7,6 +7,7 @@ from arrays import array
 from memory import measured
 
 from tf_clip import CLIPConfig, CLIPModel, CLIPResNetConfig
+from tf_clip.adapters.composition import BatchSplit, Parallel, Switch
 
 
 def make_pairs(count, seed=1):
@@ -18,6 +19,10 @@ def make_pairs(count, seed=1):
         "attention_mask": np.ones_like(input_ids),
         "pixel_values": generator.normal(size=(count, 20, 20, 3)).astype("float32"),
     }
+
+
+def parameters(model, name):
+    return [v for parts in model.get_adapter(name).values() for one in parts.values() for v in one.parameters]
 
 
 def trained(config, weights, pairs, chunk_size, *, optimizer=None, frozen=None, **arguments):
@@ -108,6 +113,50 @@ def test_half_precision(tiny_config, weights, plain, policy):
 def test_recomputed_blocks_inside_of_chunks(tiny_config, weights, plain):
     frugal, _ = trained(tiny_config, weights, make_pairs(12), 5, gradient_checkpointing=True)
     assert_same_training(frugal.get_weights(), plain[0].get_weights(), weights)
+
+
+@pytest.mark.parametrize("family", ["lora[r=2]", "prefix_tuning[prefix_length=2,bottleneck_size=4]", "vera", "Switch"])
+def test_adapters_in_chunks(tiny_config, weights, family):
+    """Of prefix tuning and VeRA a part is neither tower's own."""
+    pairs, results = make_pairs(12), []
+    for chunk_size in (5, None):
+        model = CLIPModel(tiny_config)
+        model.set_weights(weights)
+        for name in ("a", "b"):
+            model.add_adapter(name, "lora[r=2]" if family == "Switch" else family)
+        generator = np.random.default_rng(0)
+        for name in ("a", "b"):
+            for variable in parameters(model, name):
+                variable.assign(0.2 * generator.normal(size=variable.shape))
+        before = model.get_weights()
+        if family == "Switch":
+            model.train_adapter(Switch("a", "b"))
+            pairs["text_adapter_ids"] = pairs["image_adapter_ids"] = np.arange(12, dtype="int32") % 3 - 1
+        else:
+            model.train_adapter("a")
+        model.compile(keras.optimizers.SGD(1.0), encode_chunk_size=chunk_size)
+        model.fit(pairs, batch_size=12, shuffle=False, verbose=0)
+        results.append(model.get_weights())
+    moved = [np.abs(after - start).max() > 1e-4 for after, start in zip(results[0], before, strict=True)]
+    assert sum(moved) >= len(model.trainable_variables) / 2
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_that_need_the_whole_batch_are_refused(tiny_model):
+    tiny_model.compile("sgd", encode_chunk_size=4)
+    tiny_model.add_adapter("a", "lora[r=2]")
+    tiny_model.add_adapter("b", "lora[r=2]")
+    for setup, message in (
+        (BatchSplit("a", "b", batch_sizes=[6, 6]), "where BatchSplit counts the rows"),
+        (Parallel("a", "b"), "must have no Parallel where a loss"),
+    ):
+        tiny_model.active_adapters = setup
+        with pytest.raises(ValueError, match=message):
+            tiny_model.fit(make_pairs(12), batch_size=12, verbose=0)
+    tiny_model.add_adapter("c", "lora[r=2,dropout=0.1]", set_active=True)
+    with pytest.raises(ValueError, match="for a model with dropout"):
+        tiny_model.fit(make_pairs(12), batch_size=12, verbose=0)
 
 
 def test_a_large_batch_takes_the_memory_of_a_small_one():

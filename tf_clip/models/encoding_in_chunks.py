@@ -19,7 +19,12 @@ Encode = Callable[[Mapping[str, Any]], Any]
 
 
 def encode_in_chunks(
-    tower: keras.Model, encode: Encode, inputs: Mapping[str, Any], embed_dim: int, chunk_size: int
+    tower: keras.Model,
+    encode: Encode,
+    inputs: Mapping[str, Any],
+    embed_dim: int,
+    chunk_size: int,
+    shared: Sequence[keras.Variable] = (),
 ) -> Any:
     """Encodes a batch, `chunk_size` rows in memory at a time.
 
@@ -30,6 +35,7 @@ def encode_in_chunks(
         inputs: tensors by name, `[batch, ...]` all.
         embed_dim: width of what comes out.
         chunk_size: rows at a time.
+        shared: trainable weights that `encode` reads and that are not the tower's own.
 
     Returns:
         float `[batch, embed_dim]`, in the tower's compute dtype.
@@ -37,18 +43,20 @@ def encode_in_chunks(
     count = next(iter(inputs.values())).shape[0]
     if count is not None and count <= chunk_size:
         return encode(inputs)
-    return _IN_CHUNKS[keras.backend.backend()](tower, encode, inputs, embed_dim, chunk_size)
+    variables = [*tower.trainable_variables, *shared]
+    return _IN_CHUNKS[keras.backend.backend()](variables, encode, inputs, (chunk_size, embed_dim), tower.compute_dtype)
 
 
 def _on_tensorflow(
-    tower: keras.Model, encode: Encode, inputs: Mapping[str, Any], embed_dim: int, chunk_size: int
+    variables: Sequence[keras.Variable], encode: Encode, inputs: Mapping[str, Any], shape: tuple[int, int], dtype: str
 ) -> Any:
     import tensorflow as tf
 
     inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
     count = tf.shape(next(iter(inputs.values())))[0]
+    chunk_size = shape[0]
     num_chunks = -(-count // chunk_size)
-    trainable = [variable.value for variable in tower.trainable_variables]
+    trainable = [variable.value for variable in variables]
 
     def chunk(index: Any) -> dict[str, Any]:
         # Of one size each, as compilers ask for: what is missing from the last repeats the last row.
@@ -78,9 +86,9 @@ def _on_tensorflow(
 
     @tf.custom_gradient
     def run(*values: Any) -> Any:
-        array = tf.TensorArray(tower.compute_dtype, size=num_chunks, element_shape=(chunk_size, embed_dim))
+        array = tf.TensorArray(dtype, size=num_chunks, element_shape=shape)
         (array,) = loop(lambda index, array: (array.write(index, encode(chunk(index))),), array)
-        embeds = tf.reshape(array.stack(), (-1, embed_dim))[:count]
+        embeds = tf.reshape(array.stack(), (-1, shape[1]))[:count]
 
         def gradient(upstream: Any, variables: Sequence[Any] = ()) -> Any:
             upstream = tf.pad(upstream, [[0, num_chunks * chunk_size - count], [0, 0]])  # padding has no say
@@ -95,8 +103,11 @@ def _on_tensorflow(
     return run(*(tf.convert_to_tensor(variable) for variable in trainable))
 
 
-def _on_jax(tower: keras.Model, encode: Encode, inputs: Mapping[str, Any], embed_dim: int, chunk_size: int) -> Any:
+def _on_jax(
+    variables: Sequence[keras.Variable], encode: Encode, inputs: Mapping[str, Any], shape: tuple[int, int], dtype: str
+) -> Any:
     count = next(iter(inputs.values())).shape[0]
+    chunk_size = shape[0]
     num_chunks = -(-count // chunk_size)
 
     def apart(value: Any) -> Any:
@@ -107,15 +118,17 @@ def _on_jax(tower: keras.Model, encode: Encode, inputs: Mapping[str, Any], embed
         return ops.swapaxes(ops.reshape(value, (chunk_size, num_chunks, *value.shape[1:])), 0, 1)
 
     embeds = ops.map(keras.remat(encode), {name: apart(value) for name, value in inputs.items()})
-    return ops.reshape(ops.swapaxes(embeds, 0, 1), (-1, embed_dim))[:count]
+    return ops.reshape(ops.swapaxes(embeds, 0, 1), (-1, shape[1]))[:count]
 
 
-def _on_torch(tower: keras.Model, encode: Encode, inputs: Mapping[str, Any], embed_dim: int, chunk_size: int) -> Any:
+def _on_torch(
+    variables: Sequence[keras.Variable], encode: Encode, inputs: Mapping[str, Any], shape: tuple[int, int], dtype: str
+) -> Any:
     count = next(iter(inputs.values())).shape[0]
     again = keras.remat(encode)
     parts = [
-        again({name: value[start : start + chunk_size] for name, value in inputs.items()})
-        for start in range(0, count, chunk_size)
+        again({name: value[start : start + shape[0]] for name, value in inputs.items()})
+        for start in range(0, count, shape[0])
     ]
     return ops.concatenate(parts, axis=0)
 

@@ -122,6 +122,26 @@ class PairTraining:
                 f"row i of the images alone. Received: {self.active_adapters!r}. Train the adapters one by one."
             )
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Returns the function that `fit` calls; Keras calls this one.
+
+        Raises:
+            ValueError: the adapters, which may have come after `compile`, do not go with the loss.
+        """
+        self._require_pairs()
+        return super().make_train_function(force)  # type: ignore[misc]
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Returns the function that `evaluate` calls; see `make_train_function`."""
+        self._require_pairs()
+        return super().make_test_function(force)  # type: ignore[misc]
+
+    def _require_pairs(self) -> None:
+        """Checks here, and not in the step, since Keras on JAX has taken the model's weights from it by then."""
+        self._require_one_copy()
+        if self.encode_chunk_size is not None:
+            self._require_rows_on_their_own()
+
     def train_step(self, *args: Any) -> Any:
         """Makes one training step; arguments and result are those of the backend's Keras."""
         with self._step():
@@ -158,10 +178,6 @@ class PairTraining:
 
     def _embed_pairs(self, inputs: Mapping[str, Any], training: bool | None) -> CLIPOutput:
         """Returns `text_embeds` and `image_embeds`, of unit length: all that the loss needs."""
-        self._require_one_copy()
-        if self.encode_chunk_size is not None:
-            # Again, since adapters may have come after `compile`.
-            self._require_rows_on_their_own()
         texts = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids") if name in inputs}
         images = {"pixel_values": inputs["pixel_values"]}
         for part, name in ((texts, "text_adapter_ids"), (images, "image_adapter_ids")):
@@ -179,7 +195,8 @@ class PairTraining:
             if self.encode_chunk_size is None:
                 embeds = encode(part)
             else:
-                embeds = encode_in_chunks(tower, encode, part, self.config.projection_dim, self.encode_chunk_size)
+                sizes = self.config.projection_dim, self.encode_chunk_size
+                embeds = encode_in_chunks(tower, encode, part, *sizes, self.shared_adapters.trainable_variables)
             output[name] = unit_length(embeds)
         return output
 
