@@ -10,7 +10,8 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from tf_clip import CLIPConfig, CLIPModel
-from tf_clip.adapters.config import CONFIGS, MATRICES
+from tf_clip.adapters.config import MATRICES
+from tf_clip.adapters.named_configs import CONFIGS
 
 # What a tower does from the bottom up; each with the parts whose places are there.
 STEPS = (

@@ -11,7 +11,8 @@ from keras import ops
 
 import tf_clip
 from tf_clip.adapters.composition import Average, Parallel, Stack
-from tf_clip.adapters.config import CONFIGS, LoRAConfig, as_config, union
+from tf_clip.adapters.config import LoRAConfig, union
+from tf_clip.adapters.named_configs import CONFIGS, as_config
 from tf_clip.adapters.setup import AdapterSetup
 from tf_clip.layers.initializers import weights_come_from_files
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from adapted import KINDS, MERGEABLE, METHODS, add, disturb, make, parameters, value
 
-from tf_clip.adapters.config import as_config
+from tf_clip.adapters.named_configs import as_config
 from tf_clip.adapters.setup import AdapterSetup
 from tf_clip.layers.adaptable import is_of_adapter
 

@@ -5,7 +5,6 @@ Every model has `add_adapter`, `train_adapter`, `merge_adapter` and the rest; he
 
 from tf_clip.adapters.composition import Average, BatchSplit, Fuse, Parallel, Split, Stack, Switch
 from tf_clip.adapters.config import (
-    CONFIGS,
     BottleneckConfig,
     ConfigUnion,
     FusionConfig,
@@ -14,6 +13,7 @@ from tf_clip.adapters.config import (
     PromptTuningConfig,
     ReftConfig,
 )
+from tf_clip.adapters.named_configs import CONFIGS
 from tf_clip.adapters.scores import adapter_scores
 from tf_clip.adapters.setup import AdapterSetup
 

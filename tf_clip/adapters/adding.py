@@ -6,7 +6,12 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from tf_clip.adapters.config import AnyConfig, FusionConfig, PromptTuningConfig, ReftConfig
+from tf_clip.adapters.config import (
+    AnyConfig,
+    FusionConfig,
+    PromptTuningConfig,
+    ReftConfig,
+)
 from tf_clip.adapters.fusion import Fusion
 from tf_clip.adapters.methods import adapter_at, matched
 from tf_clip.adapters.places import Location

@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 from tf_clip.adapters import hub_layout, peft_layout
 from tf_clip.adapters.base import Array
 from tf_clip.adapters.composition import Block, as_setup, fusions_in
-from tf_clip.adapters.config import AnyConfig, ConfigUnion, as_fusion
+from tf_clip.adapters.config import AnyConfig, ConfigUnion
+from tf_clip.adapters.named_configs import as_fusion
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.safetensors_file import read_safetensors_file
 from tf_clip.checkpoints.stored import StoredTensors

@@ -15,8 +15,8 @@ from tf_clip.adapters.config import (
     LoRAConfig,
     PrefixTuningConfig,
     ReftConfig,
-    as_config,
 )
+from tf_clip.adapters.named_configs import as_config
 from tf_clip.adapters.places import Location
 
 if TYPE_CHECKING:

@@ -16,11 +16,10 @@ from tf_clip.adapters.config import (
     ConfigUnion,
     FusionConfig,
     PrefixTuningConfig,
-    as_config,
-    as_fusion,
 )
 from tf_clip.adapters.methods import matched
 from tf_clip.adapters.model_files import WithAdapterFiles
+from tf_clip.adapters.named_configs import as_config, as_fusion
 from tf_clip.adapters.places import Location
 from tf_clip.adapters.setup import copies_of_rows, require_meaning, tell_places
 from tf_clip.adapters.shared import SharedParts

@@ -8,7 +8,13 @@ from typing import Any
 from keras import ops
 
 from tf_clip.adapters.base import Adapter, Array, Held
-from tf_clip.adapters.config import AdapterConfig, AnyConfig, BottleneckConfig, LoRAConfig, PrefixTuningConfig
+from tf_clip.adapters.config import (
+    AdapterConfig,
+    AnyConfig,
+    BottleneckConfig,
+    LoRAConfig,
+    PrefixTuningConfig,
+)
 from tf_clip.adapters.places import Location
 from tf_clip.adapters.prefix import Prefixes
 
