@@ -168,6 +168,33 @@ def test_folders_of_classes_are_evaluated_by_their_names(run, class_folders, sma
     assert any(np.abs(one - other).max() > 1e-5 for one, other in pairs)
 
 
+def test_lora_writes_the_adapter_and_the_model_that_it_makes(run, class_folders, small_checkpoint, tmp_path):
+    words = ["--data", class_folders, "--output", tmp_path / "out", "--recipe", "lora", "--adapter", "lora[r=2]"]
+    status, _, errors = run(*words, "--epochs", 2, "--batch-size", 6, "--learning-rate", 1e-2)
+    assert status == 0, errors
+    start, tuned = CLIPModel.from_pretrained(small_checkpoint), CLIPModel.from_pretrained(tmp_path / "out")
+    changed = {
+        variable.path.split("/", 1)[1]
+        for variable, before in zip(tuned.weights, start.get_weights(), strict=True)
+        if np.abs(variable.numpy() - before).max() > 1e-6
+    }
+    assert changed and all(re.search("/(q|v)_proj/kernel$", path) for path in changed), changed
+    start.load_adapter(tmp_path / "out" / "adapter", set_active=True)
+    pixels = np.random.default_rng(0).normal(size=(2, *2 * [start.config.vision_config.image_size], 3))
+    assert run("--output", tmp_path / "out", "--resume", model=None)[0] == 0
+    again = CLIPModel.from_pretrained(tmp_path / "out")
+    np.testing.assert_array_equal(again.get_image_features(pixels), tuned.get_image_features(pixels))
+    np.testing.assert_allclose(start.get_image_features(pixels), tuned.get_image_features(pixels), atol=1e-5)
+
+
+def test_nothing_is_not_the_default(run, table, tmp_path):
+    """No weight decay and no warm-up were once taken for what the recipe says."""
+    words = ["--data", table, "--output", tmp_path / "out", "--epochs", 1, "--batch-size", 8]
+    assert run(*words, "--warmup-steps", 0, "--weight-decay", 0, "--learning-rate", 1e-3)[0] == 1
+    first = next(line for line in log_of(tmp_path / "out") if "step" in line)
+    assert first["learning_rate"] > 9e-4
+
+
 def test_a_probe_is_an_image_classifier(run, class_folders, tmp_path):
     out = tmp_path / "out"
     (class_folders / "red" / "broken.png").write_bytes(b"broken")
@@ -219,6 +246,11 @@ def test_bad_configurations_are_refused(run, tmp_path, text, message):
         (["--data", "x", "--output", "{}", "--recipe", "probe", "--epochs", "3"], "must not come with --epochs"),
         (["--data", "x", "--output", "{}", "--augment", "none", "--flip"], "`--flip` must not come with"),
         (["--data", "x", "--output", "{}", "--wise-ft", "2"], "`--wise-ft` must be from 0 to 1"),
+        (["--data", "x", "--output", "{}", "--adapter", "lora"], "must come with `--recipe lora`"),
+        (
+            ["--data", "x", "--output", "{}", "--recipe", "lora", "--adapter", "seq_bn"],
+            "must be one that can be merged",
+        ),
         (["--data", "x.csv", "--output", "{}"], "must name existing files"),
     ],
 )

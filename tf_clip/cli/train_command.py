@@ -6,12 +6,15 @@ import argparse
 import dataclasses
 import json
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from tf_clip.adapters.config import LoRAConfig
+from tf_clip.adapters.named_configs import as_config
 from tf_clip.checkpoints import hub
 from tf_clip.cli import tables
 from tf_clip.cli.main import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_SKIPPED
@@ -32,7 +35,7 @@ from tf_clip.training.callbacks import (
     evaluated_weights,
 )
 from tf_clip.training.pairs import Pairs
-from tf_clip.training.recipes import RECIPES, Recipe
+from tf_clip.training.recipes import ADAPTER, RECIPES, Recipe
 from tf_clip.training.resume import STATE_FILE
 from tf_clip.training.tensorboard import PairsInTensorBoard
 from tf_clip.training.trainer import train as fit
@@ -40,7 +43,7 @@ from tf_clip.training.training_data import TrainingData
 from tf_clip.training.validation import pictures_and_captions
 from tf_clip.training.wise_ft import interpolate_weights
 
-LOG_FILE, BAD_ROWS_FILE = "log.jsonl", "bad_rows.jsonl"
+LOG_FILE, BAD_ROWS_FILE, ADAPTER_FOLDER = "log.jsonl", "bad_rows.jsonl", "adapter"
 _AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "crop": {},
     "strong": {
@@ -131,6 +134,9 @@ def _fit(options: argparse.Namespace, run: dict[str, Any]) -> int:
 def _save(options: argparse.Namespace, model: CLIPModel, processor: CLIPProcessor, start: Path) -> None:
     with evaluated_weights(model):
         result = model
+        if ADAPTER in model.adapter_state.configs:
+            model.save_adapter(options.output / ADAPTER_FOLDER, ADAPTER)
+            model.merge_adapter(ADAPTER)
         if options.wise_ft is not None:
             result = interpolate_weights(CLIPModel.from_pretrained(start), model, options.wise_ft)
         result.save_pretrained(options.output)
@@ -145,14 +151,31 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         "layer_decay": options.layer_decay,
         "gradient_accumulation_steps": options.accumulate,
         "ema_momentum": options.ema,
-        "global_clipnorm": options.clip_norm,
+        "global_clipnorm": options.clip_norm or None,
     }
-    recipe = RECIPES[options.recipe](**{name: value for name, value in changes.items() if value})
+    if options.adapter is not None:
+        _require_mergeable(options)
+        changes["adapter"] = options.adapter
+    recipe = RECIPES[options.recipe](**{name: value for name, value in changes.items() if value is not None})
     if options.clip_norm == 0:
         recipe = dataclasses.replace(recipe, global_clipnorm=None)
     if options.wise_ft is not None and not 0.0 <= options.wise_ft <= 1.0:
         raise ValueError(f"`--wise-ft` must be from 0 to 1. Received: {options.wise_ft}. Take 0.5 to begin with.")
     return recipe
+
+
+def _require_mergeable(options: argparse.Namespace) -> None:
+    """Checks that what is trained can become part of the model: its folder holds a whole one."""
+    if options.recipe != "lora":
+        raise ValueError(
+            f"`--adapter` must come with `--recipe lora`. Received: --recipe {options.recipe}. Leave one of them out."
+        )
+    config = as_config(options.adapter)
+    if not isinstance(config, LoRAConfig) or config.use_gating:
+        raise ValueError(
+            "`--adapter` must be one that can be merged: a form of lora, dora, vera or ia3, without gates. "
+            f"Received: {options.adapter}. Train others in Python: docs/adapters.md."
+        )
 
 
 def _augmentation(options: argparse.Namespace) -> Augmentation | None:
@@ -200,6 +223,7 @@ def _prepare_output(options: argparse.Namespace) -> None:
         if options.overwrite:
             for name in (STATE_FILE, RUN_FILE, LOG_FILE, BAD_ROWS_FILE):
                 (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / ADAPTER_FOLDER, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
 
 

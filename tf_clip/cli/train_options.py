@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 RUN_FILE = "train.toml"
-RECIPES = ("full", "lit", "layerwise", "probe")
+RECIPES = ("full", "lit", "layerwise", "lora", "probe")
 # What holds where nothing is said; None is decided by the recipe or means none.
 FIT_DEFAULTS: dict[str, Any] = {
     "epochs": 10,
+    "adapter": None,
     "learning_rate": None,
     "weight_decay": None,
     "warmup_steps": None,
@@ -136,6 +137,9 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         choices=RECIPES,
         default="full",
         help="what is trained (default: full); probe takes captions as labels",
+    )
+    group.add_argument(
+        "--adapter", metavar="CONFIG", help="for lora: another form of it, such as lora[r=16], dora, vera, ia3"
     )
     group.add_argument("--epochs", type=int, help="(default: 10)")
     group.add_argument("--learning-rate", type=float, help="the highest (default: by recipe)")

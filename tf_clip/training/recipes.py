@@ -10,19 +10,22 @@ import keras
 from tf_clip.training.optimizers import AdamW, layerwise_rates
 
 TOWERS = ("image_encoder", "text_encoder")
+ADAPTER = "fine_tuned"
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """What is trained and how, apart from the data: `compile` makes a model ready for `fit`.
 
-    `full()`, `lit()` and `layerwise()` are recipes with defaults that fit their name.
+    `full()`, `lit()`, `layerwise()` and `lora()` are recipes with defaults that fit their name.
 
     Args:
         learning_rate: the highest, reached after the warm-up; it falls to 0 along a cosine.
         weight_decay: of `AdamW`; norms, biases, the class embedding and the temperature have none.
         warmup_steps: steps in which the learning rate rises from 0; None takes a tenth of all, 500 at most.
         locked: towers that stay as they are: `"image_encoder"`, `"text_encoder"`, not both.
+        adapter: configuration of an adapter, as `add_adapter` takes it: it is added under the name `ADAPTER`, and
+            nothing else is trained; None for none.
         layer_decay: what the learning rate is multiplied with from each block to the one below; 1 for none.
         beta_1, beta_2, epsilon: of `AdamW`; those of CLIP's paper for vision transformers.
         global_clipnorm: largest length of all gradients together; None for no limit.
@@ -44,6 +47,7 @@ class Recipe:
     weight_decay: float = 0.1
     warmup_steps: int | None = None
     locked: tuple[str, ...] = ()
+    adapter: Any = None
     layer_decay: float = 1.0
     beta_1: float = 0.9
     beta_2: float = 0.98
@@ -85,14 +89,26 @@ class Recipe:
             "Leave one tower to train",
         )
 
+        is_alone = self.adapter is None or (not self.locked and self.layer_decay == 1)
+        _require(
+            is_alone,
+            "adapter",
+            "None with `locked` or `layer_decay`",
+            self.adapter,
+            "leave_out and reduction_factor in its configuration say where it stands",
+        )
+
     def lock(self, model: Any) -> None:
         """Makes the locked towers not trainable; what was locked before stays so.
 
-        A locked ResNet's norms keep their statistics, too.
+        A locked ResNet's norms keep their statistics, too. With `adapter`, adds it and locks all the rest.
 
         Raises:
-            ValueError: the model has no such tower.
+            ValueError: the model has no such tower, or has an adapter of that name.
         """
+        if self.adapter is not None:
+            model.add_adapter(ADAPTER, self.adapter)
+            model.train_adapter(ADAPTER)
         for tower in self.locked:
             _require(hasattr(model, tower), "locked", "towers of the model", self.locked, "Leave out what it lacks")
             getattr(model, tower).trainable = False
@@ -174,8 +190,18 @@ def layerwise(**changes: Any) -> Recipe:
     return Recipe(**{"learning_rate": 3e-5, "layer_decay": 0.75, **changes})
 
 
+def lora(**changes: Any) -> Recipe:
+    """Returns the recipe that trains low-rank changes of attention's matrices, and nothing else.
+
+    Its result is an adapter: `model.save_adapter` writes it, `model.merge_adapter` puts it into the weights.
+
+    Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
+    """
+    return Recipe(**{"learning_rate": 1e-3, "weight_decay": 0.0, "adapter": "lora", **changes})
+
+
 # By the names that the command line knows them by.
-RECIPES = {"full": full, "lit": lit, "layerwise": layerwise}
+RECIPES = {"full": full, "lit": lit, "layerwise": layerwise, "lora": lora}
 
 
 def _require(condition: bool, argument: str, rule: str, received: object, advice: str) -> None:
