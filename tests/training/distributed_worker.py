@@ -51,16 +51,21 @@ def main() -> None:
         model = CLIPModel(settings["config"], dtype=settings.get("dtype"))
         with np.load(FOLDER / "weights.npz") as file:
             model.set_weights([file[name] for name in file])
+        if settings.get("adapter"):
+            keras.utils.set_random_seed(0)
+            model.add_adapter("a", settings["adapter"])
+            model.train_adapter("a")
         optimizer = keras.optimizers.SGD(0.1, **settings.get("optimizer", {}))
         loss = settings.get("loss") and getattr(losses, settings["loss"])(**settings.get("loss_options", {}))
         model.compile(optimizer, loss=loss or None, encode_chunk_size=settings.get("encode_chunk_size"))
+    before = {f"start {number:03d}": value for number, value in enumerate(model.get_weights())}
     history = model.fit(pairs, batch_size=settings["batch_size"], shuffle=False, verbose=0).history
     found = model.evaluate(pairs, batch_size=settings["batch_size"], verbose=0, return_dict=True)
     name = f"{HOW}{json.loads(os.environ['TF_CONFIG'])['task']['index']}" if HOW == "workers" else HOW
     arrays = {f"weight {number:03d}": value for number, value in enumerate(model.get_weights())}
     arrays |= {f"fit {key}": np.array(values) for key, values in history.items()}
     arrays |= {f"evaluate {key}": np.array(value) for key, value in found.items()}
-    np.savez(FOLDER / f"{name}.npz", **arrays)
+    np.savez(FOLDER / f"{name}.npz", **arrays, **before)
 
 
 if __name__ == "__main__":
