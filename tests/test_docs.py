@@ -81,6 +81,13 @@ def test_the_adapters_example_has_one_of_each_family(tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} < {line.split()[0] for line in output.splitlines()}
 
 
+def test_the_served_adapters_example_answers_each_row_by_its_own(tmp_path):
+    output = run([sys.executable, "examples/serve_adapters.py", str(tmp_path / "out")])
+    cosines = [[float(cell) for cell in re.findall(r"[\d.-]+", line)] for line in output.splitlines()[-3:]]
+    assert [row[index] for index, row in enumerate(cosines)] == [1, 1, 1]
+    assert max(cosines[0][1], cosines[0][2], cosines[1][2]) < 0.9
+
+
 def test_the_evaluation_examples_print_their_figures(tmp_path):
     for name, pictures in {"fruit": ("apple", "strawberry"), "bus": ("bus",)}.items():
         (tmp_path / name).mkdir()

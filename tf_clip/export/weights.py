@@ -117,7 +117,7 @@ def weights_by_path(model: CLIPModel) -> dict[str, Any]:
     if any(isinstance(block, BatchSplit | Parallel | Switch) for block in blocks_in(setup)):
         raise ValueError(
             "`model` must do the same with every row. Received: a model with active_adapters="
-            f"{setup!r}. Make one adapter active, or merge one."
+            f"{setup!r}. Make one adapter active, or merge one; for rows that choose, see examples/serve_adapters.py."
         )
     own = [v for v in model.weights if is_of_adapter(v) and "seed_generator" not in v.path]
     return {**weights, **{variable.path: variable for variable in own}}
