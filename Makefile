@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-backends serve-test litert-test parity unicode-tables web lint format type docs check wheel clean
-.PHONY: bench-preprocessing bench-serving bench-litert bench-gradient-cache bench-input
+.PHONY: bench-preprocessing bench-serving bench-litert bench-gradient-cache bench-input bench-fine-tuning bench-adapters
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ bench-input: $(VENV)/tested ## compare the speed of training data with that of t
 
 bench-fine-tuning: $(VENV)/tested ## compare ways to fine-tune in parameters, memory, time, accuracy; writes docs/benchmarks/fine_tuning.*
 	$(BIN)/python tests/benchmarks/fine_tuning.py docs/benchmarks
+
+bench-adapters: $(VENV)/tested ## compare adapters with full fine-tuning and the plain model; writes docs/benchmarks/adapters.*
+	$(BIN)/python tests/benchmarks/adapters.py docs/benchmarks
 
 unicode-tables: $(VENV)/compared ## ask the reference tokenizer about every character, after an upgrade of it
 	$(BIN)/python tests/parity/make_unicode_tables.py tf_clip/preprocessing/unicode.json

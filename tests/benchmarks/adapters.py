@@ -3,7 +3,7 @@
 Each way of training runs in a process of its own, whose peak memory is what it ever had. Inference is timed in one
 process, the ways in turn, so that what else the machine does falls on all.
 
-python tests/benchmarks/adapters.py PAGE [--layers 12] [--batch-size 8] [--steps 5]
+python tests/benchmarks/adapters.py FOLDER [--layers 12] [--batch-size 8] [--steps 5]
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def inference(layers: int, batch_size: int) -> dict[str, float]:
 def main() -> None:
     """Measures and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("page", type=Path)
+    parser.add_argument("folder", type=Path, help="where adapters.md and adapters.json are written")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5)
@@ -102,28 +102,48 @@ def main() -> None:
     for way in WAYS:
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         command = [sys.executable, *sys.argv, "--way", way]
-        output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
         runs[way] = json.loads(output.splitlines()[-1])
+        print(way, runs[way], flush=True)
+    write(arguments.folder, runs, inference(*sizes), sizes)
+
+
+def write(folder: Path, runs: dict[str, dict[str, float]], costs: dict[str, float], sizes: tuple[int, int]) -> None:
+    """Writes the table, and the ratios in it as JSON."""
     full = runs["full"]
+    machine = described("keras", "tensorflow")
+    ratios = {
+        way: {"trained": run["trained"], "time": run["time"] / full["time"], "peak": run["peak"] / full["peak"]}
+        for way, run in runs.items()
+    }
     lines = [
         "# What adapters cost",
         "",
-        f"Written by `python tests/benchmarks/adapters.py` on {described('keras', 'tensorflow')}: the widths of",
-        f"ViT-B/32, {sizes[0]} layers in each tower, batches of {sizes[1]}, AdamW.",
+        f"Written by `make bench-adapters`: {machine}.",
+        f"The widths of ViT-B/32, {sizes[0]} layers in each tower, batches of {sizes[1]}, float32, AdamW. Each way of",
+        "training ran in a process of its own; its peak is all the memory that it ever had, the model and TensorFlow",
+        "included.",
         "",
-        "| trained | weights | time of a step | peak memory of the process |",
+        "| trained | weights | time of a step | peak memory |",
         "|---|---|---|---|",
         *(
-            f"| {way} | {run['trained']:,} | {run['time'] / full['time']:.2f} x | {run['peak'] / full['peak']:.2f} x |"
-            for way, run in runs.items()
+            f"| `{way}` | {run['trained']:,} | {run['time']:.2f} x | {run['peak']:.2f} x |"
+            for way, run in ratios.items()
         ),
         "",
-        "| inference | time, in those of the plain model |",
+        "Inference of both towers, the ways in turn in one process:",
+        "",
+        "| active | time, in those of the plain model |",
         "|---|---|",
-        *(f"| {way} | {ratio:.2f} x |" for way, ratio in inference(*sizes).items()),
+        *(f"| `{way}`{' LoRA' if way == 'merged' else ''} | {ratio:.3f} x |" for way, ratio in costs.items()),
+        "",
+        f"Wished for: an active LoRA at most 1.10 x: {'reached' if costs['lora'] <= 1.1 else 'not reached'}; "
+        f"a merged one 1.00 x: {'reached' if costs['merged'] <= 1.01 else 'not reached'}.",
         "",
     ]
-    arguments.page.write_text("\n".join(lines), encoding="utf-8")
+    (folder / "adapters.md").write_text("\n".join(lines), encoding="utf-8")
+    results = {"machine": machine, "training": ratios, "inference": costs}
+    (folder / "adapters.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
