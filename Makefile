@@ -84,9 +84,9 @@ demo: $(VENV)/installed ## classify and search shipped pictures, in the terminal
 test: $(VENV)/tested ## run the tests: fast, offline
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/parity --ignore=tests/serving --ignore=tests/web
 
-test-backends: $(VENV)/with-torch ## run the core's tests on JAX and PyTorch, too (make test runs them on TensorFlow)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/core
-	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/core
+test-backends: $(VENV)/with-torch ## run the tests of core and adapters on JAX and PyTorch, too (make test runs them on TensorFlow)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/core tests/adapters
+	KERAS_BACKEND=torch $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/core tests/adapters
 
 serve-test: $(VENV)/served ## export models and ask them in every runtime, the local server and its page among them
 	$(BIN)/python -m pytest tests/serving

@@ -64,11 +64,16 @@ class Case(NamedTuple):
         np.testing.assert_array_equal(self.run(), expected)
 
 
+def array(tensor: Any, dtype: str | None = None) -> np.ndarray:
+    """Returns a tensor of any backend as NumPy has it."""
+    return np.asarray(ops.convert_to_numpy(tensor), dtype)
+
+
 def result(output: Any) -> np.ndarray:
     """Returns the one array of an output that everything in the model has a part in."""
     for name in ("logits_per_image", "logits", "text_embeds", "image_embeds", "pooler_output"):
         if name in output:
-            return np.asarray(ops.convert_to_numpy(output[name]))
+            return array(output[name])
     raise KeyError(list(output))
 
 

@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from adapted import METHODS, add, disturb, make, parameters, result, value
+from adapted import METHODS, add, array, disturb, make, parameters, result, value
 from keras import ops
 
 import tf_clip
@@ -138,10 +138,10 @@ def test_both_towers_count_on(case):
     assert set(case.model.get_adapter("texts")) == {0, 1}
     assert set(case.model.get_adapter("pictures")) == {2, 3, 4}
     pixels = case.inputs["pixel_values"]
-    base = np.asarray(case.model.get_image_features(pixels))
+    base = array(case.model.get_image_features(pixels))
     disturb(parameters(case.model, "texts"), 0.3)
     case.model.active_adapters = "texts"
-    np.testing.assert_array_equal(np.asarray(case.model.get_image_features(pixels)), base)
+    np.testing.assert_array_equal(array(case.model.get_image_features(pixels)), base)
 
 
 def test_reduction_factors_by_layer(case):
@@ -268,7 +268,7 @@ def test_half_precision(tiny_config, tiny_inputs, policy):
         add(model, "a", METHODS[name], overwrite_ok=True, set_active=True)
         embeds = model(**tiny_inputs).text_embeds
         assert keras.backend.standardize_dtype(embeds.dtype) == policy.removeprefix("mixed_")
-        assert np.isfinite(np.asarray(ops.cast(embeds, "float32"))).all(), name
+        assert np.isfinite(array(ops.cast(embeds, "float32"))).all(), name
 
 
 @pytest.mark.parametrize("method", ["prefix_tuning", "lora", "prompt_tuning"])
@@ -292,7 +292,7 @@ def test_recomputed_blocks_train_adapters_the_same(tiny_config, tiny_inputs):
         model.train_adapter("a")
         model.compile(keras.optimizers.SGD(0.1))
         model.fit(pairs, batch_size=2, verbose=0)
-        weights.append([np.asarray(v.value) for v in parameters(model, "a")])
+        weights.append([array(v.value) for v in parameters(model, "a")])
     for plain, frugal in zip(*weights, strict=True):
         np.testing.assert_allclose(plain, frugal, atol=1e-5)
     with pytest.raises(ValueError, match="`dropout` must be 0 in a model with gradient_checkpointing"):
@@ -305,15 +305,15 @@ def test_prompts_come_behind_the_start_and_keep_the_end(case):
     case.model.add_adapter("a", f"prompt_tuning[prompt_length=3,prompt_init_ids={words},towers=['text']]")
     ids = case.inputs["input_ids"]
     spelled = np.concatenate([ids[:, :1], np.tile(words, (3, 1)), ids[:, 1:]], axis=1).astype("int32")
-    expected = np.asarray(case.model.get_text_features(spelled))
+    expected = array(case.model.get_text_features(spelled))
     case.model.active_adapters = "a"
-    np.testing.assert_allclose(np.asarray(case.model.get_text_features(ids)), expected, atol=1e-5)
+    np.testing.assert_allclose(array(case.model.get_text_features(ids)), expected, atol=1e-5)
     long = np.full((1, 16), 9, "int32")
     long[:, 0], long[:, -1] = 512, 513
     cut = np.concatenate([long[:, :1], [words], long[:, 1:12], [[513]]], axis=1).astype("int32")
-    got = np.asarray(case.model.get_text_features(long))
+    got = array(case.model.get_text_features(long))
     case.model.active_adapters = None
-    np.testing.assert_allclose(got, np.asarray(case.model.get_text_features(cut)), atol=1e-5)
+    np.testing.assert_allclose(got, array(case.model.get_text_features(cut)), atol=1e-5)
     case.model.active_adapters = "a"
     with pytest.raises(ValueError, match="`position_ids` must be None while prompts"):
         case.model.get_text_features(ids, position_ids=np.arange(7))
@@ -343,9 +343,7 @@ def test_averaging_loras_by_their_changes(case):
     case.model.average_adapter("less", ["r2", "other"], [2.0, -1.0], "lora_linear_only_negate_b")
     for less, one, other in zip(*(parameters(case.model, name) for name in ("less", "r2", "other")), strict=True):
         sign = 1 if less.path.endswith("lora_A") else -1
-        np.testing.assert_allclose(
-            np.asarray(less.value), 2 * np.asarray(one.value) + sign * np.asarray(other.value), atol=1e-6
-        )
+        np.testing.assert_allclose(array(less.value), 2 * array(one.value) + sign * array(other.value), atol=1e-6)
     for options, reason in (
         ({"combine_strategy": "mean"}, "`combine_strategy` must be one of"),
         ({}, "`adapters` must be of one configuration"),
@@ -418,8 +416,8 @@ def test_functional_models_take_adapted_ones(case, tmp_path):
     add(case.model, "a", "lora", set_active=True)
     inputs = keras.Input((20, 20, 3))
     whole = keras.Model(inputs, case.model.image_encoder(inputs).image_embeds)
-    expected = np.asarray(case.model.get_image_features(case.inputs["pixel_values"]))
-    np.testing.assert_allclose(np.asarray(whole(case.inputs["pixel_values"])), expected, atol=1e-5)
+    expected = array(case.model.get_image_features(case.inputs["pixel_values"]))
+    np.testing.assert_allclose(array(whole(case.inputs["pixel_values"])), expected, atol=1e-5)
 
 
 def test_parallel_and_average_work_in_predict(case):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from adapted import METHODS, add, make, parameters
+from adapted import METHODS, add, array, make, parameters
 from keras import ops
 
 from tf_clip.adapters.composition import Average, BatchSplit, Block, Fuse, Parallel, Split, Stack, Switch
@@ -32,12 +32,12 @@ def texts(case, setup, rows=slice(None), **options):
     """Returns the text tower's embeddings of some rows while a composition is active."""
     case.model.active_adapters = setup
     inputs = {name: case.inputs[name][rows] for name in ("input_ids", "attention_mask")}
-    return np.asarray(ops.convert_to_numpy(case.model.get_text_features(**inputs, **options)))
+    return array(case.model.get_text_features(**inputs, **options))
 
 
 def pictures(case, setup, rows=slice(None), **options):
     case.model.active_adapters = setup
-    return np.asarray(ops.convert_to_numpy(case.model.get_image_features(case.inputs["pixel_values"][rows], **options)))
+    return array(case.model.get_image_features(case.inputs["pixel_values"][rows], **options))
 
 
 def close(ours, theirs):
@@ -84,7 +84,7 @@ def test_switch_asks_for_numbers_and_the_whole_model_takes_them(case):
     ids = {"text_adapter_ids": np.array([0, 1, -1]), "image_adapter_ids": np.array([1, 1])}
     output = case.model(**case.inputs, **ids)
     expected = pictures(case, "lora_b")
-    close(output.image_embeds, expected / np.linalg.norm(expected, axis=-1, keepdims=True))
+    close(array(output.image_embeds), expected / np.linalg.norm(expected, axis=-1, keepdims=True))
 
 
 @pytest.mark.parametrize("method", COMPOSED)
@@ -204,13 +204,13 @@ def test_fusion_weighs_for_each_token(case, config):
 
     with adapter_scores() as scores:
         texts(case, Fuse("seq_bn_a", "seq_bn_b"))
-    shares = np.asarray(scores["fusions"]["seq_bn_a,seq_bn_b"][0]["mlp"])
+    shares = array(scores["fusions"]["seq_bn_a,seq_bn_b"][0]["mlp"])
     assert shares.shape == (3, 7, 2)
     np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-6)
-    ours = np.asarray(place.run((ops.convert_to_tensor(x), ops.convert_to_tensor(residual)), NO_ROW_INPUTS, False)[0])
+    ours = array(place.run((ops.convert_to_tensor(x), ops.convert_to_tensor(residual)), NO_ROW_INPUTS, False)[0])
     made = []
     for name in ("seq_bn_a", "seq_bn_b"):
-        w = {key: np.asarray(value) for key, value in place.by_name[name].to_file().items()}
+        w = {key: array(value) for key, value in place.by_name[name].to_file().items()}
         down = np.maximum((x + residual) @ w["adapter_down.0.weight"].T + w["adapter_down.0.bias"], 0)
         made.append(down @ w["adapter_up.weight"].T + w["adapter_up.bias"])
     made = np.stack(made, axis=2)
@@ -234,10 +234,10 @@ def test_training_a_fusion_trains_it_alone(case):
     model.add_adapter_fusion(["seq_bn_a", "seq_bn_b"])
     model.train_adapter_fusion(["seq_bn_a", "seq_bn_b"])
     assert {v.path.split("/")[-3] for v in model.trainable_variables} == {"fusion_seq_bn_a_seq_bn_b"}
-    assert sum(float(loss) for loss in model.losses) < 1e-6  # the value matrices begin near the identity
+    assert sum(array(loss) for loss in model.losses) < 1e-6  # the value matrices begin near the identity
     kernel = model.text_encoder.encoder_layers[0].mlp_adapters.fusions["seq_bn_a,seq_bn_b"].value.kernel
-    kernel.assign(np.asarray(kernel.value) + 1)
-    assert sum(float(loss) for loss in model.losses) == pytest.approx(0.01 * 24 * 24, rel=1e-3)
+    kernel.assign(array(kernel.value) + 1)
+    assert sum(array(loss) for loss in model.losses) == pytest.approx(0.01 * 24 * 24, rel=1e-3)
     model.train_adapter_fusion(Fuse("seq_bn_a", "seq_bn_b"), unfreeze_adapters=True)
     assert {id(v) for v in parameters(model, "seq_bn_a")} < {id(v) for v in model.trainable_variables}
     model.freeze_model(False)

@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from adapted import KINDS, MERGEABLE, METHODS, add, disturb, make, parameters, value
+from adapted import KINDS, MERGEABLE, METHODS, add, array, disturb, make, parameters, value
 
 from tf_clip.adapters.named_configs import as_config
 from tf_clip.adapters.setup import AdapterSetup
@@ -130,8 +130,8 @@ def test_the_mean_is_the_mean_by_hand(adapted):
     weights = (-0.2, 0.9, 0.3)
     case.model.average_adapter("mean", ["a", "b", "c"], weights)
     for mean, *own in zip(*(parameters(case.model, name) for name in ("mean", "a", "b", "c")), strict=True):
-        by_hand = sum(w * np.asarray(v.value, "float64") for w, v in zip(weights, own, strict=True))
-        close(np.asarray(mean.value), by_hand, 1e-6)
+        by_hand = sum(w * array(v.value, "float64") for w, v in zip(weights, own, strict=True))
+        close(array(mean.value), by_hand, 1e-6)
 
 
 @table(WHOLE)
@@ -188,7 +188,7 @@ def test_a_seed_makes_the_same_weights(adapted):
     for name in ("b", "c"):
         case.model.add_adapter(name, config)
     for one, other in zip(parameters(case.model, "b"), parameters(case.model, "c"), strict=True):
-        np.testing.assert_array_equal(np.asarray(one.value), np.asarray(other.value))
+        np.testing.assert_array_equal(array(one.value), array(other.value))
 
 
 @table(WHOLE)
