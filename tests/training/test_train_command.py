@@ -17,6 +17,9 @@ from PIL import Image
 
 from tf_clip import CLIPForImageClassification, CLIPModel, CLIPProcessor
 from tf_clip.cli.main import main
+from tf_clip.cli.train_options import RECIPES as OFFERED_RECIPES
+from tf_clip.training.recipes import RECIPES
+from tf_clip.training.resume import read_progress
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230)}
@@ -110,10 +113,18 @@ def test_a_table_with_bad_rows_trains_and_lists_them(run, table, small_checkpoin
     assert status == 2
     assert "seed was 0, is 3" in errors
     status, _, errors = run(
-        *("--data", table, "--output", out, "--overwrite", "--epochs", 1, "--batch-size", 8, "--validation-share", 0)
+        *("--data", table, "--output", out, "--overwrite", "--epochs", 1, "--batch-size", 8, "--validation-share", 0),
+        *("--weight-decay", 0, "--warmup-steps", 0, "--clip-norm", 0),
     )
     assert status == 1, errors
+    optimizer = read_progress(out / "resume.safetensors").settings["optimizer"]["config"]
+    assert optimizer["weight_decay"] == 0 and optimizer["global_clipnorm"] is None
+    assert optimizer["learning_rate"]["config"]["warmup_steps"] == 0
     assert [line for line in log_of(out) if "step" not in line and "val_loss" in line] == []
+
+
+def test_every_recipe_is_offered():
+    assert set(OFFERED_RECIPES) == {*RECIPES, "probe"}
 
 
 def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, tmp_path):
@@ -220,6 +231,8 @@ def test_bad_configurations_are_refused(run, tmp_path, text, message):
         (["--data", "x", "--output", "{}", "--augment", "none", "--flip"], "`--flip` must not come with"),
         (["--data", "x", "--output", "{}", "--wise-ft", "2"], "`--wise-ft` must be from 0 to 1"),
         (["--data", "x.csv", "--output", "{}"], "must name existing files"),
+        (["--data", "x", "--output", "{}", "--learning-rate", "0"], "`learning_rate` must be above 0"),
+        (["--data", "x", "--output", "{}", "--accumulate", "0"], "`gradient_accumulation_steps` must be at least 1"),
     ],
 )
 def test_wrong_calls_are_refused(run, tmp_path, words, message):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import shlex
 from collections.abc import Sequence
@@ -138,18 +137,18 @@ def _save(options: argparse.Namespace, model: CLIPModel, processor: CLIPProcesso
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    changes = {
+    changes: dict[str, Any] = {
         "learning_rate": options.learning_rate,
         "weight_decay": options.weight_decay,
         "warmup_steps": options.warmup_steps,
         "layer_decay": options.layer_decay,
         "gradient_accumulation_steps": options.accumulate,
         "ema_momentum": options.ema,
-        "global_clipnorm": options.clip_norm,
     }
-    recipe = RECIPES[options.recipe](**{name: value for name, value in changes.items() if value})
-    if options.clip_norm == 0:
-        recipe = dataclasses.replace(recipe, global_clipnorm=None)
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if options.clip_norm is not None:
+        changes["global_clipnorm"] = options.clip_norm or None  # 0 means no limit
+    recipe = RECIPES[options.recipe](**changes)
     if options.wise_ft is not None and not 0.0 <= options.wise_ft <= 1.0:
         raise ValueError(f"`--wise-ft` must be from 0 to 1. Received: {options.wise_ft}. Take 0.5 to begin with.")
     return recipe

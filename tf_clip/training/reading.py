@@ -151,7 +151,7 @@ def _require_goes_with(kind: str, arguments: dict[str, tuple[bool, Sequence[str]
     for name, (is_given, kinds) in arguments.items():
         if is_given and kind not in kinds:
             raise ValueError(
-                f"`{name}` must go with one of {tuple(kinds)}. Received: {name} with a source of {kind!r}. Leave it out."
+                f"`{name}` must go with one of {tuple(kinds)}. Received: {name} and {kind!r}. Leave it out."
             )
 
 
