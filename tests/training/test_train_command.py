@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,17 @@ def test_folders_of_classes_are_evaluated_by_their_names(run, class_folders, sma
         np.testing.assert_allclose(one, other, atol=1e-6)
     pairs = zip(start.text_encoder.get_weights(), mixed.text_encoder.get_weights(), strict=True)
     assert any(np.abs(one - other).max() > 1e-5 for one, other in pairs)
+
+
+def test_a_broken_validation_picture_is_listed(run, class_folders, tmp_path):
+    shutil.copytree(class_folders, tmp_path / "kept")
+    (tmp_path / "kept" / "red" / "broken.png").write_bytes(b"broken")
+    status, _, errors = run(
+        *("--data", class_folders, "--validation-data", tmp_path / "kept", "--output", tmp_path / "out"),
+        *("--epochs", 1, "--batch-size", 12),
+    )
+    assert status == 1, errors
+    assert "1 bad rows were left out" in errors and "broken.png" in errors
 
 
 def test_a_probe_is_an_image_classifier(run, class_folders, tmp_path):

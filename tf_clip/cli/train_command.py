@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,14 +117,14 @@ def _fit(options: argparse.Namespace, run: dict[str, Any]) -> int:
         _told(options.output, error.bad_rows)
         raise
     if not result.finished:
-        _told(options.output, [*data.bad_rows, *skipped])
+        _told(options.output, [*data.bad_rows, *skipped()])
         command = shlex.join(["tf-clip", "train", "--output", str(options.output), "--resume"])
         tables.warn(f"Stopped after batch {result.progress.batch} of epoch {result.progress.epoch + 1}, and saved.")
         tables.say(f"Go on with: {command}")
         return EXIT_INTERRUPTED
     _save(options, model, processor, folder)
     tables.show_facts({"model": str(options.output), "log": str(options.output / LOG_FILE)})
-    return _told(options.output, [*data.bad_rows, *skipped])
+    return _told(options.output, [*data.bad_rows, *skipped()])
 
 
 def _save(options: argparse.Namespace, model: CLIPModel, processor: CLIPProcessor, start: Path) -> None:
@@ -164,25 +164,29 @@ def _augmentation(options: argparse.Namespace) -> Augmentation | None:
 
 def _evaluation(
     options: argparse.Namespace, processor: CLIPProcessor, validation: Pairs | None
-) -> tuple[list[Any], list[BadRow]]:
-    """Returns what evaluates after each epoch, and rows that cannot be."""
+) -> tuple[list[keras.callbacks.Callback], Callable[[], list[BadRow]]]:
+    """Returns what evaluates after each epoch, and what then says which rows it could not use."""
     if validation is None:
         if options.tensorboard:
             raise ValueError("`--tensorboard` must have validation pairs to show. Received: none. Keep some back.")
-        return [], []
+        return [], list
     with tables.status("Reading validation pairs"):
         images, captions, bad_rows = pictures_and_captions(validation)
-    callbacks: list[Any] = []
+    evaluation: RetrievalRecall | ZeroShotAccuracy
     if Path(options.validation_data or options.data).is_dir():
         # Pictures of a class share their captions: which class it is can be asked, and not which caption.
         names = sorted({group[0] for group in captions})
         targets = [names.index(group[0]) for group in captions]
-        callbacks.append(ZeroShotAccuracy(processor, images, targets, names, batch_size=options.batch_size))
+        evaluation = ZeroShotAccuracy(processor, images, targets, names, batch_size=options.batch_size)
     else:
-        callbacks.append(RetrievalRecall(processor, images, captions, options.batch_size))
+        evaluation = RetrievalRecall(processor, images, captions, options.batch_size)
+
+    def skipped() -> list[BadRow]:
+        return bad_rows + [BadRow(images.where(index), reason) for index, reason in evaluation.failures.items()]
+
     if options.tensorboard:
-        callbacks.append(PairsInTensorBoard(options.tensorboard, processor, images, captions))
-    return callbacks, bad_rows
+        return [evaluation, PairsInTensorBoard(options.tensorboard, processor, images, captions)], skipped
+    return [evaluation], skipped
 
 
 def _prepare_output(options: argparse.Namespace) -> None:
