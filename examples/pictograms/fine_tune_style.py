@@ -2,8 +2,9 @@
 
 python examples/pictograms/fine_tune_style.py [--recipe full|lit|layerwise] [--epochs 15] [--seed 0] [--json]
 
-Both halves are of `tests/pictograms/unseen_style.webp`; no name of the second is in the first. The pictures of the second
-are to be told by their names, and its names by their pictures, in six wordings that are averaged, as in the model card.
+Both halves are of `tests/pictograms/unseen_style.webp`; no name of the second is in the first. The pictures of the
+second are to be told by their names, and its names by their pictures, in six wordings that are averaged, as in the
+model card.
 """
 
 from __future__ import annotations
