@@ -148,3 +148,26 @@ def test_splits_are_fixed():
     assert splits == split_concepts(names)
     counts = {split: list(splits.values()).count(split) for split in set(splits.values())}
     assert counts == {"test_concept": 200, "val_concept": 100, "train": 1606}
+
+
+def test_fine_tuning_on_half_of_a_style_asks_the_other_half(monkeypatch, capsys):
+    import fine_tune_style
+    from held_out import read_held_out
+
+    words = "--pictures 96 --epochs 2 --batch-size 16 --learning-rate 2e-4 --json".split()
+    monkeypatch.setattr(sys, "argv", ["fine_tune_style.py", *words])
+    halves = []
+    make_half = fine_tune_style.half
+    monkeypatch.setattr(fine_tune_style, "half", lambda *args: halves.append(args[1]) or make_half(*args))
+    make_scores = fine_tune_style.scores
+    monkeypatch.setattr(fine_tune_style, "scores", lambda *args: halves.append(args[3]) or make_scores(*args))
+    fine_tune_style.main()
+    result = json.loads(capsys.readouterr().out)
+    assert (result["trained"], result["asked"]) == (48, 48)
+    asked, trained, again = halves
+    np.testing.assert_array_equal(asked, again)
+    targets = read_held_out("unseen_style").targets
+    assert not set(targets[asked]) & set(targets[trained]), "no name of one half is in the other"
+    for question, before in result["before"].items():
+        assert before["R@1"] > (0.3 if question.endswith("all") else 0.6)
+        assert result["after"][question] != before

@@ -35,7 +35,10 @@ _MODULE_OF = {
     "class_probabilities": "tf_clip.tasks.zero_shot",
     "embed_images": "tf_clip.tasks.embedding",
     "embed_texts": "tf_clip.tasks.embedding",
-    "pairs_dataset": "tf_clip.training.data",
+    "Augmentation": "tf_clip.training.data",
+    "ListedPairs": "tf_clip.training.data",
+    "TrainingData": "tf_clip.training.data",
+    "read_pairs": "tf_clip.training.data",
     "LinearProbe": "tf_clip.training.probe",
     "Recipe": "tf_clip.training.recipes",
     "image_features": "tf_clip.training.probe",
@@ -108,7 +111,10 @@ if TYPE_CHECKING:
     from tf_clip.tasks.embedding import embed_texts as embed_texts
     from tf_clip.tasks.zero_shot import class_embeddings as class_embeddings
     from tf_clip.tasks.zero_shot import class_probabilities as class_probabilities
-    from tf_clip.training.data import pairs_dataset as pairs_dataset
+    from tf_clip.training.data import Augmentation as Augmentation
+    from tf_clip.training.data import ListedPairs as ListedPairs
+    from tf_clip.training.data import TrainingData as TrainingData
+    from tf_clip.training.data import read_pairs as read_pairs
     from tf_clip.training.probe import LinearProbe as LinearProbe
     from tf_clip.training.probe import image_features as image_features
     from tf_clip.training.probe import linear_probe as linear_probe

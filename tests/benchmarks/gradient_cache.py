@@ -16,14 +16,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import described
+
 ROOT = Path(__file__).resolve().parents[2]
 # Pairs a batch, and pairs a chunk.
 CASES = [(128, None), (512, None), (512, 128), (4096, 128)]
 PAGE = """# Memory of a step of training
 
-`make bench-gradient-cache` trains the shipped model on random pairs, each line in a process of its own, and writes this
-page. Memory is by how much the process grows at most in one step beyond the pixels of the batch; memory and time per
-pair are shown as ratios to a plain batch of {batch}.
+Written by `make bench-gradient-cache` on {machine}.
+The shipped model is trained on random pairs, each line in a process of its own. Memory is by how much the process grows
+at most in one step beyond the pixels of the batch; memory and time per pair are shown as ratios to a plain batch of
+{batch}.
 
 | batch | chunks of | memory | time per pair |
 |---|---|---|---|
@@ -79,7 +82,7 @@ def main() -> None:
         command = [sys.executable, __file__, str(arguments.folder), "--one", json.dumps(case)]
         rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     first = rows[0]
-    lines = [PAGE.format(batch=first["batch"])]
+    lines = [PAGE.format(batch=first["batch"], machine=described("tensorflow", "keras"))]
     for row in rows:
         row["memory ratio"] = round(row.pop("bytes") / first.get("bytes", 1), 2) if row is not first else 1.0
         row["time ratio"] = round(row["seconds"] / row["batch"] / (first["seconds"] / first["batch"]), 2)

@@ -7,11 +7,9 @@ else the machine does hits both alike. Figures are ratios; absolute times say no
 from __future__ import annotations
 
 import argparse
-import datetime
 import io
 import json
 import os
-import platform
 import statistics
 import tarfile
 import tempfile
@@ -24,9 +22,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from machine import described
 from PIL import Image
 
-import tf_clip
 from tf_clip import CLIPConfig, CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor, CLIPTokenizer
 from tf_clip.training.data import Augmentation, TrainingData, read_pairs
 
@@ -121,10 +119,9 @@ def page(result: dict[str, Any]) -> str:
     rows = "\n".join(
         f"| {row['source']} | {row['augmentation']} | {row['times_training']:.1f} x |" for row in result["inputs"]
     )
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     return f"""# Training data against training
 
-Written by `make bench-input` on {result["date"]}, {result["machine"]}, {versions}.
+Written by `make bench-input` on {result["machine"]}.
 JPEG files of {WIDTH} x {HEIGHT}, decoded, prepared and tokenized; and training steps of ViT-B/32 with AdamW in float32
 on random weights, in batches of {result["batch_size"]}. Both in turns in one run, the median of {result["rounds"]} \
 rounds of {result["steps"]} steps.
@@ -150,9 +147,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         inputs = measured(args.steps, args.rounds, args.batch_size, Path(folder))
     result = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{os.cpu_count()} logical cores, {platform.system()} {platform.machine()}",
-        "versions": {"tf_clip": tf_clip.__version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+        "machine": described("tensorflow", "keras"),
         "batch_size": args.batch_size,
         "steps": args.steps,
         "rounds": args.rounds,

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -27,6 +25,7 @@ import numpy as np
 from litert_files import CAPTION, TEXT_LENGTH, read_inputs
 from litert_page import BASE, write_page
 from litert_worker import OURS, PEERS
+from machine import described
 
 HERE = Path(__file__).resolve().parent
 EXACT = 0.9999
@@ -108,25 +107,13 @@ def cosine(one: Engine, other: Engine) -> float:
     return min(float(np.dot(one.embeds[kind], other.embeds[kind])) for kind in ("image", "text"))
 
 
-def versions(peers: str) -> dict[str, str]:
-    """Returns the version of each engine's package."""
+def versions(python: str) -> dict[str, str]:
+    """Returns the version of each of the other engines' packages."""
+    names = ("torch", "transformers", "onnxruntime", "openvino")
     script = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
-    found: dict[str, str] = {}
-    for python, names in (
-        (sys.executable, ("ai-edge-litert", "tensorflow", "keras")),
-        (peers, ("torch", "transformers", "onnxruntime", "openvino")),
-    ):
-        answer = subprocess.run([python, "-c", script, *names], check=True, capture_output=True, text=True)
-        found |= json.loads(answer.stdout)
+    answer = subprocess.run([python, "-c", script, *names], check=True, capture_output=True, text=True)
+    found: dict[str, str] = json.loads(answer.stdout)
     return found
-
-
-def machine() -> str:
-    """Returns what the processor is called, and how many cores it has."""
-    names = [
-        line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return f"{len(os.sched_getaffinity(0))} cores of {names[0] if names else platform.machine()}"
 
 
 def benchmark(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -136,8 +123,7 @@ def benchmark(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             subprocess.run([python, str(HERE / "litert_files.py"), what, str(folder)], check=True)
     pythons = {**dict.fromkeys(OURS, sys.executable), **dict.fromkeys(PEERS, arguments.peers)}
     result: dict[str, Any] = {
-        "date": f"{datetime.date.today():%Y-%m-%d}",
-        "machine": machine(),
+        "machine": described("ai-edge-litert", "tensorflow", "keras"),
         "versions": versions(arguments.peers),
         "caption": CAPTION,
         "caption_tokens": read_inputs(folder)["input_ids"].shape[1],

@@ -25,8 +25,9 @@ def page(result: dict[str, Any]) -> str:
     rows = "\n".join(_row(name, result, columns) for name in result["engines"])
     return f"""# LiteRT and other engines on a CPU
 
-Written by `make bench-litert` on {result["date"]}, {result["machine"]}, {versions}: a random ViT-B/32, the same weights
-for all, one picture and one caption of {result["caption_tokens"]} tokens (“{result["caption"]}”) at a time.
+Written by `make bench-litert` on {result["machine"]}, {versions}:
+a random ViT-B/32, the same weights for all, one picture and one caption of {result["caption_tokens"]} tokens
+(“{result["caption"]}”) at a time.
 
 Times and memory are ratios to {BASE}: **below 1 is faster, or smaller**. Each engine has a process of its own, which
 is stopped while others are measured, and as many cores as threads; a time is the median of {result["rounds"]} rounds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from tf_clip import (
     template_set,
     zero_shot_classifier,
 )
+from tf_clip.cli.main import main
 from tf_clip.evaluation.templates import template_sets
 
 NAMES = ["cat", "dog", "owl"]
@@ -74,14 +77,37 @@ def test_the_published_sets_can_be_used_by_name(model, tiny_processor):
 
 
 def test_the_published_sets_are_whole():
-    assert {name: len(templates) for name, templates in template_sets().items()} == {
+    lengths = {name: len(templates) for name, templates in template_sets().items()}
+    assert len(lengths) == 28, "ImageNet's two, and the 26 of prompts.md"
+    assert {name: length for name, length in lengths.items() if length > 8} == {
         "imagenet": 80,
-        "imagenet_simple": 7,
+        "ucf101": 48,
+        "caltech101": 34,
+        "kinetics700": 28,
+        "cifar10": 18,
+        "cifar100": 18,
+        "resisc45": 18,
     }
-    for templates in template_sets().values():
-        assert len(set(templates)) == len(templates)
-        assert all(template.count("{}") == 1 for template in templates)
     assert set(template_set("imagenet_simple")) < set(template_set("imagenet"))
+
+
+@pytest.mark.parametrize("name", template_sets())
+def test_every_published_sentence_has_one_place_for_the_class(name):
+    templates = template_set(name)
+    assert name == name.lower()
+    assert len(set(templates)) == len(templates) > 0
+    assert all(template.count("{}") == 1 for template in templates)
+    assert not any(character in template.replace("{}", "") for template in templates for character in "{}")
+
+
+def test_every_published_set_is_offered_and_described(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "zero-shot", "pictures", "--output", "report", "--template-set", "cifar"])
+    error = capsys.readouterr().err
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for name in template_sets():
+        assert name in error
+        assert f"`{name}`" in page
 
 
 def test_what_has_no_meaning_is_refused(model, tiny_processor, pictures):

@@ -74,7 +74,9 @@ def test_recall_is_of_all_captions_and_the_loss_of_the_first(trained, tiny_proce
 
 def test_zero_shot_accuracy_is_that_of_the_report(trained, tiny_processor, images):
     names, targets = ["ant", "bee", "cow"], [0, 1, 2, 0, 1]
-    logs = reported(ZeroShotAccuracy(tiny_processor, images, targets, names, ["a {}", "the {}"]), trained)
+    callback = ZeroShotAccuracy(tiny_processor, [b"broken", *images], [2, *targets], names, ["a {}", "the {}"])
+    logs = reported(callback, trained)
+    assert callback.failures.keys() == {0}
 
     def work():
         classes = class_embeddings(trained, tiny_processor, names, ["a {}", "the {}"])
@@ -133,3 +135,7 @@ def test_a_log_that_goes_on_drops_what_will_be_done_again(tiny_model, tmp_path):
 def test_captions_for_each_picture_are_needed(tiny_processor, images):
     with pytest.raises(ValueError, match="`captions` must hold the captions of each of `images`"):
         RetrievalRecall(tiny_processor, images, CAPTIONS[:2])
+    with pytest.raises(ValueError, match="`captions` must hold the captions of each of `images`"):
+        PairsInTensorBoard("board", tiny_processor, images, CAPTIONS[:2])
+    with pytest.raises(ValueError, match="`targets` must hold the targets of each of `images`"):
+        ZeroShotAccuracy(tiny_processor, images, [0, 1], ["ant", "bee"])

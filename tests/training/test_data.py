@@ -294,11 +294,24 @@ def test_a_tokenizer_that_is_python_will_do(table, tiny_processor):
 
 def test_lists_in_memory_will_do(tmp_path, tiny_processor):
     write_pictures(tmp_path, 2)
-    pairs = ListedPairs([str(tmp_path / "0.png"), str(tmp_path / "1.png")], [["one"], ["two"]])
+    pairs = ListedPairs([tmp_path / "0.png", str(tmp_path / "1.png")], ["one", ["two"]])
     assert pairs.groups is None and pairs.where(1).endswith("1.png")
-    assert len(batches(TrainingData(pairs, tiny_processor, batch_size=2).dataset())) == 1
+    (batch,) = batches(TrainingData(pairs, tiny_processor, batch_size=2, shuffle=False).dataset())
+    np.testing.assert_array_equal(batch["input_ids"], tiny_processor(text=["one", "two"])["input_ids"])
     with pytest.raises(ValueError, match="`captions` must hold the captions of each of `images`"):
         ListedPairs(["a"], [])
+
+
+@pytest.mark.parametrize(
+    ("captions", "reason"), [([], "the caption is empty"), (["", None], "the caption is empty"), ([7], "is not text")]
+)
+def test_a_picture_without_a_caption_is_a_bad_row(tmp_path, tiny_processor, captions, reason):
+    write_pictures(tmp_path, 2)
+    pairs = ListedPairs([tmp_path / "0.png", tmp_path / "1.png"], [captions, "two"])
+    data = TrainingData(pairs, tiny_processor, batch_size=1, max_bad_share=0.5)
+    assert len(batches(data.dataset())) == 2
+    ((where, why),) = data.bad_rows
+    assert where.endswith("0.png") and reason in why
 
 
 @pytest.mark.parametrize("path", ["folder", "a\0b", "http://example.org/a.png"])

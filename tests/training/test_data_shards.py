@@ -246,6 +246,17 @@ def test_classes_are_captions(tmp_path):
         read_pairs(tmp_path / "cat")
     with pytest.raises(ValueError, match="`group_column` must go with"):
         read_pairs(tmp_path, group_column="x")
+    with pytest.raises(ValueError, match="`source` must be a single one in this format"):
+        read_pairs([tmp_path, tmp_path])
+
+
+def test_a_template_is_text_but_for_the_place_of_the_class(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "0.png").write_bytes(PICTURES[0])
+    assert read_pairs(tmp_path, template="{x} {}, {0}").read(0).captions == ["{x} cat, {0}"]
+    for template in ("", "a photo", [], ["{}", "a photo"]):
+        with pytest.raises(ValueError, match="`template` must be sentences with {}"):
+            read_pairs(tmp_path, template=template)
 
 
 def test_a_whole_shard_is_never_in_memory(tmp_path):

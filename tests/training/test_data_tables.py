@@ -239,6 +239,11 @@ def test_hostile_parquet_is_refused_or_left_out(tmp_path_factory, place, value, 
         assert isinstance(error, RowError) or "`source` must" in str(error)
 
 
+def test_a_caption_column_is_needed(folder):
+    with pytest.raises(ValueError, match="`caption_column` must name a column"):
+        read_pairs(write_csv(folder / "pairs.csv", [("0.png", "x")]), caption_column=[])
+
+
 def test_what_cannot_be_read_as_a_whole_is_refused(folder):
     path = write_csv(folder / "pairs.csv", [("0.png", "one")])
     with pytest.raises(FileNotFoundError, match="`source` must name existing files"):

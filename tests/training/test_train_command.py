@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from PIL import Image
 
 from tf_clip import CLIPForImageClassification, CLIPModel, CLIPProcessor
 from tf_clip.cli.main import main
+from tf_clip.cli.train_options import RECIPES as OFFERED_RECIPES
+from tf_clip.training.recipes import RECIPES
+from tf_clip.training.resume import read_progress
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230)}
@@ -110,10 +114,18 @@ def test_a_table_with_bad_rows_trains_and_lists_them(run, table, small_checkpoin
     assert status == 2
     assert "seed was 0, is 3" in errors
     status, _, errors = run(
-        *("--data", table, "--output", out, "--overwrite", "--epochs", 1, "--batch-size", 8, "--validation-share", 0)
+        *("--data", table, "--output", out, "--overwrite", "--epochs", 1, "--batch-size", 8, "--validation-share", 0),
+        *("--weight-decay", 0, "--warmup-steps", 0, "--clip-norm", 0),
     )
     assert status == 1, errors
+    optimizer = read_progress(out / "resume.safetensors").settings["optimizer"]["config"]
+    assert optimizer["weight_decay"] == 0 and optimizer["global_clipnorm"] is None
+    assert optimizer["learning_rate"]["config"]["warmup_steps"] == 0
     assert [line for line in log_of(out) if "step" not in line and "val_loss" in line] == []
+
+
+def test_every_recipe_is_offered():
+    assert set(OFFERED_RECIPES) == {*RECIPES, "probe"}
 
 
 def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, tmp_path):
@@ -195,6 +207,17 @@ def test_nothing_is_not_the_default(run, table, tmp_path):
     assert first["learning_rate"] > 9e-4
 
 
+def test_a_broken_validation_picture_is_listed(run, class_folders, tmp_path):
+    shutil.copytree(class_folders, tmp_path / "kept")
+    (tmp_path / "kept" / "red" / "broken.png").write_bytes(b"broken")
+    status, _, errors = run(
+        *("--data", class_folders, "--validation-data", tmp_path / "kept", "--output", tmp_path / "out"),
+        *("--epochs", 1, "--batch-size", 12),
+    )
+    assert status == 1, errors
+    assert "1 bad rows were left out" in errors and "broken.png" in errors
+
+
 def test_a_probe_is_an_image_classifier(run, class_folders, tmp_path):
     out = tmp_path / "out"
     (class_folders / "red" / "broken.png").write_bytes(b"broken")
@@ -252,6 +275,8 @@ def test_bad_configurations_are_refused(run, tmp_path, text, message):
             "must be one that can be merged",
         ),
         (["--data", "x.csv", "--output", "{}"], "must name existing files"),
+        (["--data", "x", "--output", "{}", "--learning-rate", "0"], "`learning_rate` must be above 0"),
+        (["--data", "x", "--output", "{}", "--accumulate", "0"], "`gradient_accumulation_steps` must be at least 1"),
     ],
 )
 def test_wrong_calls_are_refused(run, tmp_path, words, message):

@@ -57,7 +57,7 @@ def test_a_killed_run_goes_on_as_if_it_was_not(tiny_checkpoint, random_pairs, tm
     def run(folder, kill_after):
         words = [tiny_checkpoint, tmp_path / "pairs.npz", tmp_path / folder, kill_after]
         command = [sys.executable, str(HERE / "run_until_killed.py"), *map(str, words)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
 
     whole = run("whole", 0)
     assert whole.returncode == 0, whole.stderr

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import tf_clip
 from tf_clip.cli import train_options
+from tf_clip.evaluation.templates import template_sets
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -237,8 +238,9 @@ def _add_evaluate(commands: Commands, shared: argparse.ArgumentParser) -> None:
     wording = parser.add_mutually_exclusive_group()
     wording.add_argument(
         "--template-set",
-        choices=("imagenet", "imagenet_simple"),
-        help="sentences of OpenAI: the 80 for ImageNet, or 7 of them",
+        choices=tuple(template_sets()),
+        metavar="NAME",
+        help="sentences of OpenAI for a public data set: imagenet, imagenet_simple, cifar10, food101, ...",
     )
     wording.add_argument(
         "--template", action="append", help='a sentence with {} for the label; several are averaged (default: "{}")'

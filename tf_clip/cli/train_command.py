@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +120,14 @@ def _fit(options: argparse.Namespace, run: dict[str, Any]) -> int:
         _told(options.output, error.bad_rows)
         raise
     if not result.finished:
-        _told(options.output, [*data.bad_rows, *skipped])
+        _told(options.output, [*data.bad_rows, *skipped()])
         command = shlex.join(["tf-clip", "train", "--output", str(options.output), "--resume"])
         tables.warn(f"Stopped after batch {result.progress.batch} of epoch {result.progress.epoch + 1}, and saved.")
         tables.say(f"Go on with: {command}")
         return EXIT_INTERRUPTED
     _save(options, model, processor, folder)
     tables.show_facts({"model": str(options.output), "log": str(options.output / LOG_FILE)})
-    return _told(options.output, [*data.bad_rows, *skipped])
+    return _told(options.output, [*data.bad_rows, *skipped()])
 
 
 def _save(options: argparse.Namespace, model: CLIPModel, processor: CLIPProcessor, start: Path) -> None:
@@ -144,21 +143,21 @@ def _save(options: argparse.Namespace, model: CLIPModel, processor: CLIPProcesso
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    changes = {
+    changes: dict[str, Any] = {
         "learning_rate": options.learning_rate,
         "weight_decay": options.weight_decay,
         "warmup_steps": options.warmup_steps,
         "layer_decay": options.layer_decay,
         "gradient_accumulation_steps": options.accumulate,
         "ema_momentum": options.ema,
-        "global_clipnorm": options.clip_norm or None,
     }
     if options.adapter is not None:
         _require_mergeable(options)
         changes["adapter"] = options.adapter
-    recipe = RECIPES[options.recipe](**{name: value for name, value in changes.items() if value is not None})
-    if options.clip_norm == 0:
-        recipe = dataclasses.replace(recipe, global_clipnorm=None)
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if options.clip_norm is not None:
+        changes["global_clipnorm"] = options.clip_norm or None  # 0 means no limit
+    recipe = RECIPES[options.recipe](**changes)
     if options.wise_ft is not None and not 0.0 <= options.wise_ft <= 1.0:
         raise ValueError(f"`--wise-ft` must be from 0 to 1. Received: {options.wise_ft}. Take 0.5 to begin with.")
     return recipe
@@ -188,25 +187,29 @@ def _augmentation(options: argparse.Namespace) -> Augmentation | None:
 
 def _evaluation(
     options: argparse.Namespace, processor: CLIPProcessor, validation: Pairs | None
-) -> tuple[list[Any], list[BadRow]]:
-    """Returns what evaluates after each epoch, and rows that cannot be."""
+) -> tuple[list[keras.callbacks.Callback], Callable[[], list[BadRow]]]:
+    """Returns what evaluates after each epoch, and what then says which rows it could not use."""
     if validation is None:
         if options.tensorboard:
             raise ValueError("`--tensorboard` must have validation pairs to show. Received: none. Keep some back.")
-        return [], []
+        return [], list
     with tables.status("Reading validation pairs"):
         images, captions, bad_rows = pictures_and_captions(validation)
-    callbacks: list[Any] = []
+    evaluation: RetrievalRecall | ZeroShotAccuracy
     if Path(options.validation_data or options.data).is_dir():
         # Pictures of a class share their captions: which class it is can be asked, and not which caption.
         names = sorted({group[0] for group in captions})
         targets = [names.index(group[0]) for group in captions]
-        callbacks.append(ZeroShotAccuracy(processor, images, targets, names, batch_size=options.batch_size))
+        evaluation = ZeroShotAccuracy(processor, images, targets, names, batch_size=options.batch_size)
     else:
-        callbacks.append(RetrievalRecall(processor, images, captions, options.batch_size))
+        evaluation = RetrievalRecall(processor, images, captions, options.batch_size)
+
+    def skipped() -> list[BadRow]:
+        return bad_rows + [BadRow(images.where(index), reason) for index, reason in evaluation.failures.items()]
+
     if options.tensorboard:
-        callbacks.append(PairsInTensorBoard(options.tensorboard, processor, images, captions))
-    return callbacks, bad_rows
+        return [evaluation, PairsInTensorBoard(options.tensorboard, processor, images, captions)], skipped
+    return [evaluation], skipped
 
 
 def _prepare_output(options: argparse.Namespace) -> None:

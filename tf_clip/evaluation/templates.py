@@ -15,13 +15,15 @@ def template_sets() -> dict[str, tuple[str, ...]]:
 
     Returns:
         `imagenet`: the 80 sentences that CLIP's paper averages on ImageNet. `imagenet_simple`: 7 of them, which
-        OpenAI's notebook selects as almost as good. Each has `{}` where the class's name goes.
+        OpenAI's notebook selects as almost as good. And those of the paper's 26 other data sets, such as `cifar10`,
+        `food101` and `oxford_pets`. Each sentence has `{}` once, where the class's name goes.
 
     Example:
         >>> template_sets()["imagenet_simple"][0]
         'itap of a {}.'
 
-    Source: OpenAI's notebook "Prompt Engineering for ImageNet", under the MIT licence beside the file.
+    Source: OpenAI's notebook "Prompt Engineering for ImageNet", and `data/prompts.md` of the same repository,
+    under the MIT licence beside the file.
     """
     sets = json.loads(_FILE.read_text(encoding="utf-8"))["sets"]
     return {name: tuple(templates) for name, templates in sets.items()}
@@ -31,7 +33,7 @@ def template_set(name: str) -> tuple[str, ...]:
     """Returns the templates of a set.
 
     Args:
-        name: `imagenet` or `imagenet_simple`; see `template_sets`.
+        name: `imagenet`, `imagenet_simple`, or a data set's in small letters, such as `cifar10`; see `template_sets`.
 
     Raises:
         ValueError: there is no such set.

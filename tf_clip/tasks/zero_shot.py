@@ -32,7 +32,7 @@ def class_embeddings(
     embeddings are averaged over the templates and brought to unit length again.
     """
     _require_labels(labels)
-    _require_templates(templates)
+    require_templates("templates", templates)
     texts = [template.replace("{}", label) for label in labels for template in templates]
     embeds = embed_texts(model, processor, texts).reshape(len(labels), len(templates), -1).mean(axis=1)
     return embeds / np.linalg.norm(embeds, axis=1, keepdims=True)
@@ -64,9 +64,10 @@ def _require_labels(labels: Sequence[str]) -> None:
         raise ValueError(f"`labels` must all differ. Received twice: {', '.join(repeated)}. Name each class once.")
 
 
-def _require_templates(templates: Sequence[str]) -> None:
+def require_templates(argument: str, templates: Sequence[str]) -> None:
+    """Raises a `ValueError` that names the argument unless each sentence has a place for the class's name."""
     if not templates or any("{}" not in template for template in templates):
         raise ValueError(
-            "`templates` must be sentences with {} where the class's name goes. "
-            f"Received: templates={list(templates)!r}. For example: 'a photo of {{}}'."
+            f"`{argument}` must be sentences with {{}} where the class's name goes. "
+            f"Received: {argument}={list(templates)!r}. For example: 'a photo of {{}}'."
         )

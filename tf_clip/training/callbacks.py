@@ -15,10 +15,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_clip.evaluation.classification import classification_report
 from tf_clip.evaluation.retrieval import retrieval_report
+from tf_clip.evaluation.zero_shot import zero_shot_classifier
 from tf_clip.tasks.embedding import embed_images, embed_texts
-from tf_clip.tasks.zero_shot import class_embeddings, class_probabilities
 from tf_clip.training.optimizers import averaged_weights, plain_optimizer
 
 
@@ -38,18 +37,21 @@ class RetrievalRecall(keras.callbacks.Callback):
         images: pictures as `embed_images` takes them; those that cannot be read are left out.
         captions: the captions of each picture.
         batch_size: pictures a forward pass, and pairs a batch for the loss.
+
+    Attributes:
+        failures: from the index of each picture that could not be read to the reason.
+
+    Raises:
+        ValueError: images and captions differ in number, or there are none.
     """
 
     def __init__(
         self, processor: Any, images: Sequence[Any], captions: Sequence[Sequence[str]], batch_size: int = 64
     ) -> None:
         super().__init__()
-        if len(images) != len(captions) or not len(images):
-            raise ValueError(
-                "`captions` must hold the captions of each of `images`, at least one. "
-                f"Received: {len(images)} images and captions of {len(captions)}. Pair them up first."
-            )
+        require_one_each("captions", captions, images)
         self._processor, self._images, self._captions, self._batch_size = processor, images, captions, batch_size
+        self.failures: dict[int, str] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluates."""
@@ -61,6 +63,7 @@ class RetrievalRecall(keras.callbacks.Callback):
             owners = np.repeat(np.arange(len(captions)), [len(group) for group in captions])
             firsts = texts[np.searchsorted(owners, np.arange(len(captions)))]
             loss = _mean_loss(model, firsts, images.embeds, self._batch_size)
+        self.failures = dict(images.failures)
         report = retrieval_report(images.embeds, texts, owners)
         found = {"val_loss": loss}
         for direction in ("image_to_text", "text_to_image"):
@@ -75,11 +78,17 @@ class ZeroShotAccuracy(keras.callbacks.Callback):
 
     Args:
         processor: the model's processor.
-        images: pictures as `embed_images` takes them.
+        images: pictures as `embed_images` takes them; those that cannot be read are left out.
         targets: the index of each picture's class.
         class_names: the classes' names.
-        templates: sentences with `{}` where the name goes.
+        templates: sentences with `{}` where the name goes, or the name of a set of `template_set`.
         batch_size: pictures a forward pass.
+
+    Attributes:
+        failures: from the index of each picture that could not be read to the reason.
+
+    Raises:
+        ValueError: images and targets differ in number, or there are none.
     """
 
     def __init__(
@@ -88,22 +97,23 @@ class ZeroShotAccuracy(keras.callbacks.Callback):
         images: Sequence[Any],
         targets: Sequence[int],
         class_names: Sequence[str],
-        templates: Sequence[str] = ("{}",),
+        templates: str | Sequence[str] = ("{}",),
         batch_size: int = 32,
     ) -> None:
         super().__init__()
+        require_one_each("targets", targets, images)
         self._processor, self._images, self._targets = processor, images, np.asarray(targets)
         self._class_names, self._templates, self._batch_size = class_names, templates, batch_size
+        self.failures: dict[int, str] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluates."""
         model = self.model
         with evaluated_weights(model):
-            classes = class_embeddings(model, self._processor, self._class_names, self._templates)
-            images = embed_images(model, self._processor, self._images, batch_size=self._batch_size)
-            scale = float(ops.convert_to_numpy(model.logit_scale))
-        scores = class_probabilities(images.embeds, classes, scale)
-        report = classification_report(scores, self._targets, self._class_names)
+            classifier = zero_shot_classifier(model, self._processor, self._class_names, self._templates)
+            images = embed_images(model, self._processor, self._images, batch_size=self._batch_size, skip_bad=True)
+        self.failures = dict(images.failures)
+        report = classifier.report(images.embeds, self._targets[images.indices])
         if logs is not None:
             logs.update(val_zero_shot_top1=report.top1, val_zero_shot_top5=report.top5)
 
@@ -204,6 +214,15 @@ class TrainingLog(keras.callbacks.Callback):
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+
+
+def require_one_each(argument: str, values: Sequence[Any], images: Sequence[Any]) -> None:
+    """Raises a `ValueError` that names the argument unless it has a value for each picture, at least one."""
+    if len(images) != len(values) or not len(images):
+        raise ValueError(
+            f"`{argument}` must hold the {argument} of each of `images`, at least one. "
+            f"Received: {len(images)} images and {argument} of {len(values)}. Pair them up first."
+        )
 
 
 def evaluated_weights(model: Any) -> AbstractContextManager[None]:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tf_clip.tasks.zero_shot import require_templates
 from tf_clip.training.bad_rows import BadRow
 from tf_clip.training.pairs import ListedPairs
-
-DEFAULT_TEMPLATE = "a photo of a {}."
 
 
 def class_folder_pairs(folder: str, templates: Sequence[str]) -> ListedPairs:
@@ -24,8 +23,9 @@ def class_folder_pairs(folder: str, templates: Sequence[str]) -> ListedPairs:
         Pairs in the order of the names; those of one class belong together.
 
     Raises:
-        ValueError: there is no class folder.
+        ValueError: there is no class folder, or a template lacks `{}`.
     """
+    require_templates("template", templates)
     images: list[str] = []
     classes: list[str] = []
     bad_rows: list[BadRow] = []
@@ -45,7 +45,7 @@ def class_folder_pairs(folder: str, templates: Sequence[str]) -> ListedPairs:
             f"`source` must be a folder with a folder of pictures for each class. Received: source={folder!r}, which "
             "has none. For tables or shards in a folder, name the files, as in 'folder/*.tar'."
         )
-    captions = {name: [template.format(name) for template in templates] for name in set(classes)}
+    captions = {name: [template.replace("{}", name) for template in templates] for name in set(classes)}
     return ListedPairs(images, [captions[name] for name in classes], groups=classes, bad_rows=bad_rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -60,17 +61,24 @@ class ListedPairs:
 
     Args:
         images: paths, on any file system that TensorFlow can read, or `data:` URIs.
-        captions: all captions of each picture.
+        captions: of each picture, its caption or all its captions.
         where: names a row in messages, by its number; None takes the image paths.
         groups: pairs of one group belong together; None takes the images, so that one picture on several
             rows is one group.
         bad_rows: rows that could not be used.
+
+    Raises:
+        ValueError: images and captions differ in number.
+
+    Example:
+        >>> len(ListedPairs(["owl.png", "bus.png"], ["an owl", ["a bus", "a red bus"]]))
+        2
     """
 
     def __init__(
         self,
-        images: Sequence[str],
-        captions: Sequence[Sequence[str]],
+        images: Sequence[str | os.PathLike[str]],
+        captions: Sequence[str | Sequence[str]],
         *,
         where: Callable[[int], str] | None = None,
         groups: Sequence[Hashable] | None = None,
@@ -81,10 +89,10 @@ class ListedPairs:
                 "`captions` must hold the captions of each of `images`. "
                 f"Received: {len(images)} images and {len(captions)} rows of captions. Pair them up first."
             )
-        self._images, self._captions = images, captions
-        self._where = images.__getitem__ if where is None else where
+        self._images, self._captions = [os.fspath(image) for image in images], captions
+        self._where = self._images.__getitem__ if where is None else where
         self.bad_rows = list(bad_rows)
-        self.groups = numbered(images if groups is None else groups)
+        self.groups = numbered(self._images if groups is None else groups)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -96,7 +104,8 @@ class ListedPairs:
     def read(self, row: int) -> Pair:
         """Reads the picture's file."""
         image = self._images[row]
-        return Pair(_from_data_uri(image) if image.startswith(_DATA_URI) else read_file(image), self._captions[row])
+        captions = usable_captions(self._captions[row])
+        return Pair(_from_data_uri(image) if image.startswith(_DATA_URI) else read_file(image), captions)
 
     def shuffled(self, generator: np.random.Generator) -> np.ndarray:
         """Draws any order."""

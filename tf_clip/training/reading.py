@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from tf_clip.training.bad_rows import listed
-from tf_clip.training.class_folders import DEFAULT_TEMPLATE, class_folder_pairs
+from tf_clip.training.class_folders import class_folder_pairs
 from tf_clip.training.pairs import Pairs
 from tf_clip.training.tables import Columns, TableRows
 from tf_clip.training.tar_shards import TarPairs
@@ -21,6 +21,7 @@ _TABLES = ("csv", "tsv", "jsonl", "parquet")
 _FORMAT_OF = {"ndjson": "jsonl", "tfrecords": "tfrecord", "tfrec": "tfrecord"}
 _NUMBERED_RECORDS = re.compile(r"\.tfrec(ords?)?-\d+-of-\d+$")
 _GLOB = frozenset("*?[")
+_DEFAULT_TEMPLATE = "a photo of a {}."
 
 
 def read_pairs(
@@ -72,18 +73,17 @@ def read_pairs(
             "template": (template is not None, ("folder",)),
         },
     )
-    captions = (caption_column,) if isinstance(caption_column, str) else tuple(caption_column)
+    captions = _listed(caption_column)
+    if not captions:
+        raise ValueError("`caption_column` must name a column. Received: caption_column=(). Name one or several.")
     folder = None if image_folder is None else os.fspath(image_folder)
     pairs: Pairs
     if kind == "folder":
-        templates = (
-            (template or DEFAULT_TEMPLATE,) if template is None or isinstance(template, str) else tuple(template)
-        )
-        pairs = class_folder_pairs(_only(files), templates)
+        pairs = class_folder_pairs(_only("source", files), _listed(_DEFAULT_TEMPLATE if template is None else template))
     elif kind == "tfrecord":
         pairs = RecordPairs(files, image_column, captions)
     elif kind == "tar":
-        pairs = TarPairs(files, _only(captions))
+        pairs = TarPairs(files, _only("caption_column", captions))
     else:
         pairs = _table_pairs(kind, files, Columns(image_column, captions, group_column), folder)
     if not len(pairs):
@@ -150,10 +150,19 @@ def _format_of(path: str) -> str:
 def _require_goes_with(kind: str, arguments: dict[str, tuple[bool, Sequence[str]]]) -> None:
     for name, (is_given, kinds) in arguments.items():
         if is_given and kind not in kinds:
-            raise ValueError(f"`{name}` must go with one of {tuple(kinds)}. Received: it and a {kind}. Leave it out.")
+            raise ValueError(
+                f"`{name}` must go with one of {tuple(kinds)}. Received: {name} and {kind!r}. Leave it out."
+            )
 
 
-def _only(values: Sequence[str]) -> str:
+def _listed(values: str | Sequence[str]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else tuple(values)
+
+
+def _only(argument: str, values: Sequence[str]) -> str:
     if len(values) != 1:
-        raise ValueError(f"There must be one of it in this format. Received: {list(values)!r}. Leave the others out.")
+        raise ValueError(
+            f"`{argument}` must be a single one in this format. Received: {argument}={list(values)!r}. "
+            "Leave the others out."
+        )
     return values[0]

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_clip.tasks.embedding import embed_images, embed_texts
-from tf_clip.training.callbacks import evaluated_weights
+from tf_clip.training.callbacks import evaluated_weights, require_one_each
 
 
 class PairsInTensorBoard(keras.callbacks.Callback):
@@ -27,6 +27,9 @@ class PairsInTensorBoard(keras.callbacks.Callback):
         captions: the captions of each picture, of which the first is compared.
         count: how many of the best, and of the worst.
         batch_size: pictures a forward pass.
+
+    Raises:
+        ValueError: images and captions differ in number, or there are none.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class PairsInTensorBoard(keras.callbacks.Callback):
         batch_size: int = 64,
     ) -> None:
         super().__init__()
+        require_one_each("captions", captions, images)
         self._log_dir, self._processor, self._images = os.fspath(log_dir), processor, images
         self._captions, self._count, self._batch_size = [group[0] for group in captions], count, batch_size
 
