@@ -285,11 +285,14 @@ def test_a_tokenizer_that_is_python_will_do(table, tiny_processor):
     pytest.importorskip("ftfy", reason="needs ftfy: pip install '.[clean]'")
     vocabulary = tiny_processor.tokenizer.vocabulary
     cleaning = CLIPTokenizer(vocabulary.symbols, vocabulary.merges, model_max_length=16, clean="openai")
-    cleaned = training_data(table, CLIPProcessor(tiny_processor.image_processor, cleaning))
-    (batch,) = batches(cleaned.dataset(0, 5))
+    processor = CLIPProcessor(tiny_processor.image_processor, cleaning)
+    (batch,) = batches(training_data(table, processor).dataset(0, 5))
     assert rows_of(batch, tiny_processor) == rows_of(
         batches(training_data(table, tiny_processor).dataset(0, 5))[0], tiny_processor
     )
+    escaped = ListedPairs([table.parent / "0.png"], ["ant &amp;amp; bee"])
+    (batch,) = batches(TrainingData(escaped, processor, batch_size=1).dataset())
+    np.testing.assert_array_equal(batch["input_ids"], tiny_processor(text=["ant & bee"])["input_ids"])
 
 
 def test_lists_in_memory_will_do(tmp_path, tiny_processor):

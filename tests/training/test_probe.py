@@ -105,6 +105,7 @@ def test_a_probe_of_embeddings_is_class_embeddings(tiny_model, tiny_processor):
     ("changes", "message"),
     [
         ({"targets": [0, 1]}, "`targets` must hold a class for each row of `features`"),
+        ({"targets": [0.0, 1.0, 0.0, 1.0]}, "`targets` must be whole numbers"),
         ({"targets": [0, 0, 0, 0]}, "`targets` must be numbers of 2 classes"),
         ({"class_names": ["a", "b", "c"]}, r"without a picture: \[2\]"),
         ({"features": np.full((4, 2), np.nan)}, "`features` must be finite"),

@@ -294,6 +294,11 @@ def _checked(name: str, features: np.ndarray, targets_name: str, targets: np.nda
             f"`{targets_name}` must hold a class for each row of `{name}`, at least one. Received: "
             f"{name}.shape={features.shape}, {targets_name}.shape={targets.shape}. Pass one per picture."
         )
+    if targets.dtype.kind not in "biu":
+        raise ValueError(
+            f"`{targets_name}` must be whole numbers. Received: {targets_name}.dtype={targets.dtype}. "
+            "Pass the index of each picture's class."
+        )
     if not np.isfinite(features).all():
         raise ValueError(f"`{name}` must be finite. Received: NaN or infinity. Look for it in the model's weights.")
     return features, targets
