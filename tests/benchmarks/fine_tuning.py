@@ -23,7 +23,7 @@ from machine import described
 NAMES = [f"the digit {name}" for name in ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")]
 EPOCHS, BATCH_SIZE = 8, 64
 # The recipes that are compared, each with the best of a few learning rates.
-RATES = {"lit": 3e-4, "layerwise": 3e-4, "full": 1e-4}
+RATES = {"lora": 3e-3, "lit": 3e-4, "layerwise": 3e-4, "full": 1e-4}
 METHODS = ("zero-shot", "probe", *RATES)
 
 
@@ -140,7 +140,7 @@ def write(rows: list[dict[str, object]], folder: Path) -> None:
     lines = [
         "# Ways to fine-tune",
         "",
-        f"Written by `python tests/benchmarks/fine_tuning.py` on {described('tensorflow', 'keras', 'scikit-learn')}.",
+        f"Written by `make bench-fine-tuning` on {described('tensorflow', 'keras', 'scikit-learn')}.",
         "The shipped model and 1000 of scikit-learn's digits; 500 others are asked. Ratios to `full`.",
         "",
         "| way | trainable parameters | peak memory | time of a step | time of all | accuracy |",
