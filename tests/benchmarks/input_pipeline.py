@@ -140,7 +140,7 @@ def main() -> None:
     """Measures, and writes both files."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=Path, help="the folder to write input_pipeline.md and input_pipeline.json into")
-    parser.add_argument("--steps", type=int, default=3, help="training steps a round")
+    parser.add_argument("--steps", type=int, default=2, help="training steps a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=32)
     args = parser.parse_args()
