@@ -103,10 +103,10 @@ def test_accuracy_counts_any_positive(chunk_size):
 
 
 def test_chunks_bound_the_memory_forward_and_backward():
-    """64 of 4096 rows at a time take less than a quarter of the logits; all at once take more than these."""
+    """64 of 4096 rows at a time take less than half of the logits; all at once take more than these."""
     found = measured("losses")
     square = 4 * ROWS**2
-    assert max(found["softmax in chunks"], found["sigmoid in chunks"]) < square / 4 < square < found["at once"]
+    assert max(found["softmax in chunks"], found["sigmoid in chunks"]) < square / 2 < square < found["at once"]
 
 
 def test_half_precision_embeddings_are_compared_in_full():
