@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from adapted import add
 from arrays import array, assert_close, assert_same
 
 from tf_clip.adapters.composition import BatchSplit, Switch
@@ -19,17 +20,6 @@ FAMILIES = {
     "prompts": "prompt_tuning[prompt_length=2]",
     "invertible": "seq_bn_inv[reduction_factor=4]",
 }
-
-
-def parameters(model, name):
-    return [v for parts in model.get_adapter(name).values() for one in parts.values() for v in one.parameters]
-
-
-def add(model, name, config, seed=1):
-    model.add_adapter(name, config)
-    generator = np.random.default_rng(seed)
-    for variable in parameters(model, name):
-        variable.assign(array(variable.value) + 0.2 * generator.normal(size=variable.shape).astype("float32"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from adapted import parameters
 from arrays import array
 from memory import measured
 
@@ -19,10 +20,6 @@ def make_pairs(count, seed=1):
         "attention_mask": np.ones_like(input_ids),
         "pixel_values": generator.normal(size=(count, 20, 20, 3)).astype("float32"),
     }
-
-
-def parameters(model, name):
-    return [v for parts in model.get_adapter(name).values() for one in parts.values() for v in one.parameters]
 
 
 def trained(config, weights, pairs, chunk_size, *, optimizer=None, frozen=None, **arguments):

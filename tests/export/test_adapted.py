@@ -2,19 +2,11 @@
 
 import numpy as np
 import pytest
+from adapted import add
 from served_models import encoded, signatures_of
 
 import tf_clip
 from tf_clip.adapters import Switch
-
-
-def add(model, name, config):
-    model.add_adapter(name, config)
-    generator = np.random.default_rng(0)
-    for parts in model.get_adapter(name).values():
-        for adapter in parts.values():
-            for variable in adapter.parameters:
-                variable.assign(np.asarray(variable.value) + 0.2 * generator.normal(size=variable.shape))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -1,6 +1,7 @@
 """Files of models with adapters: active they are in the graph, merged they cost nothing."""
 
 import numpy as np
+from adapted import add
 from lite_files import noise, unit
 
 import tf_clip
@@ -11,12 +12,9 @@ CONFIGS = {"lora": "lora", "mixed": "seq_bn[reduction_factor=4]|prefix_tuning_fl
 
 def test_active_and_merged_adapters_are_in_the_files(tiny_config, tiny_processor, tmp_path):
     model = tf_clip.CLIPModel(tiny_config)
-    generator, sizes = np.random.default_rng(0), {}
+    sizes = {}
     for name, config in CONFIGS.items():
-        model.add_adapter(name, config)
-        for parts in model.get_adapter(name).values():
-            for variable in (variable for adapter in parts.values() for variable in adapter.parameters):
-                variable.assign(np.asarray(variable.value) + 0.2 * generator.normal(size=variable.shape))
+        add(model, name, config)
     pictures = [noise(20, 20, seed) for seed in range(3)]
     pixel_values = tiny_processor(images=pictures)["pixel_values"]
     for name in ("none", *CONFIGS, "merged"):

@@ -163,6 +163,10 @@ def values(variable: Any) -> Array:
     return np.asarray(ops.convert_to_numpy(ops.cast(variable.value, "float32")))
 
 
+GATE_NAMES: Mapping[str, tuple[str, bool]] = {"gate/kernel": ("gate.weight", True), "gate/bias": ("gate.bias", False)}
+"""What a gate's weights are called in files, and whether they are transposed there."""
+
+
 def gate_of(adapter: Any, x: Any) -> Any:
     """Returns how much counts in each row, the mean of what the tokens say to its gate: `[batch, 1, units]`."""
     value = ops.mean(ops.sigmoid(adapter.gate(x)), axis=1, keepdims=True)

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_clip.adapters.base import FUNCTIONS, Adapter, Array, Held, gate_of
+from tf_clip.adapters.base import FUNCTIONS, GATE_NAMES, Adapter, Array, Held, gate_of
 from tf_clip.adapters.phm import PHMDense
 from tf_clip.adapters.shared import SharedParts
 from tf_clip.layers.adaptable import RowInputs
@@ -117,8 +117,7 @@ class Bottleneck(Adapter):
             "adapter_up/kernel": ("adapter_up.weight", True),
             "adapter_up/bias": ("adapter_up.bias", False),
             "scaling": ("scaling", False),
-            "gate/kernel": ("gate.weight", True),
-            "gate/bias": ("gate.bias", False),
+            **GATE_NAMES,
         }
         for norm, file_name in (("norm_before", "adapter_norm_before"), ("norm_after", "adapter_norm_after")):
             names[f"{norm}/gamma"] = (f"{file_name}.weight", False)

@@ -242,6 +242,11 @@ class LoRAConfig(AdapterConfig):
         _require(self, "vera_b", (self.vera_d is None) == (self.vera_b is None), "given with `vera_d`, or neither")
 
     @property
+    def is_mergeable(self) -> bool:
+        """Whether what it does depends on the weights alone: a gate reads the tokens, too."""
+        return not self.use_gating
+
+    @property
     def factor(self) -> float:
         """What the change counts."""
         return self.alpha / (self.r**0.5 if self.use_rslora else self.r)

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 from keras.initializers import Constant
 
-from tf_clip.adapters.base import Adapter, Array, Held, gate_of, values
+from tf_clip.adapters.base import GATE_NAMES, Adapter, Array, Held, gate_of, values
 from tf_clip.adapters.shared import SharedParts
 from tf_clip.layers.adaptable import RowInputs
 
@@ -25,7 +25,8 @@ class LinearAdapter(Adapter):
     @property
     def is_mergeable(self) -> bool:
         """Whether what it does depends on the weights alone."""
-        return not self.settings.use_gating
+        mergeable: bool = self.settings.is_mergeable
+        return mergeable
 
     def merged(self, kernel: Array, bias: Array) -> tuple[Array, Array]:
         """Returns the dense layer's weights with the adapter in them."""
@@ -48,8 +49,7 @@ class LoRA(LinearAdapter):
     file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
         "lora_A": ("lora_A", True),
         "lora_B": ("lora_B", True),
-        "gate/kernel": ("gate.weight", True),
-        "gate/bias": ("gate.bias", False),
+        **GATE_NAMES,
     }
 
     def build(self, input_shape: Any) -> None:
@@ -108,8 +108,7 @@ class VeRA(LoRA):
     file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
         "vera_D": ("vera_D", False),
         "vera_B": ("vera_B", False),
-        "gate/kernel": ("gate.weight", True),
-        "gate/bias": ("gate.bias", False),
+        **GATE_NAMES,
     }
 
     def __init__(self, *args: Any, shared: SharedParts) -> None:
@@ -225,8 +224,7 @@ class IA3(LinearAdapter):
 
     file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
         "lora_B": ("lora_B", False),
-        "gate/kernel": ("gate.weight", True),
-        "gate/bias": ("gate.bias", False),
+        **GATE_NAMES,
     }
 
     def build(self, input_shape: Any) -> None:

@@ -170,7 +170,7 @@ def _require_mergeable(options: argparse.Namespace) -> None:
             f"`--adapter` must come with `--recipe lora`. Received: --recipe {options.recipe}. Leave one of them out."
         )
     config = as_config(options.adapter)
-    if not isinstance(config, LoRAConfig) or config.use_gating:
+    if not isinstance(config, LoRAConfig) or not config.is_mergeable:
         raise ValueError(
             "`--adapter` must be one that can be merged: a form of lora, dora, vera or ia3, without gates. "
             f"Received: {options.adapter}. Train others in Python: docs/adapters.md."
