@@ -2,6 +2,8 @@
 
 import io
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -109,6 +111,22 @@ def test_a_picture_of_more_pixels_than_pillow_deems_safe_is_refused(monkeypatch,
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(ValueError, match=r"of a safe size.*too many pixels"):
         open_image(png(RGB, 8, shape=(9, 12)))
+
+
+def test_threads_that_open_pictures_leave_the_warnings_as_they_were(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 107)
+    before = list(warnings.filters)
+    large, small = png(RGB, 8, shape=(9, 12)), png(RGB, 8, shape=(8, 12))
+
+    def opens(index):
+        for _ in range(30):
+            open_image(small)
+            with pytest.raises(ValueError, match="too many pixels"):
+                open_image(large)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(opens, range(4)))
+    assert warnings.filters == before
 
 
 def test_the_index_of_a_bad_file_in_a_list_is_named(processor, tmp_path):

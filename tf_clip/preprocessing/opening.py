@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import warnings
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def open_image(
         return _to_rgb(source) if isinstance(source, Image.Image) else _decode(source, apply_exif)
     except UnidentifiedImageError:
         reason = "not a picture that Pillow knows" if source else "an empty file"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         reason = f"too many pixels ({error})"
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all three on broken files
         reason = f"broken or cut short ({error})"
@@ -49,13 +50,40 @@ def open_image(
 
 
 def _decode(data: bytes, apply_exif: bool) -> np.ndarray:
-    with warnings.catch_warnings():
+    with _quietly, Image.open(io.BytesIO(data)) as image:
         # Pillow only warns between its limit and twice it; both are too much for one picture.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        # A broken EXIF block, of which Pillow warns, is no reason to leave out the picture.
-        warnings.simplefilter("ignore", UserWarning)
-        with Image.open(io.BytesIO(data)) as image:
-            return _to_rgb(_upright(image) if apply_exif else image)
+        pixels, most = image.width * image.height, Image.MAX_IMAGE_PIXELS
+        if most is not None and pixels > most:
+            raise Image.DecompressionBombError(f"{pixels}, and {most} at most")
+        return _to_rgb(_upright(image) if apply_exif else image)
+
+
+class _Quietly:
+    """Hides what Pillow warns of, such as a broken EXIF block, which is no reason to leave out a picture.
+
+    Threads may be inside together: `catch_warnings` alone would leave the filters of whoever came last.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.simplefilter("ignore", UserWarning)
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._before.__exit__(None, None, None)
+
+
+_quietly = _Quietly()
 
 
 def _upright(image: Image.Image) -> Image.Image:
