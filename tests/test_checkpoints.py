@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tf_clip import CheckpointError, CLIPConfig, CLIPImageEncoder, CLIPModel, CLIPTextEncoder
+from tf_clip.checkpoints import assign
 from tf_clip.checkpoints.huggingface import source_tensor
 
 
@@ -105,6 +106,19 @@ def test_a_file_cut_short_is_refused(tiny_checkpoint, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         CLIPModel.from_pretrained(tiny_checkpoint)
+
+
+def test_a_large_table_takes_over_the_memory_it_was_read_into(tiny_checkpoint, tiny_model, tiny_inputs, monkeypatch):
+    monkeypatch.setattr(assign, "_LARGE", 0)
+    model = CLIPModel.from_pretrained(tiny_checkpoint)
+    for ours, theirs in zip(model.weights, tiny_model.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    table = model.text_encoder.embeddings.token_embedding.embeddings
+    # TensorFlow copies a variable at every reading once a part of it was assigned.
+    readings = [table.value.read_value() for _ in range(2)]
+    assert len({reading.numpy().ctypes.data for reading in readings}) == 1
+    table.assign(table * 2)
+    np.testing.assert_array_equal(table.numpy(), 2 * readings[0].numpy())
 
 
 def test_a_header_that_claims_gigabytes_is_refused(tiny_checkpoint):

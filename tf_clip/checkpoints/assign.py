@@ -16,7 +16,7 @@ import numpy as np
 
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.huggingface import SourceTensor, source_tensor
-from tf_clip.checkpoints.stored import Array, StoredTensor, StoredTensors, numpy_dtype
+from tf_clip.checkpoints.stored import Array, FileRegion, StoredTensor, StoredTensors, numpy_dtype
 
 _LARGE = 64 * 2**20  # bytes
 
@@ -79,18 +79,30 @@ def _return_freed_memory() -> None:
 
 def _fill(variable: Variable, tensor: StoredTensor, source: SourceTensor) -> bool:
     """Sets a variable; returns whether all numbers are finite."""
-    if _size(tensor) > _LARGE and source.axes is None and hasattr(variable.value[:0], "assign"):
-        # TensorFlow would hold a large table three times: it copies the array, and keeps room for the old value.
-        rows = max(1, _LARGE * tensor.shape[0] // _size(tensor) // 4)
-        finite = True
-        for start in range(0, tensor.shape[0], rows):
-            part = tensor.rows(start, min(start + rows, tensor.shape[0])).load()
-            finite = _is_finite(part) and finite
-            variable.value[start : start + rows].assign(part.astype(numpy_dtype(str(variable.dtype))))
-        return finite
     array = tensor.load()
-    variable.assign(source.to_variable_layout(array).reshape(variable.shape))
+    if _can_be_taken_over(variable, tensor, source):
+        variable.assign(_taken_over(array))
+    else:
+        variable.assign(source.to_variable_layout(array).reshape(variable.shape))
     return _is_finite(array)
+
+
+def _can_be_taken_over(variable: Variable, tensor: StoredTensor, source: SourceTensor) -> bool:
+    """Says whether a tensor is large, and what the variable wants as it is read: of its dtype and its layout."""
+    is_of_tensorflow = type(variable.value).__module__.partition(".")[0] == "tensorflow"
+    is_read_as_it_is = isinstance(tensor.load, FileRegion) and source.axes is None
+    is_same = tensor.dtype == str(variable.dtype) and tensor.shape == tuple(variable.shape)
+    return _size(tensor) > _LARGE and is_of_tensorflow and is_read_as_it_is and is_same
+
+
+def _taken_over(array: Array) -> Any:
+    """Returns an array as a tensor in the same memory; TensorFlow would copy it, and have a large table twice.
+
+    Assigning it in parts would spare that, too, but from then on TensorFlow copies the whole at every reading.
+    """
+    import tensorflow as tf
+
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def _size(tensor: StoredTensor) -> int:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+# huggingface_hub is imported where it is used: most checkpoints are on the disk.
 from tf_clip.checkpoints import files
 from tf_clip.checkpoints.errors import CheckpointError
 
@@ -34,6 +32,8 @@ def resolve(name_or_path: str | Path, revision: str | None = None) -> Path:
         return path
     if str(name_or_path) in SHIPPED:
         return _shipped_folder(str(name_or_path))
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return _download(str(name_or_path), revision)
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -52,6 +52,9 @@ def resolve_folder(name_or_path: str | Path, revision: str | None = None) -> Pat
 
 
 def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
     try:
         present = HfApi().list_repo_files(name, revision=revision)
         config: dict[str, Any] = {}
@@ -80,6 +83,9 @@ def upload(folder: str | Path, name: str, *, private: bool = False, message: str
     Raises:
         PermissionError: the Hub refuses: there is no token, or it may not write there.
     """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
     api = HfApi()
     try:
         repository = api.create_repo(name, private=private, exist_ok=True).repo_id
