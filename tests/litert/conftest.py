@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import keras
 import pytest
 from lite_files import LABELS, TEMPLATES
 
@@ -27,7 +28,8 @@ def seeded():
 
 @pytest.fixture(scope="session")
 def small(tiny_config, tiny_processor):
-    """A random model and its processor."""
+    """A random model, the same in every run, and its processor."""
+    keras.utils.set_random_seed(0)
     return CLIPModel(tiny_config), tiny_processor
 
 
