@@ -56,6 +56,9 @@ _MODULE_OF = {
     "template_set": "tf_clip.evaluation.templates",
     "zero_shot_classifier": "tf_clip.evaluation.zero_shot",
     "known_models": "tf_clip.registry",
+    "CompiledModel": "tf_clip.inference.compiled_model",
+    "compile_for_inference": "tf_clip.inference.compiled_model",
+    "set_inference_threads": "tf_clip.inference.threads",
 }
 
 # The same classes under the names of transformers and tf_transformers.
@@ -91,6 +94,9 @@ if TYPE_CHECKING:
     from tf_clip.evaluation.zero_shot import ZeroShotClassifier as ZeroShotClassifier
     from tf_clip.evaluation.zero_shot import template_robustness as template_robustness
     from tf_clip.evaluation.zero_shot import zero_shot_classifier as zero_shot_classifier
+    from tf_clip.inference.compiled_model import CompiledModel as CompiledModel
+    from tf_clip.inference.compiled_model import compile_for_inference as compile_for_inference
+    from tf_clip.inference.threads import set_inference_threads as set_inference_threads
     from tf_clip.losses import ContrastiveLoss as ContrastiveLoss
     from tf_clip.losses import SigmoidLoss as SigmoidLoss
     from tf_clip.losses import contrastive_loss as contrastive_loss

@@ -96,6 +96,20 @@ def copies_of_rows(setup: Block | None) -> int:
     return max((len(block.children) for block in blocks_in(setup) if isinstance(block, Parallel)), default=1)
 
 
+def require_same_for_every_row(setup: Block | None) -> None:
+    """Checks that a setup does with a row what it would do with that row alone.
+
+    Raises:
+        ValueError: rows choose their adapter, go through several, or one by their place in the batch.
+    """
+    if setup is None or not any(isinstance(block, BatchSplit | Parallel | Switch) for block in blocks_in(setup)):
+        return
+    raise ValueError(
+        f"`model` must do the same with every row. Received: a model with active_adapters={setup!r}. Make one adapter "
+        "active, or merge one; for rows that choose, see examples/serve_adapters.py."
+    )
+
+
 def tell_places(setup: Block | None, skip_layers: Collection[int], locations: list[Location]) -> None:
     """Gives every place where an adapter of the setup stands what it runs, and takes it from all others."""
     run = None if setup is None else program(setup)

@@ -51,12 +51,12 @@ class CLIPGraph:
         self._side = config.vision_config.image_size
         self._longest = config.text_config.max_position_embeddings
         strings = tf.TensorSpec([None], tf.string)
-        self.image_bytes = tf.function(self._image_bytes, input_signature=[strings])
-        self.text = tf.function(self._text, input_signature=[strings])
-        self._image_tower = tf.function(
-            self._run_image_tower, input_signature=[tf.TensorSpec([None, self._side, self._side, 3], tf.float32)]
-        )
-        self._text_tower = tf.function(self._run_text_tower, input_signature=[tf.TensorSpec([None, None], tf.int32)])
+        self.image_bytes = tf.function(self._image_bytes, input_signature=[strings], autograph=False)
+        self.text = tf.function(self._text, input_signature=[strings], autograph=False)
+        pixel_values = tf.TensorSpec([None, self._side, self._side, 3], tf.float32)
+        self._image_tower = tf.function(self._run_image_tower, input_signature=[pixel_values], autograph=False)
+        input_ids = tf.TensorSpec([None, None], tf.int32)
+        self._text_tower = tf.function(self._run_text_tower, input_signature=[input_ids], autograph=False)
 
     def image_pixels(self, image_pixels: tf.Tensor) -> tf.Tensor:
         """Encodes pictures of one size, uint8 `[n, height, width, 3]`."""
@@ -184,7 +184,7 @@ def signatures_of(graph: CLIPGraph, classes: Classes | None) -> dict[str, tf.typ
     def traced(
         function: Callable[..., dict[str, tf.Tensor]], *specs: tf.TensorSpec
     ) -> tf.types.experimental.ConcreteFunction:
-        return tf.function(function, input_signature=specs).get_concrete_function()
+        return tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
 
     signatures = {
         "encode_image": traced(encode_image, image_bytes),

@@ -10,8 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_clip.adapters.composition import BatchSplit, Parallel, Switch
-from tf_clip.adapters.setup import blocks_in
+from tf_clip.adapters.setup import require_same_for_every_row
 from tf_clip.layers.adaptable import is_of_adapter
 from tf_clip.layers.initializers import weights_come_from_files
 from tf_clip.models.clip import CLIPModel
@@ -111,13 +110,8 @@ def weights_by_path(model: CLIPModel) -> dict[str, Any]:
         ValueError: rows choose their adapter, or go through several.
     """
     weights: dict[str, Any] = model._variables_by_path()
-    setup = model.active_adapters
-    if setup is None:
+    if model.active_adapters is None:
         return weights
-    if any(isinstance(block, BatchSplit | Parallel | Switch) for block in blocks_in(setup)):
-        raise ValueError(
-            "`model` must do the same with every row. Received: a model with active_adapters="
-            f"{setup!r}. Make one adapter active, or merge one; for rows that choose, see examples/serve_adapters.py."
-        )
+    require_same_for_every_row(model.active_adapters)
     own = [v for v in model.weights if is_of_adapter(v) and "seed_generator" not in v.path]
     return {**weights, **{variable.path: variable for variable in own}}

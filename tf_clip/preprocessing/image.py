@@ -126,9 +126,12 @@ class CLIPFeatureExtractorTF(tf.Module):
         self.resample, self.rescale_factor = int(resample), float(rescale_factor)
         self.image_mean = _three_numbers("image_mean", image_mean)
         self.image_std = _three_numbers("image_std", image_std)
-        self._traced_bytes = tf.function(self._from_bytes, input_signature=[tf.TensorSpec([None], tf.string)])
+        # Nothing here is for AutoGraph to translate, which takes longer than all else in a first call.
+        self._traced_bytes = tf.function(
+            self._from_bytes, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
+        )
         self._traced_pixels = tf.function(
-            self._from_pixels, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)]
+            self._from_pixels, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)], autograph=False
         )
 
     @classmethod

@@ -27,7 +27,7 @@ class NormalisedTokens(tf.Module):
         self._tokens = sorted(tokens, key=lambda pair: -len(pair[0]))
         self._longest = max(len(letters) for letters, _ in tokens)
         self._may_overlap = may_overlap([letters for letters, _ in tokens])
-        self._apart = tf.function(self._with_marks, experimental_attributes={"_noinline": True})
+        self._apart = tf.function(self._with_marks, autograph=False, experimental_attributes={"_noinline": True})
 
     def __call__(self, characters: Characters) -> Characters:
         """Puts marks in; each spans all that its token was made of."""

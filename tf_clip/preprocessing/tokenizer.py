@@ -117,8 +117,10 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         is_mark = (self.bos_token_id, self.eos_token_id).__contains__
         lengths = [1 if is_mark(index) else len(piece.rstrip(b" ")) for index, piece in enumerate(self._pieces)]
         self._lengths = tf.constant(lengths, tf.int32)
+        # Nothing here is for AutoGraph to translate, which takes longer than all else in a first call.
         self._traced_encode = tf.function(
             self._encode_rows,
+            autograph=False,
             input_signature=[
                 tf.TensorSpec([None], tf.string),
                 tf.TensorSpec([], tf.int32),

@@ -132,7 +132,7 @@ def places(mask: tf.Tensor) -> tf.Tensor:
 
 def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """Keeps what is rarely needed a function of its own: in a graph, a branch that is not taken costs time, too."""
-    return tf.function(function, experimental_attributes={"_noinline": True})
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
 
 def _lowered(codes: tf.Tensor, info: tf.Tensor) -> tf.Tensor:

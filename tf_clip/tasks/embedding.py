@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 
-from tf_clip.models.clip import CLIPModel
 from tf_clip.preprocessing.processor import CLIPProcessor
+
+
+class PairEncoder(Protocol):
+    """What encodes pictures and texts: a `CLIPModel`, or what `compile_for_inference` makes of one."""
+
+    config: Any
+    logit_scale: Any
+
+    def get_image_features(self, pixel_values: Any) -> Any:
+        """Encodes pictures, float `[batch, projection_dim]`."""
+
+    def get_text_features(self, input_ids: Any, attention_mask: Any = None) -> Any:
+        """Encodes texts, float `[batch, projection_dim]`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +41,7 @@ class ImageEmbeddings:
 
 
 def embed_images(
-    model: CLIPModel,
+    model: PairEncoder,
     processor: CLIPProcessor,
     images: Sequence[Any],
     *,
@@ -40,7 +52,7 @@ def embed_images(
     """Embeds pictures.
 
     Args:
-        model: the model.
+        model: the model, or what `compile_for_inference` made of it.
         processor: its processor.
         images: paths, PIL images, files' bytes or uint8 pixels.
         batch_size: pictures a forward pass; bounds the memory.
@@ -71,7 +83,7 @@ def embed_images(
 
 
 def embed_texts(
-    model: CLIPModel,
+    model: PairEncoder,
     processor: CLIPProcessor,
     texts: Iterable[str],
     *,
@@ -81,7 +93,7 @@ def embed_texts(
     """Embeds texts.
 
     Args:
-        model: the model.
+        model: the model, or what `compile_for_inference` made of it.
         processor: its processor.
         texts: the texts; longer ones than the model takes are cut.
         batch_size: texts a forward pass; bounds the memory.
@@ -107,5 +119,5 @@ def _unit_rows(features: Any) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _concatenate(rows: list[np.ndarray], model: CLIPModel) -> np.ndarray:
+def _concatenate(rows: list[np.ndarray], model: PairEncoder) -> np.ndarray:
     return np.concatenate([np.empty((0, model.config.projection_dim), np.float32), *rows])

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tf_clip.models.clip import CLIPModel
 from tf_clip.preprocessing.processor import CLIPProcessor
-from tf_clip.tasks.embedding import embed_texts
+from tf_clip.tasks.embedding import PairEncoder, embed_texts
 
 
 def class_embeddings(
-    model: CLIPModel, processor: CLIPProcessor, labels: Sequence[str], templates: Sequence[str] = ("{}",)
+    model: PairEncoder, processor: CLIPProcessor, labels: Sequence[str], templates: Sequence[str] = ("{}",)
 ) -> np.ndarray:
     """Embeds classes by their names, as the mean over several wordings.
 
     Args:
-        model: the model.
+        model: the model, or what `compile_for_inference` made of it.
         processor: its processor.
         labels: the classes' names, all different and none empty.
         templates: sentences with `{}` where the name goes.

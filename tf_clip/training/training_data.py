@@ -241,7 +241,9 @@ def _preparation(extractor: CLIPFeatureExtractorTF, augment: Augmentation | None
         pixels = augment(extractor.decode_file(data), drawn, extractor.output_size, extractor.resample)
         return extractor.normalise(pixels)
 
-    return tf.function(prepare, input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int64)])
+    return tf.function(
+        prepare, input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int64)], autograph=False
+    )
 
 
 def _require(batch_size: int, seed: int, max_bad_share: float, padding: str, most: int | None) -> None:

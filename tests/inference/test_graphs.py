@@ -1,0 +1,144 @@
+"""The fast graphs against the Keras model, with towers of unequal widths and every kind of activation."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_clip import CLIPConfig, CLIPModel, CLIPTextEncoder
+from tf_clip.inference.image_graph import encode_image
+from tf_clip.inference.text_graph import encode_text
+from tf_clip.inference.text_plan import cut_texts, padded_plan, shared_plan
+from tf_clip.inference.tower_weights import image_weights, is_plain, text_weights
+
+
+def assert_close(ours, theirs):
+    np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=1e-5)
+
+
+def pixel_values(count=5):
+    return np.random.default_rng(0).normal(size=(count, 20, 20, 3)).astype("float32")
+
+
+def traced_text(model):
+    weights = text_weights(model.text_encoder)
+
+    @tf.function(autograph=False)
+    def encode(*arrays):
+        *rows, visible = arrays
+        return encode_text(*rows, weights, visible=visible)
+
+    return encode
+
+
+@pytest.mark.parametrize("hidden_act", ["quick_gelu", "gelu", "gelu_new", "relu", "silu"])
+def test_both_towers_compute_what_the_model_does(make_model, captions, hidden_act):
+    model = make_model(hidden_act)
+    weights = image_weights(model.image_encoder, None)
+    encode = tf.function(lambda images: encode_image(images, weights), autograph=False)
+    assert_close(encode(pixel_values()), model.get_image_features(pixel_values()))
+    plan = shared_plan(cut_texts(captions, None, 513))
+    assert_close(traced_text(model)(*plan), model.get_text_features(captions))
+
+
+def test_one_block_alone_is_the_last(tiny_config, captions):
+    text, vision = (
+        dataclasses.replace(tower, num_hidden_layers=1)
+        for tower in (tiny_config.text_config, tiny_config.vision_config)
+    )
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=9))
+    weights = image_weights(model.image_encoder, None)
+    assert_close(encode_image(tf.constant(pixel_values()), weights), model.get_image_features(pixel_values()))
+    plan = shared_plan(cut_texts(captions, None, 513))
+    assert_close(traced_text(model)(*plan), model.get_text_features(captions))
+
+
+def test_pixels_that_make_no_whole_patch_are_left_out(tiny_config):
+    vision = dataclasses.replace(tiny_config.vision_config, image_size=23)
+    model = CLIPModel(CLIPConfig(text_config=tiny_config.text_config, vision_config=vision, projection_dim=9))
+    images = np.random.default_rng(0).normal(size=(2, 23, 23, 3)).astype("float32")
+    weights = image_weights(model.image_encoder, None)
+    assert_close(encode_image(tf.constant(images), weights), model.get_image_features(images))
+
+
+def test_bytes_are_read_as_they_are(small_model, tiny_processor, pictures):
+    images = tiny_processor.image_processor
+    weights = image_weights(small_model.image_encoder, images.scale_and_shift())
+    expected = small_model.get_image_features(images(pictures)["pixel_values"])
+    assert_close(encode_image(tf.constant(pictures), weights), expected)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 64])
+def test_blocks_in_parts_add_up(small_model, captions, parts):
+    weights = image_weights(small_model.image_encoder, None, parts)
+    assert len(weights.blocks[0].reads) == min(parts, 4)
+    assert_close(encode_image(tf.constant(pixel_values()), weights), small_model.get_image_features(pixel_values()))
+    plan = shared_plan(cut_texts(captions, None, 513))
+    features = encode_text(*plan[:5], text_weights(small_model.text_encoder, parts))
+    assert_close(features, small_model.get_text_features(captions))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_any_number_of_pictures(small_model, count):
+    weights = image_weights(small_model.image_encoder, None)
+    encode = tf.function(lambda images: encode_image(images, weights), autograph=False)
+    assert_close(encode(pixel_values()[:count]), np.asarray(small_model.get_image_features(pixel_values()))[:count])
+
+
+def test_padding_to_a_fixed_size_changes_nothing(small_model, captions):
+    plan = padded_plan(cut_texts(captions, None, 513), 8, 16)
+    assert plan.arrangement.shape == (8, 16)
+    assert_close(traced_text(small_model)(*plan)[:7], small_model.get_text_features(captions))
+
+
+def test_texts_padded_on_the_left_or_hidden_altogether(small_model, captions):
+    mask = np.ones_like(captions)
+    mask[0, :2] = mask[3, 1] = mask[5] = 0
+    plan = shared_plan(cut_texts(captions, mask, 513))
+    assert_close(traced_text(small_model)(*plan), small_model.get_text_features(captions, mask))
+
+
+def test_old_configurations_pool_at_the_highest_id(make_model, captions):
+    model = make_model(eos_token_id=2)
+    plan = shared_plan(cut_texts(captions, None, 2))
+    assert_close(traced_text(model)(*plan), model.get_text_features(captions))
+
+
+def test_half_precision_models_become_float32(tiny_config):
+    model = CLIPModel(tiny_config, dtype="bfloat16")
+    weights = image_weights(model.image_encoder, None)
+    same = CLIPModel(tiny_config)
+    for variable, half in zip(same.weights, model.weights, strict=True):
+        variable.assign(tf.cast(half.value, "float32"))
+    assert_close(encode_image(tf.constant(pixel_values()), weights), same.get_image_features(pixel_values()))
+
+
+class WithMore(CLIPTextEncoder):
+    """As adapters are: a tower with weights of its own beside the transformer's."""
+
+    def build(self, input_shape=None):
+        if not self.built:
+            self.more = self.add_weight(shape=(1,), name="more")
+        super().build(input_shape)
+
+
+def test_only_plain_transformers_have_a_fast_graph(small_model, resnet_model):
+    assert is_plain(small_model.image_encoder) and is_plain(small_model.text_encoder)
+    assert not is_plain(resnet_model.image_encoder)
+    assert not is_plain(WithMore(small_model.config.text_config))
+
+
+def operations(function, *arguments):
+    graph = function.get_concrete_function(*arguments).graph
+    return [operation.type for operation in graph.get_operations()]
+
+
+def test_the_graph_has_no_product_that_tensorflow_does_not_fuse(small_model):
+    weights = image_weights(small_model.image_encoder, None)
+    encode = tf.function(lambda images: encode_image(images, weights), autograph=False)
+    found = operations(encode, tf.TensorSpec([4, 20, 20, 3]))
+    # Three blocks of four products, the last with one more for its queries; patches and projection.
+    assert found.count("MatMul") == found.count("BiasAdd") == 3 * 4 + 1 + 2
+    assert found.count("BatchMatMulV2") == 3 * 2
+    assert found.count("Conv2D") == 0

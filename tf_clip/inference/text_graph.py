@@ -1,0 +1,58 @@
+"""The text tower's fast graph: from a plan of rows to features."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tf_clip.inference.blocks import centred, pooled, run_block, run_last_block
+from tf_clip.inference.tower_weights import TextWeights
+
+# Added to the score of a hidden key: exp(-1e9) is exactly zero in float32.
+_HIDDEN = -1e9
+
+
+def encode_text(
+    tokens: tf.Tensor,
+    positions: tf.Tensor,
+    arrangement: tf.Tensor,
+    sources: tf.Tensor,
+    ends: tf.Tensor,
+    weights: TextWeights,
+    visible: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Encodes texts, given as the rows to compute and where they stand: see `text_plan.TextPlan`.
+
+    Args:
+        tokens: int32 `[rows]`.
+        positions: int32 `[rows]`.
+        arrangement: int32 `[batch, length]`.
+        sources: int32 `[rows]`.
+        ends: int32 `[batch]`.
+        weights: the tower's.
+        visible: bool `[batch, length]`; None shows all.
+
+    Returns:
+        float32 `[batch, projection_dim]`, not of unit length.
+    """
+    columns = tf.range(tf.shape(arrangement)[1])
+    is_hidden = columns[tf.newaxis, :] > columns[:, tf.newaxis]
+    is_hidden_from_end = columns > ends[:, tf.newaxis]
+    is_hidden, is_hidden_from_end = is_hidden[tf.newaxis, tf.newaxis], is_hidden_from_end[:, tf.newaxis, tf.newaxis]
+    if visible is not None:
+        unseen = tf.logical_not(visible)[:, tf.newaxis, tf.newaxis]
+        is_hidden, is_hidden_from_end = is_hidden | unseen, is_hidden_from_end | unseen
+
+    def arrange(rows: tf.Tensor) -> tf.Tensor:
+        return tf.gather(rows, arrangement)
+
+    def collect(rows: tf.Tensor) -> tf.Tensor:
+        return tf.gather(rows, sources)
+
+    hidden = tf.cast(is_hidden, tf.float32) * _HIDDEN
+    x = centred(tf.gather(weights.tokens, tokens) + tf.gather(weights.positions, positions))
+    *blocks, last = weights.blocks
+    for block in blocks:
+        x = run_block(x, block, weights, arrange, collect, hidden)
+    pools = tf.gather(x, tf.gather(arrangement, ends, batch_dims=1))
+    x = run_last_block(x, pools, last, weights, arrange, tf.cast(is_hidden_from_end, tf.float32) * _HIDDEN)
+    return pooled(x, weights)
