@@ -99,6 +99,27 @@ def test_similarity_ranks_pictures(run, pictures):
         assert all(-1.0 <= score <= 1.0 for score in scores)
 
 
+def test_many_texts_are_embedded_by_a_compiled_model(run, tmp_path, tiny_checkpoint, monkeypatch):
+    from tf_clip import CLIPModel, CLIPProcessor, embed_texts, inference
+
+    compiled = []
+
+    def noted(*arguments, **options):
+        compiled.append(options["engine"])
+        return compile_for_inference(*arguments, **options)
+
+    compile_for_inference = inference.compile_for_inference
+    monkeypatch.setattr(inference, "compile_for_inference", noted)
+    texts = [f"text {index}" for index in range(70)]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    assert run("embed", "--texts-file", tmp_path / "texts.txt", "--out", tmp_path / "many.npz")[0] == 0
+    assert run("embed", "--text", "one", "--out", tmp_path / "one.npz")[0] == 0
+    assert compiled == ["tensorflow"]
+    model, processor = CLIPModel.from_pretrained(tiny_checkpoint), CLIPProcessor.from_pretrained(tiny_checkpoint)
+    expected = embed_texts(model, processor, texts)
+    np.testing.assert_allclose(np.load(tmp_path / "many.npz")["text_embeds"], expected, atol=1e-5)
+
+
 def test_embed_writes_both_kinds(run, pictures, tmp_path):
     out_file = tmp_path / "embeds.npz"
     status, out, _ = run("embed", pictures, "--text", "a cat", "--out", out_file)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_clip.checkpoints import hub
+from tf_clip.checkpoints.source import read_checkpoint
 from tf_clip.cli import html, tables
 from tf_clip.cli.main import EXIT_DONE, EXIT_SOME_SKIPPED
+from tf_clip.configuration import CLIPResNetConfig
 from tf_clip.models.clip import CLIPModel
 from tf_clip.preprocessing.processor import CLIPProcessor
-from tf_clip.tasks.embedding import ImageEmbeddings, embed_images, embed_texts
+from tf_clip.tasks.embedding import ImageEmbeddings, PairEncoder, embed_images, embed_texts
 from tf_clip.tasks.zero_shot import class_embeddings, class_probabilities
 
+if TYPE_CHECKING:
+    from tf_clip.inference import CompiledModel
+
+# From here on, rewriting the weights and tracing their graphs takes less time than it saves.
+_MANY = 64
 PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
@@ -24,10 +32,11 @@ def classify(options: argparse.Namespace) -> int:
     """Chooses the best label for each picture."""
     labels = labels_of(options)
     paths = picture_paths(options.images)
-    model, processor = load(options.model)
-    class_embeds = class_embeddings(model, processor, labels, options.template or ("{}",))
-    embedded = _embed(model, processor, paths, options)
-    scale = float(model.logit_scale.numpy())
+    templates = options.template or ("{}",)
+    processor, encoder = load_fast(options.model, len(paths) + len(labels) * len(templates))
+    class_embeds = class_embeddings(encoder, processor, labels, templates)
+    embedded = _embed(encoder, processor, paths, options)
+    scale = float(encoder.logit_scale.numpy())
     probabilities = class_probabilities(embedded.embeds, class_embeds, scale)
     scored = [
         (paths[index], _ranked(labels, scores, options.top))
@@ -49,9 +58,9 @@ def similarity(options: argparse.Namespace) -> int:
     """Ranks the pictures for each sentence, by cosine similarity."""
     texts = _texts(options)
     paths = picture_paths(options.images)
-    model, processor = load(options.model)
-    text_embeds = embed_texts(model, processor, texts)
-    embedded = _embed(model, processor, paths, options)
+    processor, encoder = load_fast(options.model, len(paths) + len(texts))
+    text_embeds = embed_texts(encoder, processor, texts)
+    embedded = _embed(encoder, processor, paths, options)
     names = [str(paths[index]) for index in embedded.indices]
     scored = [
         (text, _ranked(names, scores, options.top))
@@ -67,20 +76,24 @@ def similarity(options: argparse.Namespace) -> int:
 
 
 def embed(options: argparse.Namespace) -> int:
-    """Writes embeddings of pictures, texts or both to an .npz file."""
+    """Writes embeddings of pictures, texts or both to an .npz file, or to a folder."""
+    if options.output:
+        from tf_clip.cli.embed_command import embed_to_folder
+
+        return embed_to_folder(options)
     texts = _texts(options)
     if not options.images and not texts:
         raise ValueError("`IMAGE`, `--text` or `--texts-file` must be given. Received none. Name what to embed.")
     paths = picture_paths(options.images)
-    model, processor = load(options.model)
-    embedded = _embed(model, processor, paths, options)
+    processor, encoder = load_fast(options.model, len(paths) + len(texts))
+    embedded = _embed(encoder, processor, paths, options)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     if paths:
         arrays["image_paths"] = np.array([str(paths[index]) for index in embedded.indices], dtype=np.str_)
         arrays["image_embeds"] = embedded.embeds
     if texts:
         arrays["texts"] = np.array(texts, dtype=np.str_)
-        arrays["text_embeds"] = embed_texts(model, processor, texts)
+        arrays["text_embeds"] = embed_texts(encoder, processor, texts)
     with options.out.open("wb") as file:  # a path without .npz stays as it was written
         np.savez(file, allow_pickle=False, **arrays)
     shapes = {name: list(array.shape) for name, array in arrays.items()}
@@ -96,12 +109,49 @@ def embed(options: argparse.Namespace) -> int:
 def load(name: str) -> tuple[CLIPModel, CLIPProcessor]:
     """Loads a model and its processor."""
     with tables.status(f"Loading {name}"):
-        folder = hub.resolve(name)
-        return CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
+        return _read(hub.resolve(name))
+
+
+def load_fast(name: str, count: int) -> tuple[CLIPProcessor, PairEncoder]:
+    """Loads a processor, and what encodes so many pictures and texts soonest.
+
+    Few are done by the model itself, before graphs of it would be ready.
+    """
+    if count < _MANY:
+        model, processor = load(name)
+        return processor, model
+    return load_compiled(name, hub.resolve(name))
+
+
+def load_compiled(name: str, place: Path) -> tuple[CLIPProcessor, CompiledModel]:
+    """Loads a processor and a compiled model, called by a name, from where `hub.resolve` found it."""
+    # Imported here: few pictures do without, and would wait for it.
+    from tf_clip.inference import compile_for_inference
+
+    with tables.status(f"Loading {name}"):
+        _take_threads(place)
+        model, processor = _read(place)
+    with tables.status("Preparing the model"):
+        # Not "auto": what it measures and compiles is longer than most commands take, and may change between runs.
+        return processor, compile_for_inference(model, processor, engine="tensorflow", keep_model=False)
+
+
+def _read(place: Path) -> tuple[CLIPModel, CLIPProcessor]:
+    return CLIPModel.from_pretrained(place), CLIPProcessor.from_pretrained(place)
+
+
+def _take_threads(place: Path) -> None:
+    """Takes the process's threads for compiled towers, unless one is a ResNet or a program around has started them."""
+    from tf_clip.inference import set_inference_threads
+
+    described = read_checkpoint(place).config
+    if described.get("vision_config", {}).get("model_type") != CLIPResNetConfig.model_type:
+        with contextlib.suppress(RuntimeError):
+            set_inference_threads()
 
 
 def _embed(
-    model: CLIPModel, processor: CLIPProcessor, paths: Sequence[Path], options: argparse.Namespace
+    model: PairEncoder, processor: CLIPProcessor, paths: Sequence[Path], options: argparse.Namespace
 ) -> ImageEmbeddings:
     with tables.progress("Reading pictures", len(paths)) as advance:
         return embed_images(model, processor, paths, batch_size=options.batch_size, skip_bad=True, on_progress=advance)

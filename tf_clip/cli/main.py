@@ -24,6 +24,7 @@ EXIT_DONE, EXIT_SOME_SKIPPED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 _FILE_ERRORS = (FileNotFoundError, IsADirectoryError, PermissionError)
 # Where commands are that are not in `commands`.
 _MODULE_OF = {
+    "bench": "bench_command",
     "info": "checkpoint_commands",
     "models": "checkpoint_commands",
     "convert": "checkpoint_commands",
@@ -105,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands, shared)
     _add_evaluate(commands, shared)
     _add_serve(commands)
+    _add_bench(commands, shared)
     train_options.add_train(commands, DEFAULT_MODEL)
     return parser
 
@@ -144,12 +146,19 @@ def _add_similarity(commands: Commands, shared: argparse.ArgumentParser) -> None
 
 def _add_embed(commands: Commands, shared: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "embed", parents=[shared], help="write embeddings of pictures or texts to an .npz file"
+        "embed", parents=[shared], help="write embeddings of pictures or texts to a file, or any number to a folder"
     )
     _add_images(parser, "*")
     parser.add_argument("--text", action="append", help="a text; may be given several times")
     parser.add_argument("--texts-file", type=Path, help="a file with one text a line")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="the file to write")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path, metavar="FILE.npz", help="the file to write")
+    target.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="a folder for any number, in bounded memory; a job that was stopped goes on when it is started again",
+    )
 
 
 def _add_models(commands: Commands) -> None:
@@ -271,6 +280,33 @@ def _add_serve(commands: Commands) -> None:
     parser.add_argument("--max-concurrency", type=_positive, default=64, help="requests at a time (default: 64)")
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(default: info)"
+    )
+
+
+def _add_bench(commands: Commands, shared: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser("bench", parents=[shared], help="measure how fast a model is on this machine")
+    parser.add_argument(
+        "--batch",
+        type=_positive,
+        nargs="+",
+        default=[1, 8],
+        metavar="N",
+        help="pictures and texts at once (default: 1 8)",
+    )
+    parser.add_argument(
+        "--engine",
+        action="append",
+        help="auto, tensorflow, xla or litert; may be given several times (default: tensorflow, xla)",
+    )
+    parser.add_argument(
+        "--work",
+        action="append",
+        choices=("image", "text", "joint", "end_to_end"),
+        help="what is done; may be given several times (default: all)",
+    )
+    parser.add_argument("--rounds", type=_positive, default=5, help="the median of which is shown (default: 5)")
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIR", help="write a trace for TensorBoard, and show what takes longest"
     )
 
 

@@ -1,0 +1,172 @@
+"""Times a model's work on this machine: pictures, captions, both, and both from files and strings."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_clip.inference import CompiledModel, compile_for_inference
+from tf_clip.models.clip import CLIPModel
+from tf_clip.preprocessing.processor import CLIPProcessor
+
+KINDS = ("image", "text", "joint", "end_to_end")
+_HEIGHT, _WIDTH = 480, 640
+_CAPTIONS = (
+    "two dogs are running along the beach in the evening sun",
+    "a plate of pasta with basil and a glass of water next to it",
+    "an old bicycle leans against a blue wooden door",
+    "a bowl of tomato soup",
+    "snow covers the roofs of a village below the mountains",
+    "a man in a suit looks at his phone on an escalator",
+    "a hot air balloon with red and white stripes rises over a lake at dawn",
+    "a girl with a yellow umbrella jumps over a puddle",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """How long one kind of work takes.
+
+    Args:
+        kind: one of `KINDS`.
+        batch: pictures, or captions, or both.
+        engine: what computed.
+        seconds: of a call, the median of the rounds.
+        fastest: seconds of the fastest round.
+        slowest: seconds of the slowest round.
+    """
+
+    kind: str
+    batch: int
+    engine: str
+    seconds: float
+    fastest: float
+    slowest: float
+
+    @property
+    def per_second(self) -> float:
+        """Pictures, captions or pairs of them a second."""
+        return self.batch / self.seconds
+
+
+def benchmark(
+    model: CLIPModel,
+    processor: CLIPProcessor,
+    *,
+    engines: Sequence[str],
+    batches: Sequence[int],
+    kinds: Sequence[str] = KINDS,
+    rounds: int = 5,
+    seconds: float = 0.3,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[Measurement]:
+    """Times every kind of work at every batch with every engine, the engines in turns.
+
+    Args:
+        model: the model.
+        processor: its processor.
+        engines: names that `compile_for_inference` takes; the first is what the others are compared with.
+        batches: how many pictures and captions at once.
+        kinds: some of `KINDS`: pictures, captions, both compared, or both from JPEG bytes and strings.
+        rounds: in each of which every engine has a turn.
+        seconds: of a turn, at least; one call is always made.
+        on_progress: called with the number of pieces of work just done.
+
+    Returns:
+        One measurement for each kind, batch and engine, in this order.
+
+    Raises:
+        ValueError: an engine or a kind is none.
+    """
+    unknown = set(kinds) - set(KINDS)
+    if unknown:
+        raise ValueError(f"`kinds` must be some of {KINDS}. Received: kinds={tuple(kinds)!r}. Leave {unknown} out.")
+    able = {name: compile_for_inference(model, processor, engine=name) for name in engines}
+    found = []
+    for kind in kinds:
+        for batch in batches:
+            calls = {name: work(kind, batch, model, processor, engine) for name, engine in able.items()}
+            times: dict[str, list[float]] = {name: [] for name in calls}
+            for call in calls.values():
+                call()  # traces and compiles
+            for _ in range(rounds):
+                for name, call in calls.items():
+                    times[name].append(_turn(call, seconds))
+            for name, rounds_of in times.items():
+                middle = statistics.median(rounds_of)
+                found.append(Measurement(kind, batch, name, middle, min(rounds_of), max(rounds_of)))
+            if on_progress:
+                on_progress(1)
+    return found
+
+
+def work(kind: str, batch: int, model: CLIPModel, processor: CLIPProcessor, engine: CompiledModel) -> Callable[[], Any]:
+    """Returns what does one piece of work and waits for its result.
+
+    Args:
+        kind: one of `KINDS`.
+        batch: how many pictures, captions or both.
+        model: whose temperature is used.
+        processor: the model's.
+        engine: the model's compiled towers.
+    """
+    # No two begin alike: what texts have in common is computed once.
+    strings = [f"{index} {_CAPTIONS[index % len(_CAPTIONS)]}" for index in range(batch)]
+    scale = float(np.exp(model.logit_scale.numpy()))
+    if kind == "end_to_end":
+        files = tf.constant(list(_pictures(batch)))
+        prepare = _preparation(processor)
+
+        def end_to_end() -> Any:
+            pixels, tokens = prepare(files, tf.constant(strings))
+            return _compare(engine.get_image_features(pixels), engine.get_text_features(**tokens), scale)
+
+        return end_to_end
+    side = processor.image_processor(np.zeros((8, 8, 3), np.uint8))["pixel_values"].shape[1]
+    pixels = tf.random.stateless_normal((batch, side, side, 3), seed=(0, 0))
+    tokens = {name: tf.constant(value) for name, value in processor.tokenizer(strings).items()}
+    calls: dict[str, Callable[[], Any]] = {
+        "image": lambda: np.asarray(engine.get_image_features(pixels)),
+        "text": lambda: np.asarray(engine.get_text_features(**tokens)),
+        "joint": lambda: _compare(engine.get_image_features(pixels), engine.get_text_features(**tokens), scale),
+    }
+    return calls[kind]
+
+
+def _turn(call: Callable[[], Any], seconds: float) -> float:
+    taken: list[float] = []
+    while not taken or sum(taken) < seconds:
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def _preparation(processor: CLIPProcessor) -> Callable[..., Any]:
+    signature = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.string)]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def prepare(files: Any, strings: Any) -> Any:
+        return processor.image_processor(files)["pixel_values"], processor.tokenizer(strings)
+
+    return prepare
+
+
+def _pictures(count: int) -> Iterator[bytes]:
+    generator = np.random.default_rng(0)
+    for _ in range(count):
+        rough = generator.integers(0, 256, (_HEIGHT // 8, _WIDTH // 8, 3), dtype=np.uint8)
+        smooth = tf.clip_by_value(tf.image.resize(rough, (_HEIGHT, _WIDTH), "bicubic"), 0.0, 255.0)
+        yield tf.io.encode_jpeg(tf.cast(smooth, tf.uint8), quality=90).numpy()
+
+
+def _compare(image_features: Any, text_features: Any, scale: float) -> np.ndarray:
+    images, texts = (np.asarray(features) for features in (image_features, text_features))
+    images, texts = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (images, texts))
+    return scale * images @ texts.T

@@ -1,0 +1,89 @@
+"""`tf-clip bench`: how fast a model is on this machine, by work, batch and engine, and where the time goes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from tf_clip.benchmark.measure import KINDS, Measurement, benchmark, work
+from tf_clip.benchmark.profile import Operation, profile
+from tf_clip.cli import tables
+from tf_clip.cli.commands import load
+from tf_clip.cli.main import EXIT_DONE
+from tf_clip.inference import ENGINES, compile_for_inference
+
+_TITLES = {
+    "image": "pictures to embeddings, pictures a second",
+    "text": "captions to embeddings, captions a second",
+    "joint": "pictures with as many captions, pairs a second",
+    "end_to_end": "the same from JPEG bytes and strings, pairs a second",
+}
+_SHOWN_OPERATIONS = 12
+# LiteRT needs an extra, and converts for minutes: it is measured when it is asked for.
+_USUAL = ("tensorflow", "xla")
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measures, and shows a table."""
+    engines = list(dict.fromkeys(options.engine or _USUAL))
+    for engine in engines:
+        if engine not in ("auto", *ENGINES):
+            raise ValueError(f"`--engine` must be one of {['auto', *ENGINES]}. Received: {engine}. Choose one.")
+    kinds = list(dict.fromkeys(options.work or KINDS))
+    batches = sorted(set(options.batch))
+    model, processor = load(options.model)
+    with tables.progress("Measuring", len(kinds) * len(batches)) as advance:
+        found = benchmark(
+            model,
+            processor,
+            engines=engines,
+            batches=batches,
+            kinds=kinds,
+            rounds=options.rounds,
+            on_progress=advance,
+        )
+    operations: list[Operation] = []
+    if options.profile:
+        with tables.status("Recording a trace"):
+            fast = compile_for_inference(model, processor, engine=engines[0])
+            call = work(kinds[0], batches[-1], model, processor, fast)
+            operations = profile(call, options.profile)
+    if options.json:
+        result: dict[str, Any] = {"model": options.model, "measurements": [_as_json(one) for one in found]}
+        if options.profile:
+            result["profile"] = [dataclasses.asdict(one) for one in operations]
+        tables.print_json(result)
+        return EXIT_DONE
+    tables.show_groups(_rows(found, engines[0]), ("engine", "batch", "a second", "speed", "spread"), _NUMBERS)
+    if options.profile:
+        title = f"{kinds[0]}, batch {batches[-1]}, engine {engines[0]}"
+        tables.show_groups({title: _profile_rows(operations)}, ("operation", "share", "calls"), ("share", "calls"))
+        tables.say(f"The trace is for TensorBoard: tensorboard --logdir {options.profile}")
+    return EXIT_DONE
+
+
+_NUMBERS = ("batch", "a second", "speed", "spread")
+
+
+def _as_json(one: Measurement) -> dict[str, Any]:
+    return {**dataclasses.asdict(one), "per_second": one.per_second}
+
+
+def _rows(found: list[Measurement], first: str) -> dict[str, list[list[str]]]:
+    """Returns a row for each measurement, the speed relative to the first engine's at the same batch."""
+    groups: dict[str, list[list[str]]] = {}
+    base = {(one.kind, one.batch): one.seconds for one in found if one.engine == first}
+    for one in found:
+        relative = base[one.kind, one.batch] / one.seconds
+        spread = f"{one.seconds / one.slowest:.2f} to {one.seconds / one.fastest:.2f}"
+        row = [one.engine, str(one.batch), f"{one.per_second:,.1f}", f"{relative:.2f} x", spread]
+        groups.setdefault(_TITLES[one.kind], []).append(row)
+    return groups
+
+
+def _profile_rows(operations: list[Operation]) -> list[list[str]]:
+    shown = operations[:_SHOWN_OPERATIONS]
+    rows = [[one.kind, f"{100 * one.share:.1f} %", str(one.calls)] for one in shown]
+    rest = sum(one.share for one in operations[_SHOWN_OPERATIONS:])
+    return [*rows, ["all others", f"{100 * rest:.1f} %", ""]] if rest else rows
