@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 MINUTES ?= 10
+# Options of `make bench` and `make bench-scale`, such as BENCH="--quick" or BENCH="--rounds 5 --minutes 60".
+BENCH ?=
 BIN := $(VENV)/bin
 # Without the packaging tools' warnings, which are about themselves.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
@@ -10,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-backends serve-test litert-test parity unicode-tables web lint format type docs check wheel clean
-.PHONY: bench-preprocessing bench-serving bench-litert bench-gradient-cache bench-input bench-fine-tuning bench-adapters
+.PHONY: bench bench-scale bench-preprocessing bench-serving bench-litert bench-gradient-cache bench-input bench-fine-tuning bench-adapters
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +79,15 @@ $(VENV)/torchvision: $(VENV)/compared
 	$(PIP) install --quiet --no-deps --upgrade --target $@ "torchvision==0.28.*"
 	@touch $@
 
+$(VENV)/zeromodels: $(VENV)/with-torch tests/benchmarks/zeromodels.txt
+	@# In a folder of its own, without what converts checkpoints; Matplotlib, which it imports, comes with `bench`.
+	$(PIP) install --quiet --no-deps --upgrade --target $@ --requirement tests/benchmarks/zeromodels.txt
+	@touch $@
+
+$(VENV)/benchmarked: $(VENV)/torchvision $(VENV)/zeromodels $(VENV)/with-litert $(VENV)/engines/installed
+	$(PIP) install --quiet --editable ".[bench]"
+	@touch $@
+
 demo: $(VENV)/installed ## classify and search shipped pictures, in the terminal and as a page
 	@$(BIN)/tf-clip classify examples/pictures --labels-file examples/pictures/labels.txt --top 3 --html demo.html
 	@$(BIN)/tf-clip similarity examples/pictures --texts-file examples/pictures/sentences.txt --top 3
@@ -108,6 +119,13 @@ web: $(VENV)/with-litert ## make build/web, a page that ranks pictures for a sen
 	npm ci --prefix build/web --no-audit --no-fund
 	$(BIN)/tf-clip export litert build/web/model --parts image,text_from_utf8 --quantization dynamic_int8 --overwrite
 	@echo "It is at http://127.0.0.1:8000 after: python3 -m http.server --directory build/web --bind 127.0.0.1"
+
+bench: $(VENV)/benchmarked ## compare with every other CLIP on this machine, hours; writes docs/benchmarks/bench.*
+	$(BIN)/python tests/benchmarks/peers/run.py --engines $(VENV)/engines/bin/python $(BENCH) docs/benchmarks
+
+bench-scale: $(VENV)/tested ## measure how cost grows, and embed 100 000 pictures and 1 M captions; writes docs/benchmarks/scale.*
+	$(PIP) install --quiet --editable ".[bench]"
+	$(BIN)/python tests/benchmarks/scale.py $(BENCH) docs/benchmarks
 
 bench-preprocessing: $(VENV)/torchvision ## compare preprocessing's speed with its peers'; writes docs/benchmarks/
 	$(BIN)/python tests/benchmarks/preprocessing.py docs/benchmarks

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = [
     ["examples/zero_shot.py", "examples/pictures/owl.png", "examples/pictures/bus.png"],
+    ["examples/fast_inference.py", "an owl", "examples/pictures/owl.png", "examples/pictures/bus.png"],
     ["examples/in_graph.py", "examples/pictures/owl.png", "owl", "bicycle"],
 ]
 
@@ -60,7 +61,7 @@ def test_commands_of_the_command_line_page_run(workplace):
 @pytest.mark.parametrize("command", EXAMPLES, ids=lambda command: command[0])
 def test_examples_run(command):
     output = run([sys.executable, *command])
-    assert output.startswith(("examples/pictures/owl.png: owl", "owl: "))
+    assert output.startswith(("examples/pictures/owl.png: owl", "examples/pictures/owl.png: 0.", "owl: "))
 
 
 def test_the_classifier_example_learns_its_folders(tmp_path):

@@ -24,14 +24,18 @@ LAYERS = [
     {"evaluation"},
     {"training"},  # evaluates after each epoch
     {"export"},  # bakes in class embeddings, which are a task
+    {"inference"},  # runs LiteRT, too
+    {"benchmark"},  # whatever computes
     {"serving"},  # what was exported, and nothing of what exported it
     {"cli"},
 ]
 # Parts, and single modules of parts that otherwise must not.
 MAY_IMPORT_TENSORFLOW = {
-    *("preprocessing", "training", "export", "serving", "client/grpc_client.py"),
+    *("preprocessing", "training", "export", "inference", "benchmark", "serving", "client/grpc_client.py"),
     # On its backend alone, for what `keras.ops` has no name for: loops of one round at a time, and replicas.
     *("losses/chunks.py", "models/encoding_in_chunks.py", "models/replicas.py"),
+    # Likewise, to give it an array's memory.
+    "checkpoints/assign.py",
 }
 
 
@@ -165,3 +169,11 @@ def test_the_wheel_holds_the_package_and_the_shipped_checkpoint(tmp_path):
         found.stderr
     )
     assert Path(found.stdout.strip(), "model.safetensors").stat().st_size > 1_000_000
+
+
+def test_a_checkpoint_on_the_disk_is_found_without_the_hubs_library():
+    code = (
+        "import sys; from tf_clip.checkpoints import hub; print(hub.resolve('pictogram-clip').name, "
+        "'huggingface_hub' in sys.modules)"
+    )
+    assert python(code).stdout.split() == ["pictogram-clip", "False"]

@@ -1,0 +1,220 @@
+"""How time and memory grow, and what embedding very many pictures and captions takes: `make bench-scale`.
+
+Curves: a random ViT-B/32 against batch, picture size and text length, and zero-shot classification against classes,
+each point in a process of its own, whose peak is its memory. Then `tf-clip embed --output` embeds generated pictures
+and captions from the disk with the shipped model, and says how long the model waited for input.
+
+python scale.py docs/benchmarks --pictures 100000 --captions 1000000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "peers"))
+CURVES = {
+    "batch": (1, 2, 4, 8, 16, 32, 64),
+    "picture size": (224, 320, 448, 640),
+    "text length": (8, 16, 32, 48, 77),
+    "classes": (10, 100, 1000, 10000, 100000),
+}
+CALLS = 5
+
+
+def point(curve: str, size: int, config: dict[str, Any]) -> dict[str, float]:
+    """Measures one point in this process: seconds of a call, and bytes that the calls add to the process's peak."""
+    import tensorflow as tf
+    from worker import forget_peak, resident
+
+    from tf_clip import CLIPModel, class_probabilities
+
+    model = CLIPModel(config)
+    generator = np.random.default_rng(0)
+    side = model.config.vision_config.image_size
+    pixels = tf.constant(generator.normal(size=(1, side, side, 3)).astype(np.float32))
+    embeds = generator.normal(size=(8, model.config.projection_dim)).astype(np.float32)
+    if curve == "batch":
+        value, encode = tf.repeat(pixels, size, axis=0), tf.function(model.get_image_features, autograph=False)
+    elif curve == "picture size":
+        value = tf.image.resize(pixels, (size, size))
+        encode = tf.function(lambda x: model.get_image_features(x, interpolate_pos_encoding=True), autograph=False)
+    elif curve == "text length":
+        value = tf.ones((8, size), tf.int32)
+        encode = tf.function(model.get_text_features, autograph=False)
+    else:
+        value = generator.normal(size=(size, embeds.shape[1])).astype(np.float32)
+
+        def encode(classes: np.ndarray) -> np.ndarray:
+            return class_probabilities(embeds, classes, np.log(100.0))
+
+    before = resident()
+    forget_peak()
+    np.asarray(encode(value))
+    times = []
+    for _ in range(CALLS):
+        start = time.perf_counter()
+        np.asarray(encode(value))
+        times.append(time.perf_counter() - start)
+    return {"seconds": statistics.median(times), "bytes": resident("VmHWM") - before}
+
+
+def curves(config: dict[str, Any], sizes: dict[str, tuple[int, ...]]) -> dict[str, list[dict[str, float]]]:
+    """Measures every point, relative to the first of its curve; memory in sizes of the weights."""
+    from tf_clip import CLIPConfig
+    from tf_clip.cost import parameter_count
+
+    weights = 4 * parameter_count(CLIPConfig.from_dict(config))
+    found: dict[str, list[dict[str, float]]] = {}
+    for curve, values in sizes.items():
+        found[curve] = []
+        for size in values:
+            command = [sys.executable, __file__, "--point", curve, str(size), json.dumps(config)]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode:
+                raise SystemExit(f"{curve} {size} failed:\n{result.stderr[-2000:]}")
+            raw = json.loads(result.stdout.splitlines()[-1])
+            base = found[curve][0]["seconds"] if found[curve] else raw["seconds"]
+            row = {"size": size, **raw, "time": raw["seconds"] / base, "memory": raw["bytes"] / weights}
+            found[curve].append(row)
+            print(f"{curve} {size}: {row['time']:.2f}", file=sys.stderr, flush=True)
+    return found
+
+
+def write_inputs(folder: Path, pictures: int, captions: int) -> None:
+    """Writes generated pictures, and captions of the lengths that captions have."""
+    from PIL import Image
+
+    words = (HERE / "peers" / "captions.txt").read_text("utf-8").split()
+    generator = np.random.default_rng(0)
+    (folder / "pictures").mkdir()
+    for index in range(pictures):
+        rough = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(rough).resize((96, 96)).save(folder / "pictures" / f"{index:06}.jpg", quality=85)
+    with (folder / "captions.txt").open("w", encoding="utf-8") as file:
+        for _ in range(captions):
+            file.write(" ".join(generator.choice(words, size=generator.integers(4, 16))) + "\n")
+
+
+def embedding(pictures: int, captions: int) -> dict[str, Any]:
+    """Embeds both from the disk with the shipped model, and returns what that took."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_inputs(folder, pictures, captions)
+        found: dict[str, Any] = {}
+        for name, words in (
+            ("image_embeds", [str(folder / "pictures")]),
+            ("text_embeds", ["--texts-file", str(folder / "captions.txt")]),
+        ):
+            command = ["-m", "tf_clip", "embed", *words, "--output", str(folder / "out"), "--json"]
+            start = time.perf_counter()
+            code = (
+                "import resource, subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], check=True);"
+                "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+            )
+            output = subprocess.run(
+                [sys.executable, "-c", code, *command], check=True, capture_output=True, text=True
+            ).stdout
+            answer, _, kilobytes = output.strip().rpartition("\n")
+            job = json.loads(answer)["arrays"][name]
+            size = job["rows"] * 4 * np.load(folder / "out" / f"{name}.npy", mmap_mode="r").shape[1]
+            found[name] = {
+                "rows": job["rows"],
+                "waited": job["waited"],
+                "seconds": time.perf_counter() - start,
+                "peak_bytes": 1024 * int(kilobytes),
+                "file_bytes": size,
+            }
+            print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
+        return found
+
+
+def page(result: dict[str, Any]) -> str:
+    """Returns the page."""
+    parts = [
+        "# How cost grows",
+        f"Written by `make bench-scale` on {result['run']}. A random ViT-B/32; time is relative to a curve's first "
+        "point, memory is\nwhat the calls add to the process, in sizes of the model's weights.",
+        "![Time and memory against batch, picture size, text length and classes](scale.png)",
+    ]
+    for curve, rows in result["curves"].items():
+        lines = [f"| {curve} | time | memory |", "|---|---|---|"]
+        lines += [f"| {row['size']:,} | {row['time']:.2f} | {row['memory']:.2f} |" for row in rows]
+        parts.append("\n".join(lines))
+    parts.append("## Very many, from the disk")
+    parts.append("`tf-clip embed --output` with the shipped model; waiting is the share of the time without input.")
+    lines = ["| what | rows | waited for input | process's peak, in sizes of the result |", "|---|---|---|---|"]
+    for name, job in result["embedding"].items():
+        memory = job["peak_bytes"] / job["file_bytes"]
+        lines.append(f"| `{name}` | {job['rows']:,} | {100 * job['waited']:.0f} % | {memory:.2f} |")
+    return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
+
+
+def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """Draws the curves."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, grid = pyplot.subplots(
+        1, len(found), figsize=(4.2 * len(found), 3.8), constrained_layout=True, squeeze=False
+    )
+    for axes, (curve, rows) in zip(grid[0], found.items(), strict=True):
+        sizes = [row["size"] for row in rows]
+        axes.plot(sizes, [row["time"] for row in rows], "o-", color="#4477aa", label="time, first point = 1")
+        axes.plot(sizes, [row["memory"] for row in rows], "s--", color="#aa3377", label="memory, weights = 1")
+        axes.set(xlabel=curve, xscale="log", yscale="symlog", ylim=(0, None))
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    grid[0][0].legend(frameon=False)
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Measures, and writes scale.json, scale.md and scale.png."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("docs/benchmarks"))
+    parser.add_argument("--pictures", type=int, default=100_000)
+    parser.add_argument("--captions", type=int, default=1_000_000)
+    parser.add_argument("--quick", action="store_true", help="a tiny model and few rows")
+    parser.add_argument("--point", nargs=3, metavar=("CURVE", "SIZE", "CONFIG"), help="measure one in this process")
+    options = parser.parse_args()
+    if options.point:
+        curve, size, config = options.point
+        print(json.dumps(point(curve, int(size), json.loads(config))))
+        return
+    from machine import described
+
+    config: dict[str, Any] = {"text_config": {}, "vision_config": {}}
+    sizes = CURVES
+    if options.quick:
+        tower = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
+        config = {"text_config": tower, "vision_config": tower}
+        sizes = {curve: values[:2] for curve, values in CURVES.items()}
+        options.pictures, options.captions = min(options.pictures, 50), min(options.captions, 500)
+    result = {
+        "run": described("tensorflow", "keras"),
+        "curves": curves(config, sizes),
+        "embedding": embedding(options.pictures, options.captions),
+    }
+    options.folder.mkdir(parents=True, exist_ok=True)
+    (options.folder / "scale.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (options.folder / "scale.md").write_text(page(result), encoding="utf-8")
+    draw(result["curves"], options.folder / "scale.png")
+
+
+if __name__ == "__main__":
+    main()
