@@ -108,7 +108,7 @@ def test_a_file_cut_short_is_refused(tiny_checkpoint, keep):
         CLIPModel.from_pretrained(tiny_checkpoint)
 
 
-def test_a_large_table_takes_over_the_memory_it_was_read_into(tiny_checkpoint, tiny_model, tiny_inputs, monkeypatch):
+def test_large_weights_take_over_the_memory_they_were_read_into(tiny_checkpoint, tiny_model, tiny_inputs, monkeypatch):
     monkeypatch.setattr(assign, "_LARGE", 0)
     model = CLIPModel.from_pretrained(tiny_checkpoint)
     for ours, theirs in zip(model.weights, tiny_model.weights, strict=True):

@@ -5,8 +5,6 @@ Nothing here knows a model: it maps *name -> tensor* onto *path -> variable*.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
 import warnings
 from collections.abc import Mapping
@@ -14,11 +12,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tf_clip.array_memory import DTYPES_OF_TENSORS, array_of_pages, as_tensor, return_freed_memory
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.huggingface import SourceTensor, source_tensor
 from tf_clip.checkpoints.stored import Array, FileRegion, StoredTensor, StoredTensors, numpy_dtype
 
-_LARGE = 64 * 2**20  # bytes
+_LARGE = 2**18  # bytes
+_MANY = 64 * 2**20  # bytes
 
 
 class Variable(Protocol):
@@ -60,8 +60,8 @@ def load_weights(
         if not _fill(variable, tensor, sources[path]):
             spoiled.append(sources[path].name)
         unreturned += _size(tensor)
-        if unreturned > _LARGE:
-            _return_freed_memory()
+        if unreturned > _MANY:
+            return_freed_memory()
             unreturned = 0
     if spoiled:
         warnings.warn(
@@ -71,38 +71,31 @@ def load_weights(
         )
 
 
-def _return_freed_memory() -> None:
-    """Gives back what the initial values took up, which glibc would keep beside the new ones."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def _fill(variable: Variable, tensor: StoredTensor, source: SourceTensor) -> bool:
     """Sets a variable; returns whether all numbers are finite."""
     array = tensor.load()
-    if _can_be_taken_over(variable, tensor, source):
-        variable.assign(_taken_over(array))
-    else:
-        variable.assign(source.to_variable_layout(array).reshape(variable.shape))
+    value = source.to_variable_layout(array).reshape(variable.shape)
+    # A table that was assigned in parts would take no more memory, but be copied at every reading from then on.
+    variable.assign(as_tensor(_in_pages(value, tensor, variable)) if _is_worth_pages(variable) else value)
     return _is_finite(array)
 
 
-def _can_be_taken_over(variable: Variable, tensor: StoredTensor, source: SourceTensor) -> bool:
-    """Says whether a tensor is large, and what the variable wants as it is read: of its dtype and its layout."""
+def _is_worth_pages(variable: Variable) -> bool:
+    """Says whether a variable is large, and TensorFlow's, which would copy an array into memory that it keeps."""
     is_of_tensorflow = type(variable.value).__module__.partition(".")[0] == "tensorflow"
-    is_read_as_it_is = isinstance(tensor.load, FileRegion) and source.axes is None
-    is_same = tensor.dtype == str(variable.dtype) and tensor.shape == tuple(variable.shape)
-    return _size(tensor) > _LARGE and is_of_tensorflow and is_read_as_it_is and is_same
+    dtype = str(variable.dtype)
+    size = math.prod(variable.shape) * numpy_dtype(dtype).itemsize
+    return is_of_tensorflow and dtype in DTYPES_OF_TENSORS and size >= _LARGE
 
 
-def _taken_over(array: Array) -> Any:
-    """Returns an array as a tensor in the same memory; TensorFlow would copy it, and have a large table twice.
-
-    Assigning it in parts would spare that, too, but from then on TensorFlow copies the whole at every reading.
-    """
-    import tensorflow as tf
-
-    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+def _in_pages(value: Array, tensor: StoredTensor, variable: Variable) -> Array:
+    """Returns a variable's value in pages of its own: the very ones it was read into, if they are what it wants."""
+    dtype = str(variable.dtype)
+    if isinstance(tensor.load, FileRegion) and value.dtype == dtype and value.flags.c_contiguous:
+        return value
+    pages = array_of_pages(variable.shape, np.dtype(dtype))
+    pages[...] = value
+    return pages
 
 
 def _size(tensor: StoredTensor) -> int:

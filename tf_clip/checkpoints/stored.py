@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tf_clip.array_memory import array_of_pages
 from tf_clip.checkpoints.errors import CheckpointError
 
-_ALIGNMENT = 64
 _MAX_AXES = 32
 _MAX_ELEMENTS = 2**56
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -87,21 +87,17 @@ class FileRegion:
         Raises:
             CheckpointError: the file ends before it.
         """
-        dtype = numpy_dtype(self.dtype)
-        size = math.prod(self.shape) * dtype.itemsize
-        room = np.empty(size + _ALIGNMENT, np.uint8)
-        # TensorFlow and JAX take over memory that begins at such an address; any other they copy.
-        first = -room.ctypes.data % _ALIGNMENT
-        array: Array = room[first : first + size]
+        array = array_of_pages(self.shape, numpy_dtype(self.dtype))
+        room, size = array.reshape(-1).view(np.uint8), array.nbytes
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.start)
             done = 0
             while done < size:
-                count = file.readinto(array[done:].data)  # at most two gigabytes at a time
+                count = file.readinto(room[done:].data)  # at most two gigabytes at a time
                 if not count:
                     raise CheckpointError(f"{self.path} has become shorter while it was read. Download it again.")
                 done += count
-        return array.view(dtype).reshape(self.shape)
+        return array
 
 
 def is_array_shape(shape: tuple[Any, ...]) -> bool:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_clip.array_memory import array_of_pages, as_tensor, return_freed_memory
 from tf_clip.inference import folding
 from tf_clip.models.image_encoder import CLIPImageEncoder
 from tf_clip.models.text_encoder import CLIPTextEncoder
@@ -30,7 +31,7 @@ class Product:
     @classmethod
     def of(cls, projection: tuple[np.ndarray, np.ndarray | None]) -> Product:
         """Makes one of arrays."""
-        return cls(*(None if array is None else tf.constant(array, tf.float32) for array in projection))
+        return cls(*(None if array is None else _tensor(array) for array in projection))
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Multiplies rows, `[n, inputs]`; TensorFlow fuses the two operations, which it does of matrices alone."""
@@ -110,6 +111,13 @@ class TextWeights(TowerWeights):
     positions: tf.Tensor
 
 
+def _tensor(array: np.ndarray) -> tf.Tensor:
+    """Copies an array into memory of its own, of which nothing is left over."""
+    pages = array_of_pages(array.shape, np.dtype(np.float32))
+    pages[...] = array
+    return as_tensor(pages)
+
+
 def is_plain(tower: Any) -> bool:
     """Says whether a tower is a transformer and no more: the fast graphs know no adapters, which bring weights."""
     if not isinstance(tower, (CLIPImageEncoder, CLIPTextEncoder)):
@@ -174,6 +182,7 @@ def _shared(tower: Tower, final_norm: keras.layers.LayerNormalization, parts: in
         blocks.append(_block(layer, index == last, parts))
         if not keep_tower:
             _let_go(layer)
+        return_freed_memory()
     return {
         "blocks": tuple(blocks),
         "project": Product.of(

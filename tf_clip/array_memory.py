@@ -1,0 +1,50 @@
+"""Memory for large arrays that goes back to the system with them: pages of their own, which TensorFlow can take over.
+
+TensorFlow and the C library keep what was once in use, for the next who ask. Of weights that are read, rewritten and
+let go, that would be copies that nobody needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import mmap
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+DTYPES_OF_TENSORS = ("float32", "float16")
+"""Of weights that `as_tensor` can take; NumPy does not know bfloat16."""
+
+
+def array_of_pages(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+    """Returns zeros in pages of their own, of which those count as memory in use that were written to.
+
+    Args:
+        shape: the array's.
+        dtype: the array's.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    # Not shared with processes that this one forks, as Python's are if nothing is said; Windows has no such pages.
+    pages = mmap.mmap(-1, max(1, size), **({} if os.name == "nt" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}))
+    return np.frombuffer(pages, np.uint8, size).view(dtype).reshape(shape)
+
+
+def as_tensor(array: np.ndarray) -> Any:
+    """Returns a tensor of TensorFlow in an array's memory; `tf.constant` would copy it.
+
+    Args:
+        array: of `array_of_pages`, and of one of `DTYPES_OF_TENSORS`. It must not be written to afterwards.
+    """
+    import tensorflow as tf
+
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+def return_freed_memory() -> None:
+    """Gives the system what smaller arrays took up, which glibc keeps beside new ones."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
