@@ -20,7 +20,7 @@ def loaded(tiny_checkpoint):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_work_returns_a_result_for_the_batch(loaded, kind):
     model, processor = loaded
-    result = work(kind, 3, model, processor, compile_for_inference(model, processor, engine="tensorflow"))()
+    result = work(kind, 3, processor, compile_for_inference(model, processor, engine="tensorflow"))()
     assert result.shape == ((3, 3) if kind in ("joint", "end_to_end") else (3, model.config.projection_dim))
     assert np.isfinite(result).all()
 

@@ -91,7 +91,7 @@ def benchmark(
     found = []
     for kind in kinds:
         for batch in batches:
-            calls = {name: work(kind, batch, model, processor, engine) for name, engine in able.items()}
+            calls = {name: work(kind, batch, processor, engine) for name, engine in able.items()}
             times: dict[str, list[float]] = {name: [] for name in calls}
             for call in calls.values():
                 call()  # traces and compiles
@@ -106,26 +106,24 @@ def benchmark(
     return found
 
 
-def work(kind: str, batch: int, model: CLIPModel, processor: CLIPProcessor, engine: CompiledModel) -> Callable[[], Any]:
+def work(kind: str, batch: int, processor: CLIPProcessor, engine: CompiledModel) -> Callable[[], Any]:
     """Returns what does one piece of work and waits for its result.
 
     Args:
         kind: one of `KINDS`.
         batch: how many pictures, captions or both.
-        model: whose temperature is used.
         processor: the model's.
         engine: the model's compiled towers.
     """
     # No two begin alike: what texts have in common is computed once.
     strings = [f"{index} {_CAPTIONS[index % len(_CAPTIONS)]}" for index in range(batch)]
-    scale = float(np.exp(model.logit_scale.numpy()))
     if kind == "end_to_end":
         files = tf.constant(list(_pictures(batch)))
         prepare = _preparation(processor)
 
         def end_to_end() -> Any:
             pixels, tokens = prepare(files, tf.constant(strings))
-            return _compare(engine.get_image_features(pixels), engine.get_text_features(**tokens), scale)
+            return engine(**tokens, pixel_values=pixels).logits_per_image
 
         return end_to_end
     side = processor.image_processor(np.zeros((8, 8, 3), np.uint8))["pixel_values"].shape[1]
@@ -134,7 +132,7 @@ def work(kind: str, batch: int, model: CLIPModel, processor: CLIPProcessor, engi
     calls: dict[str, Callable[[], Any]] = {
         "image": lambda: np.asarray(engine.get_image_features(pixels)),
         "text": lambda: np.asarray(engine.get_text_features(**tokens)),
-        "joint": lambda: _compare(engine.get_image_features(pixels), engine.get_text_features(**tokens), scale),
+        "joint": lambda: engine(**tokens, pixel_values=pixels).logits_per_image,
     }
     return calls[kind]
 
@@ -164,9 +162,3 @@ def _pictures(count: int) -> Iterator[bytes]:
         rough = generator.integers(0, 256, (_HEIGHT // 8, _WIDTH // 8, 3), dtype=np.uint8)
         smooth = tf.clip_by_value(tf.image.resize(rough, (_HEIGHT, _WIDTH), "bicubic"), 0.0, 255.0)
         yield tf.io.encode_jpeg(tf.cast(smooth, tf.uint8), quality=90).numpy()
-
-
-def _compare(image_features: Any, text_features: Any, scale: float) -> np.ndarray:
-    images, texts = (np.asarray(features) for features in (image_features, text_features))
-    images, texts = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (images, texts))
-    return scale * images @ texts.T

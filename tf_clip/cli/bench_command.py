@@ -47,7 +47,7 @@ def bench(options: argparse.Namespace) -> int:
     if options.profile:
         with tables.status("Recording a trace"):
             fast = compile_for_inference(model, processor, engine=engines[0])
-            call = work(kinds[0], batches[-1], model, processor, fast)
+            call = work(kinds[0], batches[-1], processor, fast)
             operations = profile(call, options.profile)
     if options.json:
         result: dict[str, Any] = {"model": options.model, "measurements": [_as_json(one) for one in found]}

@@ -23,6 +23,7 @@ from tf_clip.inference.work import BATCH_SIZES, TEXT_LENGTHS, ImageWork, TextWor
 from tf_clip.models.clip import CLIPModel
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.tasks.embedding import unit_rows
 
 _MOST_TEXTS = 256
 
@@ -148,7 +149,7 @@ class CompiledModel:
         Raises:
             ValueError: the shape or the dtype is another, or there are bytes and no processor was given.
         """
-        return _unit_rows(self.get_image_features(images))
+        return unit_rows(self.get_image_features(images))
 
     def encode_text(self, input_ids: Any, attention_mask: Any = None) -> np.ndarray:
         """Encodes texts.
@@ -163,7 +164,7 @@ class CompiledModel:
         Raises:
             ValueError: the shape is another, a text is too long, or an id is not of the vocabulary.
         """
-        return _unit_rows(self.get_text_features(input_ids, attention_mask))
+        return unit_rows(self.get_text_features(input_ids, attention_mask))
 
     def __call__(self, input_ids: Any, pixel_values: Any = None, attention_mask: Any = None) -> CLIPOutput:
         """Compares texts with pictures, as `CLIPModel` does.
@@ -305,7 +306,3 @@ def _image_function(tower: Any) -> Any:
 
 def _text_function(tower: Any) -> Any:
     return lambda input_ids, mask: tower(input_ids, attention_mask=mask, training=False).text_embeds
-
-
-def _unit_rows(features: np.ndarray) -> np.ndarray:
-    return features / np.linalg.norm(features, axis=1, keepdims=True)

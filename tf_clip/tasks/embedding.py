@@ -76,7 +76,7 @@ def embed_images(
                     raise
                 failures[index] = str(error)
         if opened:
-            rows.append(_unit_rows(model.get_image_features(keras.ops.stack(opened))))
+            rows.append(unit_rows(model.get_image_features(keras.ops.stack(opened))))
         if on_progress:
             on_progress(min(batch_size, len(images) - start))
     return ImageEmbeddings(_concatenate(rows, model), np.array(indices, np.int64), failures)
@@ -108,13 +108,14 @@ def embed_texts(
     for start in range(0, len(texts), batch_size):
         batch = texts[start : start + batch_size]
         inputs = processor(text=batch, max_length=min(longest, processor.tokenizer.model_max_length))
-        rows.append(_unit_rows(model.get_text_features(**inputs)))
+        rows.append(unit_rows(model.get_text_features(**inputs)))
         if on_progress:
             on_progress(len(batch))
     return _concatenate(rows, model)
 
 
-def _unit_rows(features: Any) -> np.ndarray:
+def unit_rows(features: Any) -> np.ndarray:
+    """Returns features of any backend, `[n, width]`, as float32 rows of unit length."""
     rows = keras.ops.convert_to_numpy(features).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 

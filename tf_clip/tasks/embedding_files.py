@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.tasks.embedding import unit_rows
 
 Encode = Callable[..., Any]
 TEXT_CHUNK = 16384
@@ -97,8 +98,7 @@ class EmbeddingFile:
 
     def put(self, rows: Sequence[int] | np.ndarray, features: np.ndarray) -> None:
         """Writes rows at unit length."""
-        features = features.astype(np.float32)
-        self._rows[rows] = features / np.linalg.norm(features, axis=1, keepdims=True)
+        self._rows[rows] = unit_rows(features)
 
     def finish(self, start: int, skipped: dict[int, str]) -> None:
         """Notes that a chunk is done, after its rows are on the disk."""

@@ -12,6 +12,8 @@ Call = Callable[[], Any]
 """Does a piece of work once and returns its result as an array, so that nothing of it is still to be done."""
 LEARNING_RATE = 1e-5
 MATMUL_SIDE = 2048
+CHOICES = "choices"
+"""The folder, beside the inputs, where tf_clip remembers which engine it found the fastest."""
 
 
 class Inputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from library import LEARNING_RATE, MATMUL_SIDE, Call, Inputs, Library
+from library import CHOICES, LEARNING_RATE, MATMUL_SIDE, Call, Inputs, Library
 
 TRAINING = "training"
 ENGINES_OF_PARTS = ("auto", "tensorflow")
@@ -51,7 +51,8 @@ class TFClip(Library):
         from tf_clip import compile_for_inference
 
         if self._engine is None:
-            self._engine = compile_for_inference(self.model, engine=self.mode, keep_model=False, cache_dir=None)
+            options = {"engine": self.mode, "keep_model": False, "cache_dir": self.inputs.folder / CHOICES}
+            self._engine = compile_for_inference(self.model, **options)
             self.model = None
         return self._engine
 

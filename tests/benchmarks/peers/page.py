@@ -130,6 +130,7 @@ def _starts(found: Mapping[str, Any]) -> str:
     explained = (
         "Times are relative to tf_clip's, each in a new process, with the files in the system's cache; "
         "`first embedding` counts from the import on. tf_clip imports TensorFlow late: its import alone is short. "
+        "Which engine is the fastest it has measured in a process before, and remembers. "
         "Memory of loading is what it adds at its peak, in sizes of the weights; memory of inference is the whole "
         "process's peak at 8 pictures and 16 captions, relative to tf_clip's, and the same without what the process "
         "had before a model was loaded. Engines that load a file for each shape are left out."

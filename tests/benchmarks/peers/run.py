@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from typing import Any
 import peers as all_peers
 import works as all_works
 from command_line import command_line
+from library import CHOICES
 from measure import Records, measured
 from page import write_page
 from peers import BASE, MATMUL, Peer
@@ -70,6 +72,8 @@ class Run:
             **{"works": [work.name for work in works], "peers": [peer.name for peer in self.peers]},
         }
         self.records = Records(self.folder / f"{options.page}.jsonl", settings)
+        if not self.records.all:
+            shutil.rmtree(self.folder / CHOICES, ignore_errors=True)
 
     def say(self, message: str) -> None:
         """Prints how far it is."""
