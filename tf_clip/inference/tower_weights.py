@@ -112,7 +112,9 @@ class TextWeights(TowerWeights):
 
 
 def _tensor(array: np.ndarray) -> tf.Tensor:
-    """Copies an array into memory of its own, of which nothing is left over."""
+    """Copies an array to the GPU, or else into memory of its own, of which nothing is left over."""
+    if tf.config.list_physical_devices("GPU"):
+        return tf.constant(array, tf.float32)
     pages = array_of_pages(array.shape, np.dtype(np.float32))
     pages[...] = array
     return as_tensor(pages)
