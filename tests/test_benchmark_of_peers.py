@@ -193,6 +193,8 @@ def records():
         {"record": "work", "work": "image-8", "group": ["a"], **first, "matmul": {MATMUL.name: [0.5, 0.5]}},
         {"record": "work", "work": "image-8", "group": ["b"], **second, "matmul": {MATMUL.name: [1.0, 1.0]}},
         {"record": "memory", "group": ["a"], "bytes": {BASE: 5}},
+        {"record": "profile", "work": "image-8", "shares": {"MatMul": 0.75, "Softmax": 0.25}},
+        {"record": "profile", "work": "text-1", "shares": {"MatMul": 0.995, "Sub": 0.005}},
         *({"record": "start", "round": number, "peer": BASE, **start} for number in range(3)),
         {"record": "start", "round": 1, "peer": "transformers sdpa", **start, "inference_bytes": 800, "load": 2.0},
         {"record": "start", "round": 0, "peer": "KerasHub", "error": "ImportError: no"},
@@ -258,6 +260,11 @@ def test_the_page(found, tmp_path, monkeypatch):
     assert "| OpenVINO | error |" in text
     assert "- OpenVINO: no / file (8)" in text
     assert "| pictures, batch 8: speed against PyTorch's best | at least 1.25 | 2.00 | yes |" in text
+    assert (
+        "| operation | image 8 | text 1 |\n|---|---|---|\n| `MatMul` | 75.0 | 99.5 |\n| `Softmax` | 25.0 | 0.0 |\n"
+        in text
+    )
+    assert "Sub" not in text
     assert "| KerasHub | error | error | error | error | error |" in text
     assert "nan" not in text.lower().replace("tf_clip", "")
     assert drawn == ["bench.png"]

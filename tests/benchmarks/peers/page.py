@@ -14,6 +14,8 @@ from works import COLUMNS, TITLES
 HEADS = {"bench": "tf_clip and its peers, in one run", "attempts": "Ways to encode pictures, in one run"}
 COMMANDS = {"bench": "make bench", "attempts": 'make bench BENCH="--page attempts"'}
 SHARES = ("image", "text")
+LEAST_SHARE = 0.01
+"""Of the time, for an operation to be listed."""
 _EXPLAINED = """\
 Cells are the time relative to tf_clip's: **2.00 takes twice as long as tf_clip**; the middle half of the rounds in
 brackets. Every library has a process of its own; one computes at a time, the others are stopped, and all take turns in
@@ -68,12 +70,30 @@ def _model(model: str, found: Mapping[str, Any], with_goals: bool) -> list[str]:
             "and PyTorch in the same rounds. Captions count at their own length: what pads them computes for nothing.",
             _table(works, "library", _share, lambda work: f"{work['kind']} {_sizes(work)}"),
         ]
+    if found["profiles"]:
+        parts += ["### Where tf_clip's time goes", _profiles(found["profiles"])]
     if found["starts"]:
         parts += ["### Starting", _starts(found)]
     if reasons:
         lines = [f"- {reason} ({', '.join(sizes)})" for reason, sizes in reasons.items()]
         parts += ["### Errors", "\n".join(lines)]
     return parts
+
+
+def _profiles(profiles: Mapping[str, Mapping[str, float]]) -> str:
+    explained = (
+        "Kinds of TensorFlow's operations, in percent of the time of all, summed over the threads. What a thread waits "
+        "for another is not in it."
+    )
+    kinds = {kind for shares in profiles.values() for kind in shares}
+    most = {kind: max(shares.get(kind, 0.0) for shares in profiles.values()) for kind in kinds}
+    names = " | ".join(name.replace("-", " ") for name in profiles)
+    rows = [f"| operation | {names} |", f"|---|{'---|' * len(profiles)}"]
+    for kind in sorted(most, key=lambda kind: -most[kind]):
+        if most[kind] >= LEAST_SHARE:
+            cells = (f"{100 * shares.get(kind, 0.0):.1f}" for shares in profiles.values())
+            rows.append(f"| `{kind}` | {' | '.join(cells)} |")
+    return explained + "\n\n" + "\n".join(rows)
 
 
 def _goals(goals: Sequence[Mapping[str, Any]]) -> str:

@@ -36,6 +36,7 @@ def summary(model: str, works: Sequence[Work], folder: Path, records: Iterable[M
     found: dict[str, Any] = {
         "weights_bytes": weights,
         "works": {work.name: _work(work, records, operations(work, config, lengths)) for work in works},
+        "profiles": {one["work"]: one["shares"] for one in records if one["record"] == "profile"},
         "starts": _starts(records),
         "command_line": next((one for one in records if one["record"] == "command line"), {}).get("times"),
         "memory": {name: size for one in records if one["record"] == "memory" for name, size in one["bytes"].items()},

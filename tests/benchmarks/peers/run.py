@@ -3,7 +3,7 @@
 Each library has a process of its own, and one computes at a time. Only ratios say anything about another machine.
 
 python run.py --engines PYTHON OUT    PYTHON has what litert_peers.txt lists; writes bench.json, bench.md and bench.png
-with --page attempts: the same files of that name, of ways to encode pictures that were tried for tf_clip
+with --page attempts: the same files of that name, of ways to encode pictures that were tried for tf_clip, and profiles
 """
 
 from __future__ import annotations
@@ -119,6 +119,9 @@ class Run:
                 # Whoever did not start is told of in each work that it could have done.
                 found["errors"] = {**errors, **found["errors"]}
                 self.records.add({"record": "work", "work": work.name, "group": names, **found})
+                if self._options.page == ATTEMPTS and self.records.find(record="profile", work=work.name) is None:
+                    shares = workers[BASE].ask("profile", kind=work.kind)
+                    self.records.add({"record": "profile", "work": work.name, **shares})
             memory = {name: worker.ask("memory")["resident"] for name, worker in workers.items() if alive(worker)}
             self.records.add({"record": "memory", "group": names, "bytes": memory})
 
@@ -264,13 +267,13 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--page",
         choices=("bench", ATTEMPTS),
         default="bench",
-        help="attempts: tf_clip's own ways to encode pictures",
+        help="attempts: tf_clip's own ways to encode pictures, and where its time goes",
     )
     parser.add_argument("--works", choices=sorted(all_works.SETS), default="all", help="of the first model")
     parser.add_argument("--quick", action="store_true", help="a tiny model, one round, few works")
     options = parser.parse_args(words)
     if options.page == ATTEMPTS:
-        options.models, options.works = options.models or ["ViT-B/32"], "pictures"
+        options.models, options.works = options.models or ["ViT-B/32"], "tried"
     options.models = options.models or ["ViT-B/32", "ViT-L/14"]
     if options.quick:
         options.models, options.rounds, options.works, options.seconds = ["tiny"], 1, "quick", 0.05

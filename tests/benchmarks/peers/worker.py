@@ -4,7 +4,8 @@ python worker.py MODULE:CLASS MODE FOLDER          answers until its input ends
 python worker.py MODULE:CLASS MODE FOLDER --start  says what starting costs, and ends
 
 The questions are {"do": "prepare", "kind": ..., "images": ..., "texts": ...},
-{"do": "time", "kind": ..., "seconds": ...} and {"do": "memory"}. What goes wrong is answered, too, as {"error": ...}.
+{"do": "time", "kind": ..., "seconds": ...}, {"do": "profile", "kind": ...} and
+{"do": "memory"}. What goes wrong is answered, too, as {"error": ...}.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -26,6 +28,9 @@ from library import Call, Inputs, Library
 
 SHORT = 0.5
 """Seconds: a shorter call is made once before it is timed, since the process was asleep."""
+
+PROFILED = 20
+"""Calls that are recorded for a profile."""
 
 
 def resident(field: str = "VmRSS") -> int:
@@ -77,6 +82,14 @@ class Worker:
             taken.append(time.perf_counter() - start)
         self._last[kind] = taken[-1]
         return {"seconds": taken}
+
+    def profile(self, kind: str) -> dict[str, Any]:
+        """Says in which operations of TensorFlow the time goes."""
+        from tf_clip.benchmark.profile import profile
+
+        with tempfile.TemporaryDirectory() as folder:
+            operations = profile(self._calls[kind], folder, times=PROFILED)
+        return {"shares": {one.kind: one.share for one in operations}}
 
     def memory(self) -> dict[str, Any]:
         """Says how much memory there is of this process."""
