@@ -1,9 +1,11 @@
 """Embedding any number to the disk: the same file after a kill, bad pictures skipped, texts by length."""
 
 import json
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +115,24 @@ def test_what_was_interrupted_goes_on(loaded, pictures, texts, tmp_path, monkeyp
     assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     nothing = run(tmp_path / "cut", 0)
     assert nothing.resumed == whole.count
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of a process's memory")
+def test_rows_that_are_done_take_no_memory(tmp_path):
+    def in_memory():
+        found = re.findall(r"image_embeds\.npy\n(?:.*\n)*?Rss: +(\d+) kB", Path("/proc/self/smaps").read_text())
+        return 1024 * sum(map(int, found))
+
+    file = embedding_files.EmbeddingFile(tmp_path, "image", (2048, 1024), 1024, "of this test")
+    features = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
+    for start in (0, 1024):
+        file.put(range(start, start + 1024), features)
+        assert in_memory() >= features.nbytes
+        file.finish(start, {})
+        assert in_memory() < 2**18
+    rows = np.load(tmp_path / "image_embeds.npy")
+    np.testing.assert_array_equal(rows[:1024], rows[1024:])
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, rtol=1e-6)
 
 
 def test_other_inputs_are_refused(loaded, pictures, tmp_path):

@@ -180,6 +180,9 @@ def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
         axes.plot(sizes, [row["memory"] for row in rows], "s--", color="#aa3377", label="memory, weights = 1")
         axes.set(xlabel=curve, xscale="log", yscale="symlog", ylim=(0, None))
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8)
+        top = max(rows[-1]["time"], rows[-1]["memory"])
+        ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 100, 1000, 10000) if tick <= top]
+        axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     grid[0][0].legend(frameon=False)

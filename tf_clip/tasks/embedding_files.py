@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import mmap
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -105,6 +106,10 @@ class EmbeddingFile:
         for row in skipped:
             self._rows[row] = np.nan
         self._rows.flush()
+        if hasattr(mmap, "MADV_DONTNEED"):
+            # Else all that was ever written would be in this process's memory until the job ends.
+            pages: Any = self._rows.base
+            pages.madvise(mmap.MADV_DONTNEED)
         self._state["done"].append(start)
         self._state["skipped"].update({str(row): reason for row, reason in skipped.items()})
         self._write()
