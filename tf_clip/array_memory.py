@@ -33,11 +33,23 @@ def array_of_pages(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
     return np.frombuffer(pages, np.uint8, size).view(dtype).reshape(shape)
 
 
+def copied_to_pages(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Returns a copy in pages of its own.
+
+    Args:
+        array: the array.
+        dtype: the copy's.
+    """
+    pages = array_of_pages(array.shape, dtype)
+    pages[...] = array
+    return pages
+
+
 def as_tensor(array: np.ndarray) -> Any:
     """Returns a tensor of TensorFlow in an array's memory; `tf.constant` would copy it.
 
     Args:
-        array: of `array_of_pages`, and of one of `DTYPES_OF_TENSORS`. It must not be written to afterwards.
+        array: in pages of its own, and of one of `DTYPES_OF_TENSORS`. It must not be written to afterwards.
     """
     import tensorflow as tf
 

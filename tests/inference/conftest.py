@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from adapted import disturb
 
 from tf_clip import CLIPConfig, CLIPModel, CLIPResNetConfig, CLIPTextConfig
 
@@ -26,17 +27,11 @@ def make_model(tiny_config):
             projection_dim=tiny_config.projection_dim,
         )
         model = CLIPModel(config)
-        disturb(model)
+        # Not the temperature, by which logits would grow.
+        disturb([variable for variable in model.weights if variable.shape], 0.2, seed=3)
         return model
 
     return make
-
-
-def disturb(model):
-    generator = np.random.default_rng(3)
-    for variable in model.weights:
-        if variable.shape:
-            variable.assign(variable + 0.2 * generator.normal(size=variable.shape))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tf_clip.array_memory import DTYPES_OF_TENSORS, array_of_pages, as_tensor, return_freed_memory
+from tf_clip.array_memory import DTYPES_OF_TENSORS, as_tensor, copied_to_pages, return_freed_memory
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.huggingface import SourceTensor, source_tensor
 from tf_clip.checkpoints.stored import Array, FileRegion, StoredTensor, StoredTensors, numpy_dtype
@@ -93,9 +93,7 @@ def _in_pages(value: Array, tensor: StoredTensor, variable: Variable) -> Array:
     dtype = str(variable.dtype)
     if isinstance(tensor.load, FileRegion) and value.dtype == dtype and value.flags.c_contiguous:
         return value
-    pages = array_of_pages(variable.shape, np.dtype(dtype))
-    pages[...] = value
-    return pages
+    return copied_to_pages(value, np.dtype(dtype))
 
 
 def _size(tensor: StoredTensor) -> int:

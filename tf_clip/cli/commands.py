@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +46,12 @@ def classify(options: argparse.Namespace) -> int:
         options.html.write_text(html.page(scored, options.model), encoding="utf-8")
     if options.json:
         rows = [{"image": str(path), "scores": scores} for path, scores in scored]
-        tables.print_json({"model": options.model, "images": rows, "skipped": _skipped(paths, embedded)})
+        tables.print_json({"model": options.model, "images": rows, "skipped": skipped_of(paths, embedded.failures)})
     else:
         tables.show_scores([(path.name, scores) for path, scores in scored], ("image", "label"))
         if options.html:
             tables.say(f"The page with the pictures: {options.html.resolve()}")
-    return _report(paths, embedded)
+    return report(skipped_of(paths, embedded.failures))
 
 
 def similarity(options: argparse.Namespace) -> int:
@@ -68,11 +68,11 @@ def similarity(options: argparse.Namespace) -> int:
     ]
     if options.json:
         rows = [{"text": text, "scores": scores} for text, scores in scored]
-        tables.print_json({"model": options.model, "texts": rows, "skipped": _skipped(paths, embedded)})
+        tables.print_json({"model": options.model, "texts": rows, "skipped": skipped_of(paths, embedded.failures)})
     else:
         groups = [(text, [(Path(name).name, score) for name, score in scores]) for text, scores in scored]
         tables.show_scores(groups, ("text", "image"))
-    return _report(paths, embedded)
+    return report(skipped_of(paths, embedded.failures))
 
 
 def embed(options: argparse.Namespace) -> int:
@@ -99,11 +99,16 @@ def embed(options: argparse.Namespace) -> int:
     shapes = {name: list(array.shape) for name, array in arrays.items()}
     if options.json:
         tables.print_json(
-            {"model": options.model, "out": str(options.out), "arrays": shapes, "skipped": _skipped(paths, embedded)}
+            {
+                "model": options.model,
+                "out": str(options.out),
+                "arrays": shapes,
+                "skipped": skipped_of(paths, embedded.failures),
+            }
         )
     else:
         tables.show_facts({str(options.out): ", ".join(f"{name} {shape}" for name, shape in shapes.items())})
-    return _report(paths, embedded)
+    return report(skipped_of(paths, embedded.failures))
 
 
 def load(name: str) -> tuple[CLIPModel, CLIPProcessor]:
@@ -185,10 +190,15 @@ def _texts(options: argparse.Namespace) -> list[str]:
     return [*(options.text or []), *from_file]
 
 
-def lines(path: Path, option: str) -> list[str]:
-    """Returns the lines of a file that are not empty, stripped."""
+def require_file(path: Path, option: str) -> None:
+    """Checks that an option names a file that is there."""
     if not path.is_file():
         raise FileNotFoundError(f"`{option}` must be an existing file. Received: {path}. Check the path.")
+
+
+def lines(path: Path, option: str) -> list[str]:
+    """Returns the lines of a file that are not empty, stripped."""
+    require_file(path, option)
     try:
         found = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -201,11 +211,13 @@ def _ranked(names: Sequence[str], scores: np.ndarray[Any, Any], top: int) -> lis
     return [(names[index], float(scores[index])) for index in best]
 
 
-def _skipped(paths: Sequence[Path], embedded: ImageEmbeddings) -> list[dict[str, str]]:
-    return [{"image": str(paths[index]), "reason": reason} for index, reason in embedded.failures.items()]
+def skipped_of(paths: Sequence[Path], failures: Mapping[int, str]) -> list[dict[str, str]]:
+    """Returns the pictures that were left out, and why."""
+    return [{"image": str(paths[index]), "reason": reason} for index, reason in failures.items()]
 
 
-def _report(paths: Sequence[Path], embedded: ImageEmbeddings) -> int:
-    for skipped in _skipped(paths, embedded):
-        tables.warn(f"skipped {skipped['image']}: {skipped['reason']}")
-    return EXIT_SOME_SKIPPED if embedded.failures else EXIT_DONE
+def report(skipped: Sequence[Mapping[str, str]]) -> int:
+    """Warns of every picture that was left out, and returns the exit code."""
+    for one in skipped:
+        tables.warn(f"skipped {one['image']}: {one['reason']}")
+    return EXIT_SOME_SKIPPED if skipped else EXIT_DONE

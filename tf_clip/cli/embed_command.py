@@ -6,8 +6,7 @@ import argparse
 
 from tf_clip.checkpoints import hub
 from tf_clip.cli import tables
-from tf_clip.cli.commands import load_compiled, picture_paths
-from tf_clip.cli.main import EXIT_DONE, EXIT_SOME_SKIPPED
+from tf_clip.cli.commands import load_compiled, picture_paths, report, require_file, skipped_of
 from tf_clip.tasks.embedding_files import (
     EmbeddingJob,
     embed_images_to_file,
@@ -23,10 +22,8 @@ def embed_to_folder(options: argparse.Namespace) -> int:
         raise ValueError("`--text` must be left out with `--output`. Received both. Use --texts-file, or --out.")
     if not options.images and not options.texts_file:
         raise ValueError("`IMAGE` or `--texts-file` must be given. Received neither. Name what to embed.")
-    if options.texts_file and not options.texts_file.is_file():
-        raise FileNotFoundError(
-            f"`--texts-file` must be an existing file. Received: {options.texts_file}. Check the path."
-        )
+    if options.texts_file:
+        require_file(options.texts_file, "--texts-file")
     paths = picture_paths(options.images)
     place = hub.resolve(options.model)
     # One engine always: a job that goes on must give the same file.
@@ -57,9 +54,7 @@ def embed_to_folder(options: argparse.Namespace) -> int:
                 on_progress=advance,
                 **shared,
             )
-    skipped = [
-        {"image": str(paths[row]), "reason": reason} for job in jobs.values() for row, reason in job.skipped.items()
-    ]
+    skipped = skipped_of(paths, jobs["image_embeds"].skipped) if paths else []
     if options.json:
         shown = {name: {"rows": job.count, "resumed": job.resumed, "waited": job.waited} for name, job in jobs.items()}
         tables.print_json({"model": options.model, "output": str(options.output), "arrays": shown, "skipped": skipped})
@@ -68,6 +63,4 @@ def embed_to_folder(options: argparse.Namespace) -> int:
             before = f", {job.resumed:,} of them before" if job.resumed else ""
             facts = f"{job.count:,} rows{before}; the model waited for input {100 * job.waited:.0f} % of the time"
             tables.show_facts({str(options.output / f"{name}.npy"): facts})
-    for one in skipped:
-        tables.warn(f"skipped {one['image']}: {one['reason']}")
-    return EXIT_SOME_SKIPPED if skipped else EXIT_DONE
+    return report(skipped)

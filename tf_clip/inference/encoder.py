@@ -76,9 +76,7 @@ class Encoder:
         key = (engine, shape, len(arrays))
         with self._is_alone:
             if key not in self._runners:
-                signature = self._work.signature(shape)
-                if len(arrays) > len(signature):
-                    signature = [*signature, self._work.mask_signature()]
+                signature = self._work.signature(shape)[: len(arrays)]
                 self._runners[key] = make_runner(engine, self._work.function, signature, self._threads)
             runner = self._runners[key]
         return runner(*arrays)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.array_memory import array_of_pages, as_tensor, return_freed_memory
+from tf_clip.array_memory import as_tensor, copied_to_pages, return_freed_memory
 from tf_clip.inference import folding
 from tf_clip.models.image_encoder import CLIPImageEncoder
 from tf_clip.models.text_encoder import CLIPTextEncoder
@@ -115,9 +115,7 @@ def _tensor(array: np.ndarray) -> tf.Tensor:
     """Copies an array to the GPU, or else into memory of its own, of which nothing is left over."""
     if tf.config.list_physical_devices("GPU"):
         return tf.constant(array, tf.float32)
-    pages = array_of_pages(array.shape, np.dtype(np.float32))
-    pages[...] = array
-    return as_tensor(pages)
+    return as_tensor(copied_to_pages(array, np.dtype(np.float32)))
 
 
 def is_plain(tower: Any) -> bool:

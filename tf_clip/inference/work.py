@@ -27,7 +27,7 @@ class Work(Protocol):
         """Computes features, `[batch, projection_dim]`."""
 
     def signature(self, size: Size | None) -> list[tf.TensorSpec]:
-        """Returns what the function takes, of one size or of any."""
+        """Returns what the function takes at most, of one size or of any; the first of it are what it always takes."""
 
     def arrays(self, rows: Any, size: Size | None) -> tuple[np.ndarray, ...]:
         """Returns the function's arguments, padded to a size or as they are."""
@@ -37,9 +37,6 @@ class Work(Protocol):
 
     def graph_size(self, rows: Any) -> Size | None:
         """Returns the size of TensorFlow's graph for rows; None for the one of any size."""
-
-    def mask_signature(self) -> tf.TensorSpec:
-        """Returns what the function takes besides if places are hidden."""
 
     def example(self, size: Size) -> Any:
         """Returns rows of a size to measure with."""
@@ -116,9 +113,9 @@ class TextWork(NamedTuple):
         return tf.cast(self.tower(*arrays), tf.float32)
 
     def signature(self, size: Size | None) -> list[tf.TensorSpec]:
-        """Returns the specification of a plan's arrays, or of ids and a mask."""
+        """Returns the specification of a plan's arrays, the last for hidden places, or of ids and a mask."""
         batch, length = size or (None, None)
-        if not isinstance(self.tower, TextWeights):
+        if not self.is_planned:
             return [tf.TensorSpec([batch, length], tf.int32, name) for name in ("input_ids", "mask")]
         rows = None if size is None else batch * length
         return [
@@ -127,15 +124,12 @@ class TextWork(NamedTuple):
             tf.TensorSpec([batch, length], tf.int32, "arrangement"),
             tf.TensorSpec([rows], tf.int32, "sources"),
             tf.TensorSpec([batch], tf.int32, "ends"),
+            tf.TensorSpec([batch, length], tf.bool, "visible"),
         ]
 
     def graph_size(self, texts: Texts) -> Size | None:
         """Returns None: one graph takes all."""
         return None
-
-    def mask_signature(self) -> tf.TensorSpec:
-        """Returns the specification of the array that a plan has if places are hidden."""
-        return tf.TensorSpec([None, None], tf.bool, "visible")
 
     def arrays(self, texts: Texts, size: Size | None) -> tuple[np.ndarray, ...]:
         """Returns a plan's arrays: of what has to be computed, or of a fixed size."""
