@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,33 +64,11 @@ def make_flax(target: str, form: str, config: str, inputs: str, outputs: str) ->
 def make_keras_hub(target: str, config: str, inputs: str, outputs: str) -> None:
     """Saves a preset of CLIPBackbone, and what it returns."""
     import keras
-    import keras_hub
 
-    wanted = json.loads(Path(config).read_text())
-    text, vision = wanted["text_config"], wanted["vision_config"]
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    from keras_hub_backbone import backbone
 
-    def shared(tower: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "hidden_dim": tower["hidden_size"],
-            "num_layers": tower["num_hidden_layers"],
-            "num_heads": tower["num_attention_heads"],
-            "intermediate_dim": tower["intermediate_size"],
-            "intermediate_activation": tower["hidden_act"],
-        }
-
-    size = vision["image_size"]
-    model = keras_hub.models.CLIPBackbone(
-        keras_hub.models.CLIPVisionEncoder(
-            patch_size=vision["patch_size"], image_shape=(size, size, 3), **shared(vision)
-        ),
-        keras_hub.models.CLIPTextEncoder(
-            vocabulary_size=text["vocab_size"],
-            embedding_dim=text["hidden_size"],
-            max_sequence_length=text["max_position_embeddings"],
-            **shared(text),
-        ),
-        wanted["projection_dim"],
-    )
+    model = backbone(json.loads(Path(config).read_text()))
     for variable in model.weights:
         if variable.path.endswith("position_ids"):
             variable.assign(np.arange(variable.shape[1])[None])  # fresh ones are zero

@@ -105,26 +105,14 @@ class KerasHub(Graphs):
     def load(self) -> None:
         """Makes the model and gives it the weights; KerasHub reads no CLIP checkpoint of Hugging Face's layout."""
 
-        import keras_hub
         from safetensors import safe_open
 
+        sys.path.append(str(Path(__file__).resolve().parents[2]))
+        from keras_hub_backbone import backbone
+
         folder = self.inputs.folder / "weights"
-        wanted = json.loads((folder / "config.json").read_text())
-        text, vision = wanted["text_config"], wanted["vision_config"]
-        sides = {
-            "vision_model": keras_hub.models.CLIPVisionEncoder(
-                patch_size=vision["patch_size"],
-                image_shape=(vision["image_size"], vision["image_size"], 3),
-                **_sizes(vision),
-            ),
-            "text_model": keras_hub.models.CLIPTextEncoder(
-                vocabulary_size=text["vocab_size"],
-                embedding_dim=text["hidden_size"],
-                max_sequence_length=77,
-                **_sizes(text),
-            ),
-        }
-        model = keras_hub.models.CLIPBackbone(*sides.values(), wanted["projection_dim"])
+        model = backbone(json.loads((folder / "config.json").read_text()))
+        sides = {"vision_model": model.vision_encoder, "text_model": model.text_encoder}
         with safe_open(folder / "model.safetensors", "numpy") as file:
             for side, encoder in sides.items():
                 last_norm = {"vision_model": "post_layernorm", "text_model": "final_layer_norm"}[side]
@@ -166,16 +154,6 @@ class ZeroModels(Graphs):
             lambda ids, mask: texts({"token_ids": ids, "padding_mask": mask}),
             float(np.exp(weights["logit_scale"])),
         )
-
-
-def _sizes(tower: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "hidden_dim": tower["hidden_size"],
-        "num_layers": tower["num_hidden_layers"],
-        "num_heads": tower["num_attention_heads"],
-        "intermediate_dim": tower["intermediate_size"],
-        "intermediate_activation": tower["hidden_act"],
-    }
 
 
 def _assign_encoder(encoder: Any, read: Callable[[str], np.ndarray], last_norm: str) -> None:

@@ -43,7 +43,6 @@ class TFClip(Library):
         from tf_clip import CLIPModel
 
         self.model = CLIPModel.from_pretrained(self.inputs.folder / "weights")
-        self.scale = float(np.exp(self.model.logit_scale.numpy()))
 
     @property
     def engine(self):
@@ -78,7 +77,7 @@ class TFClip(Library):
         pixels = tf.constant(self.inputs.pixels(images))
         tokens = {name: tf.constant(value) for name, value in self.inputs.tokens(texts).items()}
         engine = self.engine
-        return lambda: self._compare(engine.get_image_features(pixels), engine.get_text_features(**tokens))
+        return lambda: engine(**tokens, pixel_values=pixels).logits_per_image
 
     def end_to_end(self, images: int, texts: int) -> Call:
         """Compares files and strings; decoding, resizing and tokenizing are in the graph."""
@@ -99,8 +98,8 @@ class TFClip(Library):
         files, strings = self.inputs.files(images), self.inputs.strings[:texts]
 
         def run() -> np.ndarray:
-            image_features = engine.get_image_features(prepare_images(tf.constant(files)))
-            return self._compare(image_features, engine.get_text_features(**prepare_texts(tf.constant(strings))))
+            pixels = prepare_images(tf.constant(files))
+            return engine(**prepare_texts(tf.constant(strings)), pixel_values=pixels).logits_per_image
 
         return run
 
@@ -110,14 +109,8 @@ class TFClip(Library):
 
         from tf_clip import class_probabilities
 
-        pixels, encode = tf.constant(self.inputs.pixels(images)), self.engine.get_image_features
-
-        def run() -> np.ndarray:
-            features = np.asarray(encode(pixels))
-            embeds = features / np.linalg.norm(features, axis=1, keepdims=True)
-            return np.asarray(class_probabilities(embeds, self.inputs.class_embeds, np.log(100.0)))
-
-        return run
+        pixels, encode = tf.constant(self.inputs.pixels(images)), self.engine.encode_image
+        return lambda: np.asarray(class_probabilities(encode(pixels), self.inputs.class_embeds, np.log(100.0)))
 
     def training(self, images: int, texts: int) -> Call:
         """Trains on the same batch again and again."""
@@ -133,11 +126,6 @@ class TFClip(Library):
     def matmul(self, images: int, texts: int) -> Call:
         """Multiplies two large matrices in TensorFlow."""
         return tensorflow_matmul()
-
-    def _compare(self, image_features, text_features) -> np.ndarray:
-        from library import similarities
-
-        return similarities(np.asarray(image_features), np.asarray(text_features), self.scale)
 
 
 def tensorflow_matmul() -> Call:
