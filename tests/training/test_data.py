@@ -1,6 +1,10 @@
 """`TrainingData`: what is in a batch, that it is the same again, and what bad rows do."""
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from tf_clip.training.bad_rows import BadRow, BadRows, RowError, listed
 from tf_clip.training.data import Augmentation, ListedPairs, TooManyBadRows, TrainingData, read_pairs
 from tf_clip.training.tar_shards import TarPairs
 
+HERE = Path(__file__).parent
 AUGMENT = Augmentation(
     scale=(0.5, 1.0), flip_prob=0.5, color_jitter=(0.4, 0.4, 0.4, 0.1), color_jitter_prob=0.8, gray_scale_prob=0.2
 )
@@ -330,3 +335,13 @@ def test_a_picture_file_of_gigabytes_is_a_bad_row(tmp_path):
         file.truncate(5_000_000_000)
     with pytest.raises(RowError, match="more than 268435456"):
         ListedPairs([str(tmp_path / "large.png")], [["x"]]).read(0)
+
+
+@pytest.mark.parametrize(("ending", "status"), [("stop", 0), ("raise", 1)])
+def test_a_program_that_ends_in_the_midst_of_its_data_ends(ending, status, table, small_checkpoint):
+    """It once hung after its last line, `tf-clip train` after Ctrl-C."""
+    command = [sys.executable, HERE / "end_in_the_midst.py", small_checkpoint, table, ending]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == status, result.stderr
+    assert ("ArithmeticError: in the midst" in result.stderr) == (ending == "raise")

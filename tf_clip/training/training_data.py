@@ -16,6 +16,7 @@ from tf_clip.preprocessing.image import CLIPFeatureExtractorTF
 from tf_clip.preprocessing.processor import CLIPProcessor
 from tf_clip.training.augmentation import Augmentation
 from tf_clip.training.bad_rows import BadRow, BadRows, RowError, TooManyBadRows
+from tf_clip.training.ending import end_reading_at_exit
 from tf_clip.training.pairs import Pairs
 
 
@@ -123,6 +124,7 @@ class TrainingData:
                 f"`start` must be a batch of an epoch, from 0 to {self.steps_per_epoch}, and `epoch` not below 0. "
                 f"Received: epoch={epoch!r}, start={start!r}. Go on with the next epoch."
             )
+        end_reading_at_exit()
         last = min(self.steps_per_epoch * self._batch_size, len(self._pairs))
         read = functools.partial(self._example, self._order(epoch), self._drawing_seed(epoch))
 
