@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from tf_clip import CLIPModel, class_embeddings, compile_for_inference, embed_images, embed_texts
 from tf_clip.adapters import Parallel
-from tf_clip.inference import choice
+from tf_clip.inference import choice, compiled_model
 from tf_clip.inference.choice import Choices, fastest
+from tf_clip.inference.tower_weights import text_weights
 
 WITH_LITERT = pytest.param(
     "litert",
@@ -45,6 +46,29 @@ def test_every_engine_computes_what_the_model_does(small_model, tiny_processor, 
     # Pixels, and another size.
     assert_close(fast.get_image_features(pixels[:2]), small_model.get_image_features(pixels[:2]))
     assert_close(fast.get_text_features(captions[:1]), small_model.get_text_features(captions[:1]))
+
+
+@pytest.mark.parametrize(
+    ("options", "with_onednn", "expected"),
+    [
+        ({"engine": "tensorflow"}, True, True),
+        ({"engine": "tensorflow"}, False, False),
+        ({"engine": "xla"}, True, False),
+        ({"engine": "auto"}, True, True),
+        ({"engine": "auto", "candidates": ("xla",)}, True, False),
+    ],
+)
+def test_text_kernels_are_in_strips_where_that_is_faster(small_model, monkeypatch, options, with_onednn, expected):
+    asked = []
+
+    def weights(*arguments, in_strips):
+        asked.append(in_strips)
+        return text_weights(*arguments, in_strips=in_strips)
+
+    monkeypatch.setattr(compiled_model, "multiplies_with_onednn", lambda: with_onednn)
+    monkeypatch.setattr(compiled_model, "text_weights", weights)
+    compile_for_inference(small_model, cache_dir=None, **options)
+    assert asked == [expected]
 
 
 @pytest.mark.parametrize("engine", ["tensorflow", "xla", WITH_LITERT])
@@ -93,18 +117,18 @@ def test_nothing_in_nothing_out(plain):
 
 def test_graphs_are_traced_once(small_model, tiny_processor, captions, pictures):
     fast = compile_for_inference(small_model, tiny_processor, engine="tensorflow", batch_sizes=[1])
-    # Pixels and bytes of one picture, and texts of any number and length.
+    # Pixels and bytes of one picture, and one text of any length.
     assert fast.traces == 3
     for count in (1, 2, 3, 5):
         fast(captions[:count], pictures[:count])
         fast.encode_text(captions[:count, :5] % 500)
-    # Several pictures have another graph than one.
-    assert fast.traces == 4
+    # Several pictures have another graph than one, as have several texts.
+    assert fast.traces == 5
     mask = np.ones_like(captions)
     mask[0, 0] = 0
     fast.encode_text(captions, mask)
     fast.encode_text(captions[:2], mask[:2])
-    assert fast.traces == 5
+    assert fast.traces == 6
 
 
 def test_batch_sizes_make_all_ready(small_model, tiny_processor, captions, pictures):

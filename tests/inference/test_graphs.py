@@ -1,6 +1,10 @@
 """The fast graphs against the Keras model, with towers of unequal widths and every kind of activation."""
 
 import dataclasses
+import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +14,8 @@ from tf_clip import CLIPConfig, CLIPModel, CLIPTextEncoder
 from tf_clip.inference.image_graph import encode_image
 from tf_clip.inference.text_graph import encode_text
 from tf_clip.inference.text_plan import cut_texts, padded_plan, shared_plan
-from tf_clip.inference.tower_weights import image_weights, is_plain, text_weights
+from tf_clip.inference.tower_weights import STRIP, image_weights, is_plain, text_weights
+from tf_clip.tasks.embedding import unit_rows
 
 
 def assert_close(ours, theirs):
@@ -77,6 +82,42 @@ def test_blocks_in_parts_add_up(small_model, captions, parts):
     plan = shared_plan(cut_texts(captions, None, 513))
     features = encode_text(*plan[:5], text_weights(small_model.text_encoder, parts))
     assert_close(features, small_model.get_text_features(captions))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_kernels_in_strips_compute_the_same(make_model, captions, parts):
+    model = make_model(hidden_size=128, intermediate_size=256, num_attention_heads=2)
+    weights = text_weights(model.text_encoder, parts, in_strips=True)
+    for block in weights.blocks:
+        for product in (*block.reads, *block.writes, *block.widens, *block.narrows, *(block.queries or ())):
+            assert product.kernel.shape[-1] == STRIP and len(product.kernel.shape) == 3
+    assert len(weights.project.kernel.shape) == 2, "28 columns are no strips"
+    plan = shared_plan(cut_texts(captions, None, 513))
+    # Of unit length, since those of wide layers are long.
+    features, expected = encode_text(*plan[:5], weights), model.get_text_features(captions)
+    assert_close(unit_rows(features), unit_rows(expected))
+
+
+def test_one_text_has_a_graph_without_looking_for_its_rows(small_model, captions):
+    weights = text_weights(small_model.text_encoder)
+    signature = [tf.TensorSpec(shape, tf.int32) for shape in ([None], [None], [1, None], [None], [1])]
+    encode = tf.function(lambda *rows: encode_text(*rows, weights), input_signature=signature, autograph=False)
+    for caption in captions[:, np.newaxis]:
+        plan = shared_plan(cut_texts(caption, None, 513))
+        assert_close(encode(*plan[:5]), small_model.get_text_features(caption))
+        longer = padded_plan(cut_texts(caption, None, 513), 1, 16)
+        assert_close(encode(*longer[:5]), small_model.get_text_features(caption))
+    gathers = [op for op in encode.get_concrete_function().graph.get_operations() if op.type.startswith("Gather")]
+    assert len(gathers) <= 4, "tokens, positions, and the row that is pooled"
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN can be switched on for x86 alone")
+@pytest.mark.parametrize("switch", ["0", "1"])
+def test_onednn_is_seen_in_what_tensorflow_runs(switch):
+    program = "from tf_clip.inference.onednn import multiplies_with_onednn as asked; print(int(asked()))"
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": switch}
+    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == switch
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

@@ -40,7 +40,7 @@ def run_block(
     for read, write in zip(block.reads, block.writes, strict=True):
         query, key, value = _heads(arrange(read(normed)), 3, tower.head_width)
         attended = tf.transpose(_attend(query, key, value, hidden), (0, 2, 1, 3))
-        written.append(write(collect(tf.reshape(attended, (-1, write.kernel.shape[0])))))
+        written.append(write(collect(tf.reshape(attended, (-1, write.inputs)))))
     return _mlp(tf.add_n([x, *written]), block, tower)
 
 
@@ -69,7 +69,7 @@ def run_last_block(
     written = []
     for read, ask, write in zip(block.reads, block.queries, block.writes, strict=True):
         key, value = _heads(arrange(read(normed)), 2, tower.head_width)
-        width = write.kernel.shape[0]
+        width = write.inputs
         query = tf.reshape(ask(normed_asking), (-1, width // tower.head_width, 1, tower.head_width))
         written.append(write(tf.reshape(_attend(query, key, value, hidden), (-1, width))))
     return _mlp(tf.add_n([asking, *written]), block, tower)

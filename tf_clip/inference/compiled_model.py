@@ -15,9 +15,10 @@ from tf_clip.adapters.setup import require_same_for_every_row
 from tf_clip.export.litert_runtime import require_litert
 from tf_clip.inference.choice import Choices
 from tf_clip.inference.encoder import Encoder
+from tf_clip.inference.onednn import multiplies_with_onednn
 from tf_clip.inference.runners import ENGINES
 from tf_clip.inference.text_plan import cut_texts, groups_of
-from tf_clip.inference.threads import cores, parts
+from tf_clip.inference.threads import cores, has_gpu, parts
 from tf_clip.inference.tower_weights import image_weights, is_plain, text_weights
 from tf_clip.inference.work import BATCH_SIZES, TEXT_LENGTHS, ImageWork, TextWork
 from tf_clip.models.clip import CLIPModel
@@ -124,7 +125,9 @@ class CompiledModel:
         images: Any = _image_function(image)
         if is_plain(image):
             images = image_weights(image, normalisation, part_count, keep_model)
-        texts: Any = text_weights(text, part_count, keep_model) if is_plain(text) else _text_function(text)
+        texts: Any = _text_function(text)
+        if is_plain(text):
+            texts = text_weights(text, part_count, keep_model, in_strips=_in_strips(engine, candidates))
         vision, longest = self.config.vision_config, self.config.text_config.max_position_embeddings
         self._picture_shape = (vision.image_size, vision.image_size, vision.num_channels)
         kinds = {"float32": tf.float32} if normalisation is None else {"float32": tf.float32, "uint8": tf.uint8}
@@ -298,6 +301,12 @@ def _require_engines(engine: str, candidates: Sequence[str]) -> None:
         )
     if engine == "litert" or (engine == "auto" and "litert" in candidates):
         require_litert()
+
+
+def _in_strips(engine: str, candidates: Sequence[str]) -> bool:
+    """Says whether a text tower's kernels are to be: compilers are slower with them."""
+    engines = candidates if engine == "auto" else (engine,)
+    return "tensorflow" in engines and not has_gpu() and multiplies_with_onednn()
 
 
 def _image_function(tower: Any) -> Any:

@@ -134,6 +134,19 @@ def by_rows(kernel: Array, bias: Array, bounds: Sequence[int]) -> list[tuple[Arr
     return [(part, None if index else bias) for index, part in enumerate(kernels)]
 
 
+def strips(kernel: Array, width: int) -> Array:
+    """Cuts a kernel into strips of columns, each of which then lies together in memory.
+
+    Args:
+        kernel: float `[inputs, outputs]`, outputs a multiple of the width.
+        width: of a strip.
+
+    Returns:
+        `[outputs / width, inputs, width]`.
+    """
+    return kernel.reshape(len(kernel), -1, width).transpose(1, 0, 2)
+
+
 def even_bounds(count: int, parts: int, unit: int = 1) -> list[int]:
     """Returns the bounds of parts that are as equal as can be.
 

@@ -25,7 +25,7 @@ def encode_text(
     Args:
         tokens: int32 `[rows]`.
         positions: int32 `[rows]`.
-        arrangement: int32 `[batch, length]`.
+        arrangement: int32 `[batch, length]`; a batch known to be one text has its rows in their order.
         sources: int32 `[rows]`.
         ends: int32 `[batch]`.
         weights: the tower's.
@@ -42,11 +42,13 @@ def encode_text(
         unseen = tf.logical_not(visible)[:, tf.newaxis, tf.newaxis]
         is_hidden, is_hidden_from_end = is_hidden | unseen, is_hidden_from_end | unseen
 
+    is_single = arrangement.shape[0] == 1
+
     def arrange(rows: tf.Tensor) -> tf.Tensor:
-        return tf.gather(rows, arrangement)
+        return rows[tf.newaxis] if is_single else tf.gather(rows, arrangement)
 
     def collect(rows: tf.Tensor) -> tf.Tensor:
-        return tf.gather(rows, sources)
+        return rows if is_single else tf.gather(rows, sources)
 
     hidden = tf.cast(is_hidden, tf.float32) * _HIDDEN
     x = centred(tf.gather(weights.tokens, tokens) + tf.gather(weights.positions, positions))

@@ -17,9 +17,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def has_gpu() -> bool:
+    """Says whether TensorFlow has a GPU, on which it then computes."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def parts() -> int:
     """Returns into how many parts blocks are cut: one for each core, and none for a GPU, which is full without."""
-    return 1 if tf.config.list_physical_devices("GPU") else min(cores(), MOST_PARTS)
+    return 1 if has_gpu() else min(cores(), MOST_PARTS)
 
 
 def set_inference_threads() -> None:
@@ -39,7 +44,7 @@ def set_inference_threads() -> None:
 
     Source: `docs/inference.md`.
     """
-    if cores() > MOST_PARTS or tf.config.list_physical_devices("GPU"):
+    if cores() > MOST_PARTS or has_gpu():
         return
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)

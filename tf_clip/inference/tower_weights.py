@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,9 +13,13 @@ import tensorflow as tf
 
 from tf_clip.array_memory import as_tensor, copied_to_pages, return_freed_memory
 from tf_clip.inference import folding
+from tf_clip.inference.threads import has_gpu
 from tf_clip.models.image_encoder import CLIPImageEncoder
 from tf_clip.models.text_encoder import CLIPTextEncoder
 from tf_clip.models.tower import Tower
+
+STRIP = 64
+"""Columns of a strip, if a kernel is in strips."""
 
 _WEIGHTS_OF_BLOCK = 16
 # Beside the blocks: class token, patches, positions, two norms and projection; two tables, a norm and projection.
@@ -23,19 +28,37 @@ _OTHER_WEIGHTS = {"image_embeds": 8, "text_embeds": 5}
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """A kernel, float32 `[inputs, outputs]`, and its bias, float32 `[outputs]`, or None."""
+    """A kernel and its bias.
+
+    Args:
+        kernel: float32 `[inputs, outputs]`; or in strips of columns, `[strips, inputs, STRIP]`, each of which lies in
+            memory in the order in which it is read.
+        bias: float32 `[outputs]`, or None.
+    """
 
     kernel: tf.Tensor
     bias: tf.Tensor | None
 
     @classmethod
-    def of(cls, projection: tuple[np.ndarray, np.ndarray | None]) -> Product:
-        """Makes one of arrays."""
-        return cls(*(None if array is None else _tensor(array) for array in projection))
+    def of(cls, projection: tuple[np.ndarray, np.ndarray | None], in_strips: bool = False) -> Product:
+        """Makes one of arrays, in strips if that is wished and the columns are a multiple of theirs."""
+        kernel, bias = projection
+        if in_strips and kernel.shape[1] % STRIP == 0:
+            kernel = folding.strips(kernel, STRIP)
+        return cls(_tensor(kernel), None if bias is None else _tensor(bias))
+
+    @property
+    def inputs(self) -> int:
+        """How wide the rows are that it takes."""
+        return int(self.kernel.shape[-2])
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Multiplies rows, `[n, inputs]`; TensorFlow fuses the two operations, which it does of matrices alone."""
-        rows = tf.matmul(x, self.kernel)
+        if len(self.kernel.shape) == 2:
+            rows = tf.matmul(x, self.kernel)
+        else:
+            strips = tf.matmul(x[tf.newaxis], self.kernel)
+            rows = tf.reshape(tf.transpose(strips, (1, 0, 2)), (-1, strips.shape[0] * STRIP))
         return rows if self.bias is None else tf.nn.bias_add(rows, self.bias)
 
 
@@ -113,7 +136,7 @@ class TextWeights(TowerWeights):
 
 def _tensor(array: np.ndarray) -> tf.Tensor:
     """Copies an array to the GPU, or else into memory of its own, of which nothing is left over."""
-    if tf.config.list_physical_devices("GPU"):
+    if has_gpu():
         return tf.constant(array, tf.float32)
     return as_tensor(copied_to_pages(array, np.dtype(np.float32)))
 
@@ -159,34 +182,40 @@ def image_weights(
     )
 
 
-def text_weights(tower: CLIPTextEncoder, parts: int = 1, keep_tower: bool = True) -> TextWeights:
+def text_weights(
+    tower: CLIPTextEncoder, parts: int = 1, keep_tower: bool = True, in_strips: bool = False
+) -> TextWeights:
     """Rewrites a text tower's weights; the tables are the tower's own where they are float32.
 
     Args:
         tower: see `image_weights`.
         parts: see `image_weights`.
         keep_tower: see `image_weights`.
+        in_strips: whether kernels are, which is for few rows: they are then read about as fast as memory can be.
     """
     tables = (tower.embeddings.token_embedding, tower.embeddings.position_embedding)
     tokens, positions = (tf.cast(tf.convert_to_tensor(table.embeddings), tf.float32) for table in tables)
-    return TextWeights(**_shared(tower, tower.final_layer_norm, parts, keep_tower), tokens=tokens, positions=positions)
+    shared = _shared(tower, tower.final_layer_norm, parts, keep_tower, in_strips)
+    return TextWeights(**shared, tokens=tokens, positions=positions)
 
 
-def _shared(tower: Tower, final_norm: keras.layers.LayerNormalization, parts: int, keep_tower: bool) -> dict[str, Any]:
+def _shared(
+    tower: Tower, final_norm: keras.layers.LayerNormalization, parts: int, keep_tower: bool, in_strips: bool = False
+) -> dict[str, Any]:
     config = tower.config
     projection = _array(tower.projection.kernel)
     nothing = np.zeros(projection.shape[1], np.float32)
     last = len(tower.encoder_layers) - 1
     blocks = []
     for index, layer in enumerate(tower.encoder_layers):
-        blocks.append(_block(layer, index == last, parts))
+        blocks.append(_block(layer, index == last, parts, in_strips))
         if not keep_tower:
             _let_go(layer)
         return_freed_memory()
     return {
         "blocks": tuple(blocks),
         "project": Product.of(
-            folding.behind_norm(projection, nothing, _array(final_norm.gamma), _array(final_norm.beta))
+            folding.behind_norm(projection, nothing, _array(final_norm.gamma), _array(final_norm.beta)), in_strips
         ),
         "head_width": config.hidden_size // config.num_attention_heads,
         "epsilon": config.layer_norm_eps,
@@ -194,7 +223,7 @@ def _shared(tower: Tower, final_norm: keras.layers.LayerNormalization, parts: in
     }
 
 
-def _block(layer: Any, is_last: bool, parts: int) -> BlockWeights:
+def _block(layer: Any, is_last: bool, parts: int, in_strips: bool) -> BlockWeights:
     attention, mlp = layer.self_attn, layer.mlp
     scale, offset = _array(layer.layer_norm1.gamma), _array(layer.layer_norm1.beta)
     query, key, value = (
@@ -209,13 +238,19 @@ def _block(layer: Any, is_last: bool, parts: int) -> BlockWeights:
     narrow = _arrays(mlp.fc2)
     if layer.hidden_act == "quick_gelu":
         widen, narrow = folding.quick_gelu_as_silu(widen, narrow)
-    units = folding.even_bounds(layer.intermediate_size, min(parts, layer.intermediate_size))
+    # Whole strips in each part, where there are any.
+    unit = math.gcd(layer.intermediate_size, STRIP)
+    units = folding.even_bounds(layer.intermediate_size // unit, min(parts, layer.intermediate_size // unit), unit)
+
+    def products(projections: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> tuple[Product, ...]:
+        return tuple(Product.of(projection, in_strips) for projection in projections)
+
     return BlockWeights(
-        reads=_products(map(folding.side_by_side, reads)),
-        queries=_products(queries) if is_last else None,
-        writes=_products(folding.by_rows(*folding.without_mean(*_arrays(attention.out_proj)), heads)),
-        widens=_products(folding.by_columns(*widen, units)),
-        narrows=_products(folding.by_rows(*folding.without_mean(*narrow), units)),
+        reads=products(map(folding.side_by_side, reads)),
+        queries=products(queries) if is_last else None,
+        writes=products(folding.by_rows(*folding.without_mean(*_arrays(attention.out_proj)), heads)),
+        widens=products(folding.by_columns(*widen, units)),
+        narrows=products(folding.by_rows(*folding.without_mean(*narrow), units)),
     )
 
 
@@ -224,10 +259,6 @@ def _let_go(layer: keras.layers.Layer) -> None:
     for variable in layer.weights:
         empty = tf.zeros([0] * max(1, len(variable.shape)), variable.dtype)
         tf.raw_ops.AssignVariableOp(resource=variable.value.handle, value=empty, validate_shape=False)
-
-
-def _products(projections: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> tuple[Product, ...]:
-    return tuple(map(Product.of, projections))
 
 
 def _arrays(dense: keras.layers.Dense) -> tuple[np.ndarray, np.ndarray]:

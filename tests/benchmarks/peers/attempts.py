@@ -1,7 +1,8 @@
-"""Ways to compute an image tower that were tried, and the one that was chosen among them."""
+"""Ways to compute the towers that were tried, and those that were chosen among them."""
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -15,10 +16,11 @@ class Way(NamedTuple):
 
     Args:
         parts: of each block, side by side; 0 is the Keras model as it is.
-        halves: of a batch, side by side.
+        halves: of a batch of pictures, side by side.
         one_core: whether each operation keeps to one core.
         with_xla: whether XLA compiles the graph.
         with_onednn: whether TensorFlow uses oneDNN.
+        strips: of captions' kernels.
     """
 
     parts: int = 1
@@ -26,6 +28,14 @@ class Way(NamedTuple):
     one_core: bool = False
     with_xla: bool = False
     with_onednn: bool = True
+    strips: bool = False
+
+    @property
+    def kinds(self) -> list[str]:
+        """What it can do: halves are of pictures, strips of captions' weights."""
+        if not self.parts or self.halves:
+            return ["image"]
+        return ["text"] if self.strips else ["image", "text"]
 
 
 WAYS = {
@@ -33,19 +43,27 @@ WAYS = {
     "rewritten weights": Way(),
     "and blocks in two parts": Way(parts=2),
     "and one core an operation": Way(parts=2, one_core=True),
-    "and halves of the batch: chosen": Way(parts=2, halves=True, one_core=True),
+    "and halves of the batch: chosen for pictures": Way(parts=2, halves=True, one_core=True),
+    "or kernels in strips: chosen for captions": Way(parts=2, one_core=True, strips=True),
+    "strips, all cores an operation": Way(parts=2, strips=True),
     "halves alone, one core an operation": Way(halves=True, one_core=True),
     "halves and parts, all cores an operation": Way(parts=2, halves=True),
     "four parts and halves, one core": Way(parts=4, halves=True, one_core=True),
-    "chosen, without oneDNN": Way(parts=2, halves=True, one_core=True, with_onednn=False),
+    "chosen for pictures, without oneDNN": Way(parts=2, halves=True, one_core=True, with_onednn=False),
+    "strips, without oneDNN": Way(parts=2, one_core=True, strips=True, with_onednn=False),
     "rewritten weights in XLA": Way(with_xla=True),
 }
 
 
 class Attempt(Library):
-    """The image tower; the mode is one of `WAYS`."""
+    """One tower at a time; the mode is one of `WAYS`."""
 
     imports: ClassVar[tuple[str, ...]] = ("tf_clip",)
+
+    @classmethod
+    def kinds(cls, mode: str) -> list[str]:
+        """Returns the towers that the way is one for."""
+        return WAYS[mode].kinds
 
     @classmethod
     def warm_up(cls, mode: str) -> None:
@@ -61,29 +79,54 @@ class Attempt(Library):
         tf.linalg.matmul(tf.ones((2, 2)), tf.ones((2, 2))).numpy()
 
     def load(self) -> None:
-        """Loads the tower."""
-        from tf_clip import CLIPImageEncoder
+        """Loads the model."""
+        from tf_clip import CLIPModel
 
-        self._tower = CLIPImageEncoder.from_pretrained(self.inputs.folder / "weights")
+        self._model = CLIPModel.from_pretrained(self.inputs.folder / "weights")
         self._way = WAYS[self.mode]
-        self._encode = self._graph()
 
     def image(self, images: int, texts: int) -> Call:
         """Encodes pictures."""
         import tensorflow as tf
 
+        from tf_clip.inference.image_graph import encode_image
+
         pixels = tf.constant(self.inputs.pixels(images))
         # A graph of a fixed size has no halves.
         size = None if self._way.halves and images > 1 else images
-        signature = [tf.TensorSpec([size, *pixels.shape[1:]], tf.float32)]
-        run = tf.function(self._encode, input_signature=signature, autograph=False, jit_compile=self._way.with_xla)
-        return lambda: np.asarray(run(pixels))
+        tower = self._model.image_encoder
+        if not self._way.parts:
+            return self._graph(lambda pixels: tower(pixels, training=False).image_embeds, [pixels], size)
+        return self._graph(lambda pixels: encode_image(pixels, self._image_weights), [pixels], size)
 
-    def _graph(self) -> Callable[[Any], Any]:
-        from tf_clip.inference.image_graph import encode_image
+    def text(self, images: int, texts: int) -> Call:
+        """Encodes captions."""
+        import tensorflow as tf
+
+        from tf_clip.inference.text_graph import encode_text
+        from tf_clip.inference.text_plan import cut_texts, shared_plan
+
+        eos_token_id = self._model.config.text_config.eos_token_id
+        plan = shared_plan(cut_texts(self.inputs.tokens(texts)["input_ids"], None, eos_token_id))
+        arrays = [tf.constant(array) for array in plan if array is not None]
+        return self._graph(lambda *arrays: encode_text(*arrays, weights=self._text_weights), arrays)
+
+    @functools.cached_property
+    def _image_weights(self) -> Any:
         from tf_clip.inference.tower_weights import image_weights
 
-        if not self._way.parts:
-            return lambda pixels: self._tower(pixels, training=False).image_embeds
-        weights = image_weights(self._tower, None, self._way.parts, keep_tower=False)
-        return lambda pixels: encode_image(pixels, weights)
+        return image_weights(self._model.image_encoder, None, self._way.parts, keep_tower=False)
+
+    @functools.cached_property
+    def _text_weights(self) -> Any:
+        from tf_clip.inference.tower_weights import text_weights
+
+        return text_weights(self._model.text_encoder, self._way.parts, keep_tower=False, in_strips=self._way.strips)
+
+    def _graph(self, encode: Callable[..., Any], inputs: list[Any], *batch: int | None) -> Call:
+        """Returns the call of a graph for inputs as they are, or of another batch size."""
+        import tensorflow as tf
+
+        signature = [tf.TensorSpec([*batch, *array.shape[len(batch) :]], array.dtype) for array in inputs]
+        run = tf.function(encode, input_signature=signature, autograph=False, jit_compile=self._way.with_xla)
+        return lambda: np.asarray(run(*inputs))

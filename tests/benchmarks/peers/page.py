@@ -11,7 +11,7 @@ from peers import BASE
 from results import beyond_imports, whole_process
 from works import COLUMNS, TITLES
 
-HEADS = {"bench": "tf_clip and its peers, in one run", "attempts": "Ways to encode pictures, in one run"}
+HEADS = {"bench": "tf_clip and its peers, in one run", "attempts": "Ways to encode pictures and captions, in one run"}
 COMMANDS = {"bench": "make bench", "attempts": 'make bench BENCH="--page attempts"'}
 SHARES = ("image", "text")
 LEAST_SHARE = 0.01

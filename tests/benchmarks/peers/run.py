@@ -3,7 +3,7 @@
 Each library has a process of its own, and one computes at a time. Only ratios say anything about another machine.
 
 python run.py --engines PYTHON OUT    PYTHON has what litert_peers.txt lists; writes bench.json, bench.md and bench.png
-with --page attempts: the same files of that name, of ways to encode pictures that were tried for tf_clip, and profiles
+with --page attempts: the same files of that name, of ways to encode that were tried for tf_clip, and profiles
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--page",
         choices=("bench", ATTEMPTS),
         default="bench",
-        help="attempts: tf_clip's own ways to encode pictures, and where its time goes",
+        help="attempts: tf_clip's own ways to encode, and where its time goes",
     )
     parser.add_argument("--works", choices=sorted(all_works.SETS), default="all", help="of the first model")
     parser.add_argument("--quick", action="store_true", help="a tiny model, one round, few works")
