@@ -41,9 +41,10 @@ def _encode(images: tf.Tensor, weights: ImageWeights) -> tf.Tensor:
 
 def _embedded(images: tf.Tensor, weights: ImageWeights) -> tf.Tensor:
     """Returns the residual stream before the first block, `[batch * length, hidden_size]`."""
-    product = weights.patches_of_bytes if images.dtype == tf.uint8 else weights.patches
+    products = weights.patches_of_bytes if images.dtype == tf.uint8 else weights.patches
     length, width = weights.positions.shape
-    patches = tf.reshape(product(_patches(images, weights)), (-1, length - 1, width))
+    pixels = _patches(images, weights)
+    patches = tf.reshape(tf.concat([product(pixels) for product in products], axis=1), (-1, length - 1, width))
     # The class token is part of its position: here there is only room for it.
     tokens = tf.pad(patches, ((0, 0), (1, 0), (0, 0))) + weights.positions
     rows = norm(centred(tf.reshape(tokens, (-1, width))), weights.epsilon)

@@ -105,15 +105,15 @@ class ImageWeights(TowerWeights):
     """The image tower's.
 
     Args:
-        patches: reads patches of normalised pixels.
-        patches_of_bytes: reads patches of bytes; None if it is not known how they are normalised.
+        patches: reads patches of normalised pixels, in parts whose outputs stand side by side.
+        patches_of_bytes: reads patches of bytes, likewise; None if it is not known how they are normalised.
         positions: float32 `[1 + patches, hidden_size]`; the first has the class token added.
         norm_scale, norm_offset: of the norm before the blocks, without a mean.
         image_size, patch_size: in pixels.
     """
 
-    patches: Product
-    patches_of_bytes: Product | None
+    patches: tuple[Product, ...]
+    patches_of_bytes: tuple[Product, ...] | None
     positions: tf.Tensor
     norm_scale: tf.Tensor
     norm_offset: tf.Tensor
@@ -170,10 +170,15 @@ def image_weights(
     positions[0] += _array(embeddings.class_embedding)
     norm = tower.pre_layernorm
     scale, offset = _array(norm.gamma), _array(norm.beta)
+    bounds = folding.even_bounds(config.hidden_size, min(parts, config.hidden_size))
+
+    def side_by_side(kernel: np.ndarray, bias: np.ndarray) -> tuple[Product, ...]:
+        return tuple(map(Product.of, folding.by_columns(kernel, bias, bounds)))
+
     return ImageWeights(
         **_shared(tower, tower.post_layernorm, parts, keep_tower),
-        patches=Product.of((kernel, bias)),
-        patches_of_bytes=normalisation and Product.of(folding.reading_bytes(kernel, bias, *normalisation)),
+        patches=side_by_side(kernel, bias),
+        patches_of_bytes=normalisation and side_by_side(*folding.reading_bytes(kernel, bias, *normalisation)),
         positions=tf.constant(positions),
         norm_scale=tf.constant(scale),
         norm_offset=tf.constant(offset),
