@@ -110,3 +110,10 @@ def test_the_arrays_given_stay_as_they_were(name):
     getattr(folding, name)(*arguments[name])
     np.testing.assert_array_equal(kernel, before[0])
     np.testing.assert_array_equal(bias, before[1])
+
+
+def test_strips_stand_side_by_side():
+    kernel = np.random.default_rng(0).normal(size=(5, 12))
+    strips = folding.strips(kernel, 4)
+    assert strips.shape == (3, 5, 4)
+    np.testing.assert_array_equal(np.concatenate(list(strips), axis=1), kernel)

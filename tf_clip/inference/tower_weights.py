@@ -172,13 +172,13 @@ def image_weights(
     scale, offset = _array(norm.gamma), _array(norm.beta)
     bounds = folding.even_bounds(config.hidden_size, min(parts, config.hidden_size))
 
-    def side_by_side(kernel: np.ndarray, bias: np.ndarray) -> tuple[Product, ...]:
+    def patch_products(kernel: np.ndarray, bias: np.ndarray) -> tuple[Product, ...]:
         return tuple(map(Product.of, folding.by_columns(kernel, bias, bounds)))
 
     return ImageWeights(
         **_shared(tower, tower.post_layernorm, parts, keep_tower),
-        patches=side_by_side(kernel, bias),
-        patches_of_bytes=normalisation and side_by_side(*folding.reading_bytes(kernel, bias, *normalisation)),
+        patches=patch_products(kernel, bias),
+        patches_of_bytes=normalisation and patch_products(*folding.reading_bytes(kernel, bias, *normalisation)),
         positions=tf.constant(positions),
         norm_scale=tf.constant(scale),
         norm_offset=tf.constant(offset),
@@ -196,7 +196,7 @@ def text_weights(
         tower: see `image_weights`.
         parts: see `image_weights`.
         keep_tower: see `image_weights`.
-        in_strips: whether kernels are, which is for few rows: they are then read about as fast as memory can be.
+        in_strips: whether kernels are, which is faster for few rows where TensorFlow multiplies with oneDNN.
     """
     tables = (tower.embeddings.token_embedding, tower.embeddings.position_embedding)
     tokens, positions = (tf.cast(tf.convert_to_tensor(table.embeddings), tf.float32) for table in tables)
