@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_clip import CLIPConfig, CLIPModel, CLIPTextEncoder
 from tf_clip.inference.image_graph import encode_image
-from tf_clip.inference.text_graph import encode_text
+from tf_clip.inference.text_graph import encode_one_text, encode_text
 from tf_clip.inference.text_plan import cut_texts, padded_plan, shared_plan
 from tf_clip.inference.tower_weights import STRIP, image_weights, is_plain, text_weights
 from tf_clip.tasks.embedding import unit_rows
@@ -100,17 +100,15 @@ def test_kernels_in_strips_compute_the_same(make_model, captions, parts):
     assert_close(unit_rows(features), unit_rows(expected))
 
 
-def test_one_text_has_a_graph_without_looking_for_its_rows(small_model, captions):
+def test_one_text_need_not_look_for_its_rows(small_model, captions):
     weights = text_weights(small_model.text_encoder)
-    signature = [tf.TensorSpec(shape, tf.int32) for shape in ([None], [None], [1, None], [None], [1])]
-    encode = tf.function(lambda *rows: encode_text(*rows, weights), input_signature=signature, autograph=False)
-    for caption in captions[:, np.newaxis]:
-        plan = shared_plan(cut_texts(caption, None, 513))
-        assert_close(encode(*plan[:5]), small_model.get_text_features(caption))
-        longer = padded_plan(cut_texts(caption, None, 513), 1, 16)
-        assert_close(encode(*longer[:5]), small_model.get_text_features(caption))
-    gathers = [op for op in encode.get_concrete_function().graph.get_operations() if op.type.startswith("Gather")]
-    assert len(gathers) <= 4, "tokens, positions, and the row that is pooled"
+    encode = tf.function(lambda tokens: encode_one_text(tokens, weights), autograph=False)
+    signature = tf.TensorSpec([None], tf.int32)
+    for caption in captions:
+        tokens = cut_texts(caption[np.newaxis], None, 513).input_ids[0]
+        found = encode.get_concrete_function(signature)(tf.constant(tokens))
+        assert_close(found, small_model.get_text_features(caption[np.newaxis]))
+    assert operations(encode, signature).count("GatherV2") == 2, "tokens and positions"
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN can be switched on for x86 alone")

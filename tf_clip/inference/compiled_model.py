@@ -209,9 +209,11 @@ class CompiledModel:
         features = np.empty((len(ids), self.config.projection_dim), np.float32)
         if not len(ids):
             return features
-        texts = cut_texts(ids, mask, self.config.text_config.eos_token_id)
-        # Programs of a fixed size hold fewer texts than a graph of any size does well with.
         encoder = self._encoders["text"]
+        texts = cut_texts(ids, mask, self.config.text_config.eos_token_id)
+        if len(ids) == 1:
+            return encoder(texts, 1)  # not sorted with nothing, which takes longer than one thinks
+        # Programs of a fixed size hold fewer texts than a graph of any size does well with.
         for rows in groups_of(texts, _MOST_TEXTS if encoder.takes_any_size else BATCH_SIZES[-1]):
             features[rows] = encoder(texts.take(rows), len(rows))
         return features

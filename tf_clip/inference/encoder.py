@@ -70,9 +70,8 @@ class Encoder:
 
     def _run(self, engine: str, rows: Any, size: Size | None) -> np.ndarray:
         # Compilers' programs are of one size; TensorFlow's graphs take rows as they are.
-        fixed = None if engine == "tensorflow" else size
-        arrays = self._work.arrays(rows, fixed)
         shape = self._work.graph_size(rows) if engine == "tensorflow" else size
+        arrays = self._work.arrays(rows, shape)
         key = (engine, shape, len(arrays))
         with self._is_alone:
             if key not in self._runners:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -33,7 +35,12 @@ class GraphRunner:
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
         """Runs it."""
-        return self._function(*map(tf.convert_to_tensor, arrays)).numpy()
+        return self._traced(*map(tf.convert_to_tensor, arrays)).numpy()
+
+    @functools.cached_property
+    def _traced(self) -> Any:
+        # Called itself: a function looks for the trace that fits, at every call anew.
+        return self._function.get_concrete_function()
 
     @property
     def traces(self) -> int:

@@ -25,7 +25,7 @@ def encode_text(
     Args:
         tokens: int32 `[rows]`.
         positions: int32 `[rows]`.
-        arrangement: int32 `[batch, length]`; a batch known to be one text has its rows in their order.
+        arrangement: int32 `[batch, length]`.
         sources: int32 `[rows]`.
         ends: int32 `[batch]`.
         weights: the tower's.
@@ -35,20 +35,18 @@ def encode_text(
         float32 `[batch, projection_dim]`, not of unit length.
     """
     columns = tf.range(tf.shape(arrangement)[1])
-    is_hidden = columns[tf.newaxis, :] > columns[:, tf.newaxis]
+    is_hidden = _follows(columns)
     is_hidden_from_end = columns > ends[:, tf.newaxis]
     is_hidden, is_hidden_from_end = is_hidden[tf.newaxis, tf.newaxis], is_hidden_from_end[:, tf.newaxis, tf.newaxis]
     if visible is not None:
         unseen = tf.logical_not(visible)[:, tf.newaxis, tf.newaxis]
         is_hidden, is_hidden_from_end = is_hidden | unseen, is_hidden_from_end | unseen
 
-    is_single = arrangement.shape[0] == 1
-
     def arrange(rows: tf.Tensor) -> tf.Tensor:
-        return rows[tf.newaxis] if is_single else tf.gather(rows, arrangement)
+        return tf.gather(rows, arrangement)
 
     def collect(rows: tf.Tensor) -> tf.Tensor:
-        return rows if is_single else tf.gather(rows, sources)
+        return tf.gather(rows, sources)
 
     hidden = tf.cast(is_hidden, tf.float32) * _HIDDEN
     x = centred(tf.gather(weights.tokens, tokens) + tf.gather(weights.positions, positions))
@@ -58,3 +56,31 @@ def encode_text(
     pools = tf.gather(x, tf.gather(arrangement, ends, batch_dims=1))
     x = run_last_block(x, pools, last, weights, arrange, tf.cast(is_hidden_from_end, tf.float32) * _HIDDEN)
     return pooled(x, weights)
+
+
+def encode_one_text(tokens: tf.Tensor, weights: TextWeights) -> tf.Tensor:
+    """Encodes a text alone, whose rows are its tokens: it has not to look for them before and after attention.
+
+    Args:
+        tokens: int32 `[length]`, up to the one that the text is pooled at.
+        weights: the tower's.
+
+    Returns:
+        float32 `[1, projection_dim]`, not of unit length.
+    """
+
+    def arrange(rows: tf.Tensor) -> tf.Tensor:
+        return rows[tf.newaxis]
+
+    positions = tf.range(tf.shape(tokens)[0])
+    hidden = tf.cast(_follows(positions), tf.float32) * _HIDDEN
+    x = centred(tf.gather(weights.tokens, tokens) + tf.gather(weights.positions, positions))
+    *blocks, last = weights.blocks
+    for block in blocks:
+        x = run_block(x, block, weights, arrange, tf.identity, hidden)
+    return pooled(run_last_block(x, x[-1:], last, weights, arrange, None), weights)
+
+
+def _follows(columns: tf.Tensor) -> tf.Tensor:
+    """Says which places come behind which, bool `[length, length]`: what no text looks at."""
+    return columns[tf.newaxis, :] > columns[:, tf.newaxis]

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_clip.inference.image_graph import encode_image
-from tf_clip.inference.text_graph import encode_text
+from tf_clip.inference.text_graph import encode_one_text, encode_text
 from tf_clip.inference.text_plan import Texts, padded_plan, shared_plan
 from tf_clip.inference.tower_weights import ImageWeights, TextWeights
 
@@ -16,8 +16,8 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 TEXT_LENGTHS = (8, 16, 32)
 
 Size = tuple[int, ...]
-GraphSize = tuple[int | None, ...]
-"""Of a graph of TensorFlow; what is None may be any."""
+ONE_TEXT: Size = (1,)
+"""Of TensorFlow's graph for one text, of any length."""
 
 
 class Work(Protocol):
@@ -28,7 +28,7 @@ class Work(Protocol):
     def function(self, *arrays: tf.Tensor) -> tf.Tensor:
         """Computes features, `[batch, projection_dim]`."""
 
-    def signature(self, size: GraphSize | None) -> list[tf.TensorSpec]:
+    def signature(self, size: Size | None) -> list[tf.TensorSpec]:
         """Returns what the function takes at most, of one size or of any; the first of it are what it always takes."""
 
     def arrays(self, rows: Any, size: Size | None) -> tuple[np.ndarray, ...]:
@@ -37,7 +37,7 @@ class Work(Protocol):
     def size_of(self, rows: Any) -> Size | None:
         """Returns the smallest size that holds rows; None if they go into none."""
 
-    def graph_size(self, rows: Any) -> GraphSize | None:
+    def graph_size(self, rows: Any) -> Size | None:
         """Returns the size of TensorFlow's graph for rows; None for the one of any size."""
 
     def example(self, size: Size) -> Any:
@@ -70,7 +70,7 @@ class ImageWork(NamedTuple):
             images = tf.cast(images, tf.float32) * scale + shift
         return tf.cast(self.tower(images), tf.float32)
 
-    def signature(self, size: GraphSize | None) -> list[tf.TensorSpec]:
+    def signature(self, size: Size | None) -> list[tf.TensorSpec]:
         """Returns the pictures' specification."""
         return [tf.TensorSpec([None if size is None else size[0], *self.shape], self.dtype, "images")]
 
@@ -79,7 +79,7 @@ class ImageWork(NamedTuple):
         missing = 0 if size is None else size[0] - len(images)
         return (np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images,)
 
-    def graph_size(self, images: np.ndarray) -> GraphSize | None:
+    def graph_size(self, images: np.ndarray) -> Size | None:
         """Returns the size of one picture, which the tower's graph of any size cannot halve."""
         return (1,) if len(images) == 1 and isinstance(self.tower, ImageWeights) else None
 
@@ -109,17 +109,21 @@ class TextWork(NamedTuple):
     def function(self, *arrays: tf.Tensor) -> tf.Tensor:
         """Encodes."""
         if isinstance(self.tower, TextWeights):
+            if len(arrays) == 1:
+                return encode_one_text(arrays[0], self.tower)
             tokens, positions, arrangement, sources, ends, *visible = arrays
             options = {"visible": visible[0]} if visible else {}
             return encode_text(tokens, positions, arrangement, sources, ends, self.tower, **options)
         return tf.cast(self.tower(*arrays), tf.float32)
 
-    def signature(self, size: GraphSize | None) -> list[tf.TensorSpec]:
+    def signature(self, size: Size | None) -> list[tf.TensorSpec]:
         """Returns the specification of a plan's arrays, the last for hidden places, or of ids and a mask."""
+        if size == ONE_TEXT:
+            return [tf.TensorSpec([None], tf.int32, "tokens")]
         batch, length = size or (None, None)
         if not self.is_planned:
             return [tf.TensorSpec([batch, length], tf.int32, name) for name in ("input_ids", "mask")]
-        rows = None if batch is None or length is None else batch * length
+        rows = None if size is None else batch * length
         return [
             tf.TensorSpec([rows], tf.int32, "tokens"),
             tf.TensorSpec([rows], tf.int32, "positions"),
@@ -129,12 +133,15 @@ class TextWork(NamedTuple):
             tf.TensorSpec([batch, length], tf.bool, "visible"),
         ]
 
-    def graph_size(self, texts: Texts) -> GraphSize | None:
-        """Returns the size of one text, of any length, whose rows the tower's graph need not look for."""
-        return (1, None) if len(texts.input_ids) == 1 and self.is_planned else None
+    def graph_size(self, texts: Texts) -> Size | None:
+        """Returns the size of one text with nothing hidden, which has a graph of its own."""
+        is_one = self.is_planned and len(texts.input_ids) == 1 and texts.visible is None
+        return ONE_TEXT if is_one else None
 
     def arrays(self, texts: Texts, size: Size | None) -> tuple[np.ndarray, ...]:
-        """Returns a plan's arrays: of what has to be computed, or of a fixed size."""
+        """Returns a plan's arrays: of what has to be computed, or of a fixed size; of one text its tokens."""
+        if size == ONE_TEXT:
+            return (texts.input_ids[0],)
         plan = shared_plan(texts) if size is None and self.is_planned else padded_plan(texts, *self._room(texts, size))
         if self.is_planned:
             return plan[:5] if plan.visible is None else tuple(plan)
