@@ -100,16 +100,15 @@ class Attempt(Library):
         return self._graph(lambda pixels: encode_image(pixels, self._image_weights), [pixels], size)
 
     def text(self, images: int, texts: int) -> Call:
-        """Encodes captions."""
+        """Encodes one caption, which is all that is tried."""
         import tensorflow as tf
 
-        from tf_clip.inference.text_graph import encode_text
-        from tf_clip.inference.text_plan import cut_texts, shared_plan
+        from tf_clip.inference.text_graph import encode_one_text
+        from tf_clip.inference.text_plan import cut_texts
 
         eos_token_id = self._model.config.text_config.eos_token_id
-        plan = shared_plan(cut_texts(self.inputs.tokens(texts)["input_ids"], None, eos_token_id))
-        arrays = [tf.constant(array) for array in plan if array is not None]
-        return self._graph(lambda *arrays: encode_text(*arrays, weights=self._text_weights), arrays)
+        tokens = cut_texts(self.inputs.tokens(texts)["input_ids"], None, eos_token_id).input_ids[0]
+        return self._graph(lambda tokens: encode_one_text(tokens, self._text_weights), [tf.constant(tokens)])
 
     @functools.cached_property
     def _image_weights(self) -> Any:
