@@ -97,7 +97,8 @@ class Attempt(Library):
         tower = self._model.image_encoder
         if not self._way.parts:
             return self._graph(lambda pixels: tower(pixels, training=False).image_embeds, [pixels], size)
-        return self._graph(lambda pixels: encode_image(pixels, self._image_weights), [pixels], size)
+        weights = self._image_weights  # read before anything is traced
+        return self._graph(lambda pixels: encode_image(pixels, weights), [pixels], size)
 
     def text(self, images: int, texts: int) -> Call:
         """Encodes one caption, which is all that is tried."""
@@ -108,7 +109,8 @@ class Attempt(Library):
 
         eos_token_id = self._model.config.text_config.eos_token_id
         tokens = cut_texts(self.inputs.tokens(texts)["input_ids"], None, eos_token_id).input_ids[0]
-        return self._graph(lambda tokens: encode_one_text(tokens, self._text_weights), [tf.constant(tokens)])
+        weights = self._text_weights  # read before anything is traced
+        return self._graph(lambda tokens: encode_one_text(tokens, weights), [tf.constant(tokens)])
 
     @functools.cached_property
     def _image_weights(self) -> Any:
