@@ -44,20 +44,23 @@ def run_block(
     return _mlp(tf.add_n([x, *written]), block, tower)
 
 
-def run_last_block(
-    x: tf.Tensor,
-    asking: tf.Tensor,
-    block: BlockWeights,
-    tower: TowerWeights,
-    arrange: Arrange,
-    hidden: tf.Tensor | None,
+def run_all_but_last(
+    x: tf.Tensor, tower: TowerWeights, arrange: Arrange, collect: Arrange, hidden: tf.Tensor | None
 ) -> tf.Tensor:
-    """Runs a block for one row of each sequence: all are read, and what the others would become is never looked at.
+    """Runs the blocks before the last one; see `run_block`."""
+    for block in tower.blocks[:-1]:
+        x = run_block(x, block, tower, arrange, collect, hidden)
+    return x
+
+
+def run_last_block(
+    x: tf.Tensor, asking: tf.Tensor, tower: TowerWeights, arrange: Arrange, hidden: tf.Tensor | None
+) -> tf.Tensor:
+    """Runs the last block for a row of each sequence: all are read, and what the others would become nobody asks.
 
     Args:
         x: see `run_block`.
         asking: those rows of the stream, `[batch, hidden_size]`.
-        block: see `run_block`.
         tower: see `run_block`.
         arrange: see `run_block`.
         hidden: broadcastable to `[batch, heads, 1, length]`.
@@ -65,6 +68,7 @@ def run_last_block(
     Returns:
         `[batch, hidden_size]`.
     """
+    block = tower.blocks[-1]
     normed, normed_asking = norm(x, tower.epsilon), norm(asking, tower.epsilon)
     written = []
     for read, ask, write in zip(block.reads, block.queries, block.writes, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tf_clip.inference.blocks import centred, norm, pooled, run_block, run_last_block
+from tf_clip.inference.blocks import centred, norm, pooled, run_all_but_last, run_last_block
 from tf_clip.inference.tower_weights import ImageWeights
 
 
@@ -32,10 +32,8 @@ def _encode(images: tf.Tensor, weights: ImageWeights) -> tf.Tensor:
     def arrange(rows: tf.Tensor) -> tf.Tensor:
         return tf.reshape(rows, (-1, length, rows.shape[-1]))
 
-    *blocks, last = weights.blocks
-    for block in blocks:
-        x = run_block(x, block, weights, arrange, tf.identity, None)
-    x = run_last_block(x, arrange(x)[:, 0], last, weights, arrange, None)
+    x = run_all_but_last(x, weights, arrange, tf.identity, None)
+    x = run_last_block(x, arrange(x)[:, 0], weights, arrange, None)
     return pooled(tf.ensure_shape(x, (None, width)), weights)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tf_clip.inference.blocks import centred, pooled, run_block, run_last_block
+from tf_clip.inference.blocks import centred, pooled, run_all_but_last, run_last_block
 from tf_clip.inference.tower_weights import TextWeights
 
 # Added to the score of a hidden key: exp(-1e9) is exactly zero in float32.
@@ -48,14 +48,9 @@ def encode_text(
     def collect(rows: tf.Tensor) -> tf.Tensor:
         return tf.gather(rows, sources)
 
-    hidden = tf.cast(is_hidden, tf.float32) * _HIDDEN
-    x = centred(tf.gather(weights.tokens, tokens) + tf.gather(weights.positions, positions))
-    *blocks, last = weights.blocks
-    for block in blocks:
-        x = run_block(x, block, weights, arrange, collect, hidden)
+    x = run_all_but_last(_embedded(tokens, positions, weights), weights, arrange, collect, _scores(is_hidden))
     pools = tf.gather(x, tf.gather(arrangement, ends, batch_dims=1))
-    x = run_last_block(x, pools, last, weights, arrange, tf.cast(is_hidden_from_end, tf.float32) * _HIDDEN)
-    return pooled(x, weights)
+    return pooled(run_last_block(x, pools, weights, arrange, _scores(is_hidden_from_end)), weights)
 
 
 def encode_one_text(tokens: tf.Tensor, weights: TextWeights) -> tf.Tensor:
@@ -73,12 +68,19 @@ def encode_one_text(tokens: tf.Tensor, weights: TextWeights) -> tf.Tensor:
         return rows[tf.newaxis]
 
     positions = tf.range(tf.shape(tokens)[0])
-    hidden = tf.cast(_follows(positions), tf.float32) * _HIDDEN
-    x = centred(tf.gather(weights.tokens, tokens) + tf.gather(weights.positions, positions))
-    *blocks, last = weights.blocks
-    for block in blocks:
-        x = run_block(x, block, weights, arrange, tf.identity, hidden)
-    return pooled(run_last_block(x, x[-1:], last, weights, arrange, None), weights)
+    hidden = _scores(_follows(positions))
+    x = run_all_but_last(_embedded(tokens, positions, weights), weights, arrange, tf.identity, hidden)
+    return pooled(run_last_block(x, x[-1:], weights, arrange, None), weights)
+
+
+def _embedded(tokens: tf.Tensor, positions: tf.Tensor, weights: TextWeights) -> tf.Tensor:
+    """Returns the residual stream before the first block, `[rows, hidden_size]`."""
+    return centred(tf.gather(weights.tokens, tokens) + tf.gather(weights.positions, positions))
+
+
+def _scores(is_hidden: tf.Tensor) -> tf.Tensor:
+    """Returns what is added to the scores of keys, so that the hidden ones count for nothing."""
+    return tf.cast(is_hidden, tf.float32) * _HIDDEN
 
 
 def _follows(columns: tf.Tensor) -> tf.Tensor:
