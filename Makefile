@@ -7,6 +7,9 @@ BENCH ?=
 BIN := $(VENV)/bin
 # Without the packaging tools' warnings, which are about themselves.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
+# Tests in two processes. OpenMP's threads, of which PyTorch starts two in each, would wait for one another on two cores:
+# with one in each, PyTorch's tests take a quarter of the time.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 # Quiet: TensorFlow's start-up messages say nothing about this project.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -93,25 +96,25 @@ demo: $(VENV)/installed ## classify and search shipped pictures, in the terminal
 	@$(BIN)/tf-clip similarity examples/pictures --texts-file examples/pictures/sentences.txt --top 3
 
 test: $(VENV)/tested ## run the tests: fast, offline
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/parity --ignore=tests/serving --ignore=tests/web
+	$(TEST) --ignore=tests/parity --ignore=tests/serving --ignore=tests/web
 
 test-backends: $(VENV)/with-torch ## run the tests of core and adapters on JAX and PyTorch, too (make test runs them on TensorFlow)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/core tests/adapters
-	KERAS_BACKEND=torch $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/core tests/adapters
+	@# JAX spends most of the time optimising what runs once.
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(TEST) tests/core tests/adapters
+	KERAS_BACKEND=torch $(TEST) tests/core tests/adapters
 
 serve-test: $(VENV)/served ## export models and ask them in every runtime, the local server and its page among them
-	$(BIN)/python -m pytest tests/serving
+	$(TEST) tests/serving
 
 bench-serving: $(VENV)/served ## load the local server for MINUTES (10); writes docs/benchmarks/serving.*
 	$(PIP) install --quiet --editable ".[bench]"
 	$(BIN)/python tests/benchmarks/serving.py --minutes $(MINUTES) docs/benchmarks
 
 parity: $(VENV)/compared ## compare with the reference implementations in the same run; writes docs/parity.md
-	$(BIN)/python -m pytest tests/parity --write-page
+	$(TEST) tests/parity --write-page
 
 litert-test: $(VENV)/browsed ## write .tflite files by every recipe, run them here and in a browser, and compare
-	$(BIN)/python -m pytest tests/web --every-recipe
-	$(BIN)/python -m pytest -s tests/litert tests/preprocessing/test_utf8_tokenizer.py --every-recipe --every-text
+	$(TEST) -rP tests/web tests/litert tests/preprocessing/test_utf8_tokenizer.py --every-recipe --every-text
 
 web: $(VENV)/with-litert ## make build/web, a page that ranks pictures for a sentence in the browser; needs npm
 	mkdir -p build/web

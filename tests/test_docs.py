@@ -1,13 +1,11 @@
 """What README, docs and examples show is run: Python blocks, shell commands, scripts, links, demo output."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -22,11 +20,11 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def run(command, folder=ROOT):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+@pytest.fixture
+def run(tmp_path_factory):
+    """Runs `python COMMAND`, in the repository or in another folder, and returns what it prints."""
+    printed = tmp_path_factory.mktemp("printed") / "output"
+    return lambda command, folder=ROOT: run_forked(command, folder, printed)
 
 
 @pytest.fixture
@@ -37,64 +35,64 @@ def workplace(tmp_path):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
-def test_python_blocks_run_in_order(page, workplace):
+def test_python_blocks_run_in_order(page, workplace, run):
     (workplace / "page.py").write_text("\n".join(blocks(page, "python")), encoding="utf-8")
-    run([sys.executable, "page.py"], workplace)
+    run(["page.py"], workplace)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python litert")], ids=lambda page: page.name)
-def test_python_blocks_that_need_litert_run_in_order(page, workplace):
+def test_python_blocks_that_need_litert_run_in_order(page, workplace, run):
     pytest.importorskip("ai_edge_litert", reason="needs LiteRT: pip install '.[litert]'")
     (workplace / "page.py").write_text("\n".join(blocks(page, "python litert")), encoding="utf-8")
-    run([sys.executable, "page.py"], workplace)
+    run(["page.py"], workplace)
 
 
-def test_commands_of_the_command_line_page_run(workplace):
+def test_commands_of_the_command_line_page_run(workplace, run):
     commands = "".join(blocks(ROOT / "docs" / "command_line.md", "sh")).splitlines()
     assert commands
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "tf-clip"
-        assert run([sys.executable, "-m", "tf_clip", *arguments], workplace)
+        assert run(["-m", "tf_clip", *arguments], workplace)
 
 
 @pytest.mark.parametrize("command", EXAMPLES, ids=lambda command: command[0])
-def test_examples_run(command):
-    output = run([sys.executable, *command])
+def test_examples_run(command, run):
+    output = run(command)
     assert output.startswith(("examples/pictures/owl.png: owl", "examples/pictures/owl.png: 0.", "owl: "))
 
 
-def test_the_classifier_example_learns_its_folders(tmp_path):
+def test_the_classifier_example_learns_its_folders(tmp_path, run):
     classes = {"fruit": ("apple", "strawberry"), "vehicles": ("bicycle", "bus", "sailboat")}
     for name, pictures in classes.items():
         (tmp_path / name).mkdir()
         for picture in pictures:
             (tmp_path / name / f"{picture}.png").symlink_to(ROOT / "examples" / "pictures" / f"{picture}.png")
     folders = [str(tmp_path / name) for name in classes]
-    output = run([sys.executable, "examples/image_classifier.py", str(tmp_path / "out"), *folders])
+    output = run(["examples/image_classifier.py", str(tmp_path / "out"), *folders])
     assert output.split("\n")[:-1] == [f"{picture}.png: {name}" for name in classes for picture in classes[name]]
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
-def test_the_adapters_example_has_one_of_each_family(tmp_path):
+def test_the_adapters_example_has_one_of_each_family(tmp_path, run):
     pictures = ["examples/pictures/owl.png", "examples/pictures/bus.png"]
-    output = run([sys.executable, "examples/adapters.py", str(tmp_path / "out"), *pictures])
+    output = run(["examples/adapters.py", str(tmp_path / "out"), *pictures])
     assert {path.name for path in (tmp_path / "out").iterdir()} < {line.split()[0] for line in output.splitlines()}
 
 
-def test_the_served_adapters_example_answers_each_row_by_its_own(tmp_path):
-    output = run([sys.executable, "examples/serve_adapters.py", str(tmp_path / "out")])
+def test_the_served_adapters_example_answers_each_row_by_its_own(tmp_path, run):
+    output = run(["examples/serve_adapters.py", str(tmp_path / "out")])
     cosines = [[float(cell) for cell in re.findall(r"[\d.-]+", line)] for line in output.splitlines()[-3:]]
     assert [row[index] for index, row in enumerate(cosines)] == [1, 1, 1]
     assert max(cosines[0][1], cosines[0][2], cosines[1][2]) < 0.9
 
 
-def test_the_evaluation_examples_print_their_figures(tmp_path):
+def test_the_evaluation_examples_print_their_figures(tmp_path, run):
     for name, pictures in {"fruit": ("apple", "strawberry"), "bus": ("bus",)}.items():
         (tmp_path / name).mkdir()
         for picture in pictures:
             (tmp_path / name / f"{picture}.png").symlink_to(ROOT / "examples" / "pictures" / f"{picture}.png")
-    output = run([sys.executable, "examples/evaluate.py", str(tmp_path)])
+    output = run(["examples/evaluate.py", str(tmp_path)])
     assert [line.split(":")[0].strip() for line in output.splitlines()] == [
         *("top1", "top5", "mean_per_class", "ece"),
         *("bus", "fruit"),
@@ -106,18 +104,18 @@ def test_the_evaluation_examples_print_their_figures(tmp_path):
         ("bus/bus.png", "bus"),
     ]
     (tmp_path / "pairs.csv").write_text("\n".join(map(",".join, rows)), encoding="utf-8")
-    lines = run([sys.executable, "examples/retrieval.py", str(tmp_path / "pairs.csv")]).splitlines()
+    lines = run(["examples/retrieval.py", str(tmp_path / "pairs.csv")]).splitlines()
     names = ["R@1", "R@5", "R@10", "MRR", "mean_rank", "median_rank"]
     assert [line.split()[0] for line in lines[1:]] == names
     assert lines[2].split()[1:] == ["1.000", "1.000"]
 
 
 @pytest.mark.parametrize("example", ["fine_tune.py", "lit.py"])
-def test_the_training_examples_learn_and_leave_out_what_is_bad(tmp_path, example):
+def test_the_training_examples_learn_and_leave_out_what_is_bad(tmp_path, example, run):
     pictures = sorted((ROOT / "examples" / "pictures").glob("*.png"))
     rows = [f"{path},{path.stem}" for path in pictures] + ["nowhere.png,nothing"]
     (tmp_path / "pairs.csv").write_text("\n".join(["image,caption", *rows]), encoding="utf-8")
-    command = [sys.executable, f"examples/{example}", str(tmp_path / "pairs.csv"), str(tmp_path / "out")]
+    command = [f"examples/{example}", str(tmp_path / "pairs.csv"), str(tmp_path / "out")]
     output = run(command)
     losses = [float(loss) for loss in re.findall(r"loss (\d\.\d+)", output)]
     assert len(losses) == 4
@@ -125,7 +123,7 @@ def test_the_training_examples_learn_and_leave_out_what_is_bad(tmp_path, example
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
-def test_the_probe_example_tells_classes_apart(tmp_path):
+def test_the_probe_example_tells_classes_apart(tmp_path, run):
     pytest.importorskip("sklearn", reason="needs scikit-learn: pip install '.[train]'")
     classes = {"animals": ("elephant", "owl"), "vehicles": ("bicycle", "bus", "sailboat", "rocket")}
     for name, pictures in classes.items():
@@ -133,15 +131,15 @@ def test_the_probe_example_tells_classes_apart(tmp_path):
         for picture in pictures:
             target = ROOT / "examples" / "pictures" / f"{picture}.png"
             (tmp_path / "classes" / name / f"{picture}.png").symlink_to(target)
-    output = run([sys.executable, "examples/linear_probe.py", str(tmp_path / "classes"), str(tmp_path / "out")])
+    output = run(["examples/linear_probe.py", str(tmp_path / "classes"), str(tmp_path / "out")])
     assert output.startswith("C = ")
     assert {f"{picture}.png: {name}" for name in classes for picture in classes[name]} <= set(output.splitlines())
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
-def test_the_export_example_classifies(tmp_path):
+def test_the_export_example_classifies(tmp_path, run):
     pictures = ["examples/pictures/owl.png", "examples/pictures/pizza.png", "examples/pictures/README.md"]
-    output = run([sys.executable, "examples/export_saved_model.py", str(tmp_path / "served"), *pictures])
+    output = run(["examples/export_saved_model.py", str(tmp_path / "served"), *pictures])
     assert [line.split()[:2] for line in output.splitlines()] == [
         ["examples/pictures/owl.png:", "owl"],
         ["examples/pictures/pizza.png:", "pizza"],
@@ -149,10 +147,10 @@ def test_the_export_example_classifies(tmp_path):
     ]
 
 
-def test_the_litert_example_ranks(tmp_path):
+def test_the_litert_example_ranks(tmp_path, run):
     pytest.importorskip("ai_edge_litert", reason="needs LiteRT: pip install '.[litert]'")
     pictures = ["examples/pictures/bus.png", "examples/pictures/owl.png"]
-    output = run([sys.executable, "examples/export_litert.py", str(tmp_path / "mobile"), "an animal", *pictures])
+    output = run(["examples/export_litert.py", str(tmp_path / "mobile"), "an animal", *pictures])
     assert [line.split(":")[0] for line in output.splitlines()] == pictures[::-1]
 
 
@@ -161,14 +159,14 @@ def names(output):
     return [re.sub(r"-?\d\.\d{3}.*|[ ]+", " ", line).strip() for line in output.splitlines() if line.strip()]
 
 
-def test_the_readme_shows_what_the_demo_prints():
+def test_the_readme_shows_what_the_demo_prints(run):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     commands = re.findall(r"^\t@\$\(BIN\)/tf-clip (.*)$", makefile, re.MULTILINE)
     shown = re.findall(r"<!-- demo:.*?-->\n```text\n(.*?)^```", PAGES[0].read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert len(commands) == len(shown) == 2
     for command, expected in zip(commands, shown, strict=True):
         arguments = shlex.split(command.replace("--html demo.html", ""))
-        assert names(run([sys.executable, "-m", "tf_clip", *arguments])) == names(expected)
+        assert names(run(["-m", "tf_clip", *arguments])) == names(expected)
 
 
 @pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("examples/**/README.md"))], ids=lambda page: str(page.name))
