@@ -10,6 +10,15 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 # Tests in two processes. OpenMP's threads, of which PyTorch starts two in each, would wait for one another on two cores:
 # with one in each, PyTorch's tests take a quarter of the time.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# What `make serve-test`, `litert-test` and `parity` leave out with WHOLE=no: models of the real size, and recipes and texts
+# beyond a sample. CI asks for that, as it has no time for the whole.
+WHOLE ?= yes
+ifeq ($(WHOLE),no)
+SOME := -k "not vit_b_32 and not ViT-B/32 and not vit-b-32 and not RN50"
+else
+ALL_RECIPES := --every-recipe --every-text
+WRITE_PAGE := --write-page
+endif
 # Quiet: TensorFlow's start-up messages say nothing about this project.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -104,17 +113,17 @@ test-backends: $(VENV)/with-torch ## run the tests of core and adapters on JAX a
 	KERAS_BACKEND=torch $(TEST) tests/core tests/adapters
 
 serve-test: $(VENV)/served ## export models and ask them in every runtime, the local server and its page among them
-	$(TEST) tests/serving
+	$(TEST) $(SOME) tests/serving
 
 bench-serving: $(VENV)/served ## load the local server for MINUTES (10); writes docs/benchmarks/serving.*
 	$(PIP) install --quiet --editable ".[bench]"
 	$(BIN)/python tests/benchmarks/serving.py --minutes $(MINUTES) docs/benchmarks
 
 parity: $(VENV)/compared ## compare with the reference implementations in the same run; writes docs/parity.md
-	$(TEST) tests/parity --write-page
+	$(BIN)/python -m pytest $(SOME) tests/parity $(WRITE_PAGE)
 
 litert-test: $(VENV)/browsed ## write .tflite files by every recipe, run them here and in a browser, and compare
-	$(TEST) -rP tests/web tests/litert tests/preprocessing/test_utf8_tokenizer.py --every-recipe --every-text
+	$(TEST) -rP tests/web tests/litert tests/preprocessing/test_utf8_tokenizer.py $(ALL_RECIPES)
 
 web: $(VENV)/with-litert ## make build/web, a page that ranks pictures for a sentence in the browser; needs npm
 	mkdir -p build/web
