@@ -12,11 +12,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .measuring import MEASURED, add, measured, write_page
+from .measuring import MEASURED, write_page
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -89,18 +88,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if hasattr(session.config, "workeroutput"):  # one of several processes
-        session.config.workeroutput["measured"] = measured()
-        return
     # Part of the tests would leave part of the table.
     if exitstatus == 0 and session.config.getoption("write_page"):
         write_page(ROOT / "docs" / "parity.md")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Takes in what a process of tests has measured; one that has crashed has left nothing, and the run fails."""
-    add(node.workeroutput["measured"] if hasattr(node, "workeroutput") else [[], []])
 
 
 class Process:

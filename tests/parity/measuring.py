@@ -41,20 +41,6 @@ def largest(ours: Any, theirs: Any) -> float:
     return float(np.abs(ours - theirs).max())
 
 
-def measured() -> list[Any]:
-    """Returns all that this process has recorded, for `add` in another."""
-    return [list(MEASURED.items()), list(TABLE.items())]
-
-
-def add(recorded: list[Any]) -> None:
-    """Takes in what another process has recorded."""
-    for label, (difference, bound) in recorded[0]:
-        MEASURED[label] = (max(difference, MEASURED.get(label, (0.0, bound))[0]), bound)
-    for key, cells in recorded[1]:
-        known = TABLE.setdefault(tuple(key), {})
-        known.update({name: max(difference, known.get(name, 0.0)) for name, difference in cells.items()})
-
-
 def report(label: str, difference: float, bound: float) -> None:
     """Prints and records a difference, and fails when it is beyond the bound or not a number."""
     print(f"\n  {label}: {difference:.2g} (at most {bound:g})", end="")
@@ -108,19 +94,18 @@ _BACKENDS = ("tensorflow", "jax", "torch")
 
 def write_page(path: Path) -> None:
     """Writes all that was recorded: a row a class and format, then all differences, a section a class."""
-    table = dict(sorted(TABLE.items()))  # whichever process was first
     lines = [PAGE, f"| class | from | {_COLUMNS}\n|---|---|---|---|---|\n"]
-    for title, source in dict.fromkeys(key[:2] for key in table):
-        kinds = {key[2]: cells for key, cells in table.items() if key[:2] == (title, source)}
+    for title, source in dict.fromkeys(key[:2] for key in TABLE):
+        kinds = {key[2]: cells for key, cells in TABLE.items() if key[:2] == (title, source)}
         shares = {
             name: max(cells[name] / BOUNDS[kind] for kind, cells in kinds.items() if name in cells)
             for name in _BACKENDS
             if any(name in cells for cells in kinds.values())
         }
         lines.append(f"| {title} | {source} | {_row({name: f'{100 * share:.1f}' for name, share in shares.items()})}\n")
-    for title in dict.fromkeys(key[0] for key in table):
+    for title in dict.fromkeys(key[0] for key in TABLE):
         lines.append(f"\n## {title}\n\n| from | compared | allowed | {_COLUMNS}\n|---|---|---|---|---|---|\n")
-        for (_, source, kind), cells in ((key, cells) for key, cells in table.items() if key[0] == title):
+        for (_, source, kind), cells in ((key, cells) for key, cells in TABLE.items() if key[0] == title):
             shown = _row({name: f"{difference:.2g}" for name, difference in cells.items()})
             lines.append(f"| {source} | `{kind}` | {BOUNDS[kind]:g} | {shown}\n")
     path.write_text("".join(lines), encoding="utf-8")
