@@ -17,7 +17,6 @@ ifeq ($(WHOLE),no)
 SOME := -k "not vit_b_32 and not ViT-B/32 and not vit-b-32 and not RN50"
 else
 ALL_RECIPES := --every-recipe --every-text
-WRITE_PAGE := --write-page
 endif
 # Quiet: TensorFlow's start-up messages say nothing about this project.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -120,7 +119,8 @@ bench-serving: $(VENV)/served ## load the local server for MINUTES (10); writes 
 	$(BIN)/python tests/benchmarks/serving.py --minutes $(MINUTES) docs/benchmarks
 
 parity: $(VENV)/compared ## compare with the reference implementations in the same run; writes docs/parity.md
-	$(BIN)/python -m pytest $(SOME) tests/parity $(WRITE_PAGE)
+	@# Large models in two processes, with their references, take more memory than there is.
+	$(if $(SOME),$(TEST) $(SOME),$(BIN)/python -m pytest --write-page) tests/parity
 
 litert-test: $(VENV)/browsed ## write .tflite files by every recipe, run them here and in a browser, and compare
 	$(TEST) -rP tests/web tests/litert tests/preprocessing/test_utf8_tokenizer.py $(ALL_RECIPES)

@@ -82,6 +82,8 @@ def pytest_configure() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not MEASURED:  # what processes of tests have measured stays there
+        return
     terminalreporter.section("largest differences from the reference implementations")
     for label, (difference, bound) in MEASURED.items():
         terminalreporter.write_line(f"{label:<64} {difference:<7.2g} (at most {bound:g})")
