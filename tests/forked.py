@@ -1,4 +1,4 @@
-"""Runs scripts and `tf-clip` as somebody would, in a process each, but for the seconds in which each imports TensorFlow.
+"""Runs scripts and `tf-clip` as somebody would, a process each, without the seconds in which each imports TensorFlow.
 
 Processes are forked from one that has imported it and has done nothing else, so that each is as good as new.
 """
