@@ -174,7 +174,7 @@ type: $(VENV)/linted ## check types
 docs: $(VENV)/tested ## run the code blocks of README and docs
 	$(BIN)/python -m pytest tests/test_docs.py
 
-check: lint type test ## all that CI runs, but for parity
+check: lint type test ## style, types and tests: what CI runs first
 
 wheel: $(VENV)/tested ## build dist/*.whl
 	$(BIN)/python -m build --wheel --outdir dist .
