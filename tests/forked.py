@@ -1,14 +1,17 @@
 """Runs scripts and `tf-clip` as somebody would, a process each, without the seconds in which each imports TensorFlow.
 
-Processes are forked from one that has imported it and has done nothing else, so that each is as good as new.
+Processes are forked from one that has imported it and has done nothing else, so that each begins as good as new;
+each ends as one does, since what hangs at the end of a program should fail here.
 """
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import runpy
 import sys
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +41,22 @@ def _run(command: list[str], folder: Path, printed: Path) -> None:
         os.dup2(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), descriptor)
     os.chdir(folder)
     os.environ.update({"PYTHONPATH": str(ROOT), "COLUMNS": "100"})
+    status = 1
+    try:
+        _script(command, folder)
+        status = 0
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        else:
+            status = ended.code or 0
+    except BaseException:
+        traceback.print_exc()
+    # multiprocessing would stop here; a process of its own waits for its threads and ends the interpreter, too.
+    ctypes.pythonapi.Py_Exit(status)
+
+
+def _script(command: list[str], folder: Path) -> None:
     if command[0] == "-m":
         sys.argv = command[1:]
         sys.path.insert(0, str(folder))
