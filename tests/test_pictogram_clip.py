@@ -41,9 +41,9 @@ def tiles(question):
 @pytest.mark.parametrize("question", FLOORS)
 def test_the_card_says_what_is_measured(question, model, processor, card):
     pictures, table = tiles(question)
-    images = embed_images(model, processor, pictures, batch_size=256).embeds
+    embeds = embed_images(model, processor, pictures, batch_size=256).embeds
     texts = class_embeddings(model, processor, table["names"], table["templates"])
-    measured = retrieval_metrics(images @ texts.T, np.array(table["targets"]))
+    measured = retrieval_metrics(embeds @ texts.T, np.array(table["targets"]))
     print(question, len(pictures), "pictures", len(table["names"]), "names", measured)
     for metric, floor in FLOORS[question].items():
         assert measured[metric] >= floor

@@ -40,9 +40,9 @@ function showProgress(loaded, total) {
 function add(files) {
   for (const file of files) {
     const url = URL.createObjectURL(file);
-    const image = make("img", { alt: "", src: url, draggable: false });
-    const frame = make("div", { className: "frame" }, image);
-    image.onerror = () => frame.replaceChildren("no preview");
+    const img = make("img", { alt: "", src: url, draggable: false });
+    const frame = make("div", { className: "frame" }, img);
+    img.onerror = () => frame.replaceChildren("no preview");
     const remove = make("button", { type: "button", className: "remove", textContent: "✕", ariaLabel: `Remove ${file.name}` });
     const name = make("span", { className: "name", textContent: file.name, title: file.name });
     const score = make("span", { className: "score" });

@@ -39,7 +39,7 @@ class Questions:
 
     Args:
         name: the model's name or folder.
-        examples: the folder with pictures to vary, labels and sentences.
+        examples: the folder with chosen to vary, labels and sentences.
     """
 
     def __init__(self, name: str, examples: Path) -> None:
@@ -59,29 +59,29 @@ class Questions:
     def ask(self, client: RestClient, chance: random.Random) -> tuple[str, int, str]:
         """Makes one call and returns its kind, its rows, and what was wrong with the answer."""
         kind = chance.choices(("encode_image", "encode_text", "classify", "similarity_pairs"), (55, 20, 20, 5))[0]
-        pictures = chance.sample(range(len(self.files)), 1 if kind != "similarity_pairs" else 2)
+        chosen = chance.sample(range(len(self.files)), 1 if kind != "similarity_pairs" else 2)
         texts = chance.sample(range(len(self.texts)), chance.randint(1, 4) if kind == "encode_text" else 2)
-        files = [self.files[index] for index in pictures]
+        files = [self.files[index] for index in chosen]
         if kind == "encode_text":
             result = client.encode_texts([self.texts[index] for index in texts])
             return kind, len(texts), _compared(result.embeds, self.text_embeds[texts], result.status)
         if kind == "similarity_pairs":
             pairs = client.similarity_pairs(files, [self.texts[index] for index in texts])
             # Logits are as far apart as the temperature makes them.
-            expected = self.logits[pictures, texts]
+            expected = self.logits[chosen, texts]
             return kind, 2, _compared(pairs.logits / 100, expected / 100, pairs.status)
         if chance.randrange(BAD_EVERY) == 0:
             bad = client.encode_images([files[0][: len(files[0]) // 2]])
             is_told = bad.status != ["ok"] and not bad.embeds.any()
             return "a broken file", 1, "" if is_told else f"a broken file is {bad.status}"
         if kind == "encode_image":
-            images = client.encode_images(files)
-            return kind, 1, _compared(images.embeds, self.image_embeds[pictures], images.status)
+            embedded = client.encode_images(files)
+            return kind, 1, _compared(embedded.embeds, self.image_embeds[chosen], embedded.status)
         classes = client.classify(files)
-        best = self.labels[int(np.argmax(self.probabilities[pictures[0]]))]
+        best = self.labels[int(np.argmax(self.probabilities[chosen[0]]))]
         if classes.labels[0][0] != best:
             return kind, 1, f"the label {classes.labels[0][0]}, and not {best}"
-        return kind, 1, _compared(classes.probabilities, self.probabilities[pictures], classes.status)
+        return kind, 1, _compared(classes.probabilities, self.probabilities[chosen], classes.status)
 
 
 def _compared(received: np.ndarray, expected: np.ndarray, status: list[str]) -> str:

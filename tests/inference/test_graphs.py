@@ -69,10 +69,10 @@ def test_pixels_that_make_no_whole_patch_are_left_out(tiny_config):
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_bytes_are_read_as_they_are(small_model, tiny_processor, pictures, parts):
-    images = tiny_processor.image_processor
-    weights = image_weights(small_model.image_encoder, images.scale_and_shift(), parts)
+    process = tiny_processor.image_processor
+    weights = image_weights(small_model.image_encoder, process.scale_and_shift(), parts)
     assert len(weights.patches) == len(weights.patches_of_bytes) == parts
-    expected = small_model.get_image_features(images(pictures)["pixel_values"])
+    expected = small_model.get_image_features(process(pictures)["pixel_values"])
     assert_close(encode_image(tf.constant(pictures), weights), expected)
 
 

@@ -22,10 +22,10 @@ def test_the_small_model_by_every_recipe(quantization, small, tmp_path):
     options = {"parts": ["image", "text_from_utf8"], "text_lengths": [8], **calibration}
     tf_clip.export.litert(model, processor, tmp_path, quantization=quantization, **options)
     runtime = LiteRTModel(tmp_path)
-    images = unit(model.get_image_features(processor(images=pictures)["pixel_values"]))
+    embeds = unit(model.get_image_features(processor(images=pictures)["pixel_values"]))
     texts = unit(model.get_text_features(**processor(text=TEXTS, max_length=16)))
     floor = {"float16": 0.99999, "dynamic_int8": 0.99}.get(quantization, 0.9)
-    assert np.sum(unit(runtime.encode_images(pictures)) * images, axis=1).min() > floor
+    assert np.sum(unit(runtime.encode_images(pictures)) * embeds, axis=1).min() > floor
     assert np.sum(unit(runtime.encode_texts(TEXTS)) * texts, axis=1).min() > floor
     assert runtime.encode_images([noise(9, 31)]).shape == (1, 28)
 

@@ -105,9 +105,9 @@ def test_tensorboard_gets_curves_and_the_best_and_worst_pairs(tiny_model, tiny_p
         axis=1,
     )
     for tag, order in (("best pairs", np.argsort(-own)), ("worst pairs", np.argsort(own))):
-        width, height, *pictures = found["images", tag][1]
+        width, height, *shown = found["images", tag][1]
         assert (width, height) == (b"20", b"20")
-        for index, picture in zip(order[:2], pictures, strict=True):
+        for index, picture in zip(order[:2], shown, strict=True):
             np.testing.assert_allclose(tf.io.decode_png(picture), images[index], atol=1)
         text = found["text", tag][1][0].decode()
         assert [line.split()[-1] for line in text.splitlines()] == [CAPTIONS[index][0] for index in order[:2]]

@@ -20,7 +20,7 @@ import tf_clip
 
 EXAMPLES = sorted(PICTURES.glob("*.png"))
 SENTENCES = ["an animal", "a boat on the sea", "Großes ROTES Obst, isn't it? 🍓"]
-IMAGES = ROOT / "docs" / "images"
+DOCS_IMAGES = ROOT / "docs" / "images"
 # What three digits and a grey level of difference, which resizing may make, come to.
 FLOAT32, DYNAMIC_INT8 = 0.0015, 0.02
 
@@ -254,7 +254,7 @@ def test_text_can_be_told_from_what_it_is_on(page, chrome, dark):
 def test_the_picture_of_the_page(dark, url, tmp_path, request):
     """The page at the size that the docs show it at; the file is written on demand only."""
     name = "web_page_dark.png" if dark else "web_page.png"
-    target = (IMAGES if request.config.getoption("write_picture") else tmp_path) / name
+    target = (DOCS_IMAGES if request.config.getoption("write_picture") else tmp_path) / name
     with browser(tmp_path / "profile", width=1180, height=940, dark=dark) as chrome:
         page = WebPage(chrome, url)
         page.take_examples()

@@ -199,9 +199,9 @@ def _ranks(images: np.ndarray, texts: np.ndarray, owners: np.ndarray, chunk_size
         for columns in _chunks(len(texts), chunk_size):
             block = some_images @ _directions(texts[columns], "text_embeds").T
             block += _ROUNDING
-            pictures = owners[columns] - rows.start
-            here = np.flatnonzero((pictures >= 0) & (pictures < len(some_images)))
-            block[pictures[here], here] = -np.inf  # what belongs together is no rival
+            owned = owners[columns] - rows.start
+            here = np.flatnonzero((owned >= 0) & (owned < len(some_images)))
+            block[owned[here], here] = -np.inf  # what belongs together is no rival
             image_ranks[rows] += np.sum(block >= best[rows, np.newaxis], axis=1)
             text_ranks[columns] += np.sum(block >= own[columns], axis=0)
     return image_ranks, text_ranks
