@@ -99,15 +99,15 @@ $(VENV)/benchmarked: $(VENV)/torchvision $(VENV)/zeromodels $(VENV)/with-litert 
 	$(PIP) install --quiet --editable ".[bench]"
 	@touch $@
 
-demo: $(VENV)/installed ## classify and search shipped pictures, in the terminal and as a page
-	@$(BIN)/tf-clip classify examples/pictures --labels-file examples/pictures/labels.txt --top 3 --html demo.html
-	@$(BIN)/tf-clip similarity examples/pictures --texts-file examples/pictures/sentences.txt --top 3
+demo: $(VENV)/installed ## classify and search shipped images, in the terminal and as a page
+	@$(BIN)/tf-clip classify examples/images --labels-file examples/images/labels.txt --top 3 --html demo.html
+	@$(BIN)/tf-clip similarity examples/images --texts-file examples/images/sentences.txt --top 3
 
 test: $(VENV)/tested ## run the tests: fast, offline
 	$(TEST) --ignore=tests/parity --ignore=tests/serving --ignore=tests/web
 
 test-backends: $(VENV)/with-torch ## run the tests of core and adapters on JAX and PyTorch, too (make test runs them on TensorFlow)
-	@# JAX spends most of the time optimising what runs once.
+	@# JAX spends most of the time optimizing what runs once.
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(TEST) tests/core tests/adapters
 	KERAS_BACKEND=torch $(TEST) tests/core tests/adapters
 
@@ -125,9 +125,9 @@ parity: $(VENV)/compared ## compare with the reference implementations in the sa
 litert-test: $(VENV)/browsed ## write .tflite files by every recipe, run them here and in a browser, and compare
 	$(TEST) -rP tests/web tests/litert tests/preprocessing/test_utf8_tokenizer.py $(ALL_RECIPES)
 
-web: $(VENV)/with-litert ## make build/web, a page that ranks pictures for a sentence in the browser; needs npm
+web: $(VENV)/with-litert ## make build/web, a page that ranks images for a sentence in the browser; needs npm
 	mkdir -p build/web
-	cp -R examples/web/. examples/pictures build/web
+	cp -R examples/web/. examples/images build/web
 	npm ci --prefix build/web --no-audit --no-fund
 	$(BIN)/tf-clip export litert build/web/model --parts image,text_from_utf8 --quantization dynamic_int8 --overwrite
 	@echo "It is at http://127.0.0.1:8000 after: python3 -m http.server --directory build/web --bind 127.0.0.1"
@@ -135,7 +135,7 @@ web: $(VENV)/with-litert ## make build/web, a page that ranks pictures for a sen
 bench: $(VENV)/benchmarked ## compare with every other CLIP on this machine, hours; writes docs/benchmarks/bench.*
 	$(BIN)/python tests/benchmarks/peers/run.py --engines $(VENV)/engines/bin/python $(BENCH) docs/benchmarks
 
-bench-scale: $(VENV)/tested ## measure how cost grows, and embed 100 000 pictures and 1 M captions; writes docs/benchmarks/scale.*
+bench-scale: $(VENV)/tested ## measure how cost grows, and embed 100 000 images and 1 M captions; writes docs/benchmarks/scale.*
 	$(PIP) install --quiet --editable ".[bench]"
 	$(BIN)/python tests/benchmarks/scale.py $(BENCH) docs/benchmarks
 

@@ -1,6 +1,6 @@
 """One adapter of each family on both towers: add, train for a moment, save, load; merge what can be merged.
 
-python examples/adapters.py OUTPUT PICTURE...        pictures are named for what they show
+python examples/adapters.py OUTPUT IMAGE...        images are named for what they show
 """
 
 import sys
@@ -23,17 +23,17 @@ FAMILIES = {
     "union": "lora[r=4,use_gating=True]|seq_bn[reduction_factor=8,use_gating=True]",
 }
 
-output, pictures = Path(sys.argv[1]), [Path(path) for path in sys.argv[2:]]
+output, images = Path(sys.argv[1]), [Path(path) for path in sys.argv[2:]]
 model = CLIPModel.from_pretrained("pictogram-clip")
 processor = CLIPProcessor.from_pretrained("pictogram-clip")
-encoded = processor(text=[path.stem for path in pictures], images=pictures, return_tensors="np")
+encoded = processor(text=[path.stem for path in images], images=images, return_tensors="np")
 pairs = {name: encoded[name] for name in ("input_ids", "attention_mask", "pixel_values")}
 
 for name, config in FAMILIES.items():
     model.add_adapter(name, config)
     model.train_adapter(name)
     model.compile(keras.optimizers.AdamW(1e-3), run_eagerly=True)
-    model.fit(pairs, batch_size=len(pictures), epochs=2, verbose=0)
+    model.fit(pairs, batch_size=len(images), epochs=2, verbose=0)
     model.save_adapter(output / name, name)
     model.load_adapter(output / name, load_as=f"{name}_again", set_active=True)
     if name in ("lora", "dora", "vera", "factors"):

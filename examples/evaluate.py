@@ -1,8 +1,8 @@
-"""Measure how well the model names pictures in class folders: `zero_shot.py`, and how often it is right.
+"""Measure how well the model names images in class folders: `zero_shot.py`, and how often it is right.
 
 python examples/evaluate.py FOLDER
 
-The lines that differ from `zero_shot.py` are marked: classes and pictures come from the folder, the classes are named
+The lines that differ from `zero_shot.py` are marked: classes and images come from the folder, the classes are named
 in several sentences, and a report takes the place of the loop.
 """
 
@@ -19,12 +19,12 @@ LABELS = sorted({path.parent.name for path in PATHS})  # differs
 model = CLIPModel.from_pretrained("pictogram-clip")
 processor = CLIPProcessor.from_pretrained("pictogram-clip")
 classifier = zero_shot_classifier(model, processor, LABELS, ["{}", *template_set("imagenet_simple")])  # differs
-pictures = embed_images(model, processor, PATHS, skip_bad=True)
-targets = np.array([LABELS.index(PATHS[index].parent.name) for index in pictures.indices])  # differs
-report = classifier.report(pictures.embeds, targets)  # differs
+images = embed_images(model, processor, PATHS, skip_bad=True)
+targets = np.array([LABELS.index(PATHS[index].parent.name) for index in images.indices])  # differs
+report = classifier.report(images.embeds, targets)  # differs
 for name, value in report.metrics.items():  # differs
     print(f"{name}: {value:.3f}")
 for label, share in report.per_class.items():  # differs
     print(f"  {label}: {share:.3f}")
-for index, reason in pictures.failures.items():
+for index, reason in images.failures.items():
     print(f"{PATHS[index]}: skipped, {reason}", file=sys.stderr)

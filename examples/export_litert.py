@@ -1,6 +1,6 @@
-"""Write the shipped model as .tflite files, then rank pictures for a sentence with nothing but LiteRT and Pillow.
+"""Write the shipped model as .tflite files, then rank images for a sentence with nothing but LiteRT and Pillow.
 
-python examples/export_litert.py mobile "an animal" examples/pictures/owl.png examples/pictures/bus.png
+python examples/export_litert.py mobile "an animal" examples/images/owl.png examples/images/bus.png
 """
 
 import sys

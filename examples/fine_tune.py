@@ -1,8 +1,8 @@
-"""Train a CLIP further on pictures and captions of your own; stopped and started again, it goes on.
+"""Train a CLIP further on images and captions of your own; stopped and started again, it goes on.
 
 python examples/fine_tune.py pairs.csv OUT
 
-`pairs.csv` has a line `image,caption`, and then a line for each caption; RSICD's captions of satellite pictures are
+`pairs.csv` has a line `image,caption`, and then a line for each caption; RSICD's captions of satellite images are
 such a table once written as one. This is the base of the examples that train: `lit.py` and `linear_probe.py` mark
 where they differ. `tf-clip train --data pairs.csv --output OUT` does the same and more.
 """

@@ -1,4 +1,4 @@
-"""Trains a new classifier on CLIP's image tower from folders of pictures, one folder a class, and saves it.
+"""Trains a new classifier on CLIP's image tower from folders of images, one folder a class, and saves it.
 
 python examples/image_classifier.py OUT FOLDER FOLDER ...
 """
@@ -14,14 +14,14 @@ from tf_clip import CLIPForImageClassification, CLIPProcessor
 CHECKPOINT = "pictogram-clip"  # or a folder, or a Hub id
 
 out, *folders = map(Path, sys.argv[1:])
-pictures = [(path, label) for label, folder in enumerate(folders) for path in sorted(folder.glob("*.png"))]
-paths, labels = zip(*pictures, strict=True)
+images = [(path, label) for label, folder in enumerate(folders) for path in sorted(folder.glob("*.png"))]
+paths, labels = zip(*images, strict=True)
 
 processor = CLIPProcessor.from_pretrained(CHECKPOINT)
 pixel_values = processor(images=list(paths), return_tensors="np")["pixel_values"]
 
 model = CLIPForImageClassification.from_pretrained(CHECKPOINT, num_labels=len(folders))
-model.image_encoder.trainable = False  # a few pictures are enough for the classifier alone
+model.image_encoder.trainable = False  # a few images are enough for the classifier alone
 model.compile(keras.optimizers.Adam(1e-2))
 model.fit(pixel_values, np.array(labels), epochs=30, verbose=0)
 

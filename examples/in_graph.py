@@ -1,6 +1,6 @@
 """One TensorFlow graph from file bytes and strings to scores: no Python in between.
 
-python examples/in_graph.py examples/pictures/owl.png "owl" "bicycle"
+python examples/in_graph.py examples/images/owl.png "owl" "bicycle"
 """
 
 import sys
@@ -21,6 +21,6 @@ def score(image_bytes: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
     return tf.nn.softmax(model(inputs).logits_per_image, axis=1)
 
 
-picture, *texts = sys.argv[1:]
-for text, probability in zip(texts, score([Path(picture).read_bytes()], texts)[0].numpy(), strict=True):
+image, *texts = sys.argv[1:]
+for text, probability in zip(texts, score([Path(image).read_bytes()], texts)[0].numpy(), strict=True):
     print(f"{text}: {probability:.2f}")

@@ -1,8 +1,8 @@
-"""Classify pictures by a linear probe of a frozen CLIP: `fine_tune.py` with classes in place of captions.
+"""Classify images by a linear probe of a frozen CLIP: `fine_tune.py` with classes in place of captions.
 
 python examples/linear_probe.py FOLDER OUT
 
-`FOLDER` has a folder of pictures for each class. What differs is marked: nothing of the model is trained, its features
+`FOLDER` has a folder of images for each class. What differs is marked: nothing of the model is trained, its features
 are computed once, and a logistic regression is fitted on them. `tf-clip train --recipe probe` does the same and more.
 Needs the extra `train`.
 """
@@ -24,7 +24,7 @@ classes = sorted(folder.name for folder in source.iterdir())  # differs, as does
 paths = [path for name in classes for path in sorted((source / name).iterdir())]
 targets = np.array([classes.index(path.parent.name) for path in paths])
 features = image_features(model, processor, paths, "patch_mean").values
-kept_back = np.arange(len(paths)) % 4 == 3  # every fourth picture chooses the strength of the regularisation
+kept_back = np.arange(len(paths)) % 4 == 3  # every fourth image chooses the strength of the regularisation
 probe = linear_probe(features[~kept_back], targets[~kept_back], features[kept_back], targets[kept_back], classes)
 
 probe.to_classifier(model).save_pretrained(out)

@@ -1,6 +1,6 @@
-"""Classify pictures by sentences: the classes are texts, and nothing is trained.
+"""Classify images by sentences: the classes are texts, and nothing is trained.
 
-python examples/zero_shot.py examples/pictures/*.png
+python examples/zero_shot.py examples/images/*.png
 """
 
 import sys
@@ -12,9 +12,9 @@ LABELS = ["pizza", "castle", "elephant", "bicycle", "rocket", "owl", "sailboat",
 model = CLIPModel.from_pretrained("pictogram-clip")
 processor = CLIPProcessor.from_pretrained("pictogram-clip")
 classes = class_embeddings(model, processor, LABELS)
-pictures = embed_images(model, processor, sys.argv[1:], skip_bad=True)
-probabilities = class_probabilities(pictures.embeds, classes, float(model.logit_scale))
-for index, row in zip(pictures.indices, probabilities, strict=True):
+images = embed_images(model, processor, sys.argv[1:], skip_bad=True)
+probabilities = class_probabilities(images.embeds, classes, float(model.logit_scale))
+for index, row in zip(images.indices, probabilities, strict=True):
     print(f"{sys.argv[1 + index]}: {LABELS[row.argmax()]} ({row.max():.0%})")
-for index, reason in pictures.failures.items():
+for index, reason in images.failures.items():
     print(f"{sys.argv[1 + index]}: skipped, {reason}", file=sys.stderr)

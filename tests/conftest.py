@@ -23,7 +23,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--every-recipe", action="store_true", help="measure every recipe of .tflite files, and a ViT-B/32, for minutes"
     )
-    parser.addoption("--write-picture", action="store_true", help="write the pages' pictures into docs/images")
+    parser.addoption("--write-image", action="store_true", help="write the pages' images into docs/images")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -110,7 +110,7 @@ def tiny_checkpoint(tmp_path, tiny_model, tiny_processor):
 
 @pytest.fixture(scope="session")
 def tiny_inputs(tiny_config):
-    """3 texts and 2 pictures: counts that differ, so that the two sides cannot be mixed up."""
+    """3 texts and 2 images: counts that differ, so that the two sides cannot be mixed up."""
     generator = np.random.default_rng(0)
     input_ids = generator.integers(0, 512, (3, 7))
     input_ids[:, 0] = 512

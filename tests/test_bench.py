@@ -78,7 +78,7 @@ def test_the_command(tiny_checkpoint, tmp_path, capsys):
     assert list((tmp_path / "trace").rglob("*.xplane.pb"))
     assert main([*words, "--engine", "tensorflow", "--engine", "xla"]) == 0
     shown = capsys.readouterr().out
-    assert "pictures to embeddings" in shown and "1.00 x" in shown and "xla" in shown
+    assert "images to embeddings" in shown and "1.00 x" in shown and "xla" in shown
     assert main([*words, "--engine", "steam"]) == 2
     assert (
         "`--engine` must be one of ['auto', 'tensorflow', 'xla', 'litert']. Received: steam." in capsys.readouterr().err

@@ -228,9 +228,9 @@ def test_a_peer_is_compared_with_the_rounds_beside_it(found):
 
 def test_goals_say_what_is_reached_and_what_is_missing(found):
     goals = {goal["goal"]: goal for goal in found["goals"]}
-    torch = goals["pictures, batch 8: speed against PyTorch's best"]
+    torch = goals["images, batch 8: speed against PyTorch's best"]
     assert torch == {**torch, "at_least": 1.25, "measured": 2.0, "reached": True}
-    engines = goals["pictures, batch 8: speed against ONNX Runtime and OpenVINO"]
+    engines = goals["images, batch 8: speed against ONNX Runtime and OpenVINO"]
     assert engines["measured"] is None and not engines["reached"]
     load = goals["memory of loading, in sizes of the weights"]
     assert load["measured"] == 1.5 and not load["reached"]
@@ -259,7 +259,7 @@ def test_the_page(found, tmp_path, monkeypatch):
     assert "| transformers sdpa | 2.00 (2.00 to 2.00) |" in text
     assert "| OpenVINO | error |" in text
     assert "- OpenVINO: no / file (8)" in text
-    assert "| pictures, batch 8: speed against PyTorch's best | at least 1.25 | 2.00 | yes |" in text
+    assert "| images, batch 8: speed against PyTorch's best | at least 1.25 | 2.00 | yes |" in text
     assert (
         "| operation | image 8 | text 1 |\n|---|---|---|\n| `MatMul` | 75.0 | 99.5 |\n| `Softmax` | 25.0 | 0.0 |\n"
         in text

@@ -134,7 +134,7 @@ def test_a_missing_file_is_named(tiny_checkpoint, name):
         CLIPModel.from_pretrained(tiny_checkpoint)
 
 
-def test_a_config_that_cannot_be_honoured_is_refused(tiny_checkpoint):
+def test_a_config_that_cannot_be_honored_is_refused(tiny_checkpoint):
     config = json.loads((tiny_checkpoint / "config.json").read_text())
     config["text_config"]["hidden_act"] = "swoosh"
     (tiny_checkpoint / "config.json").write_text(json.dumps(config))

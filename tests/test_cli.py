@@ -21,8 +21,8 @@ def wide_terminal(monkeypatch):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     generator = np.random.default_rng(0)
     for name in ("a.png", "b.jpg"):
@@ -43,11 +43,11 @@ def run(tiny_checkpoint, capsys):
     return call
 
 
-def test_classify_as_json(run, pictures):
-    status, out, err = run("classify", pictures, "--labels", "a cat, a dog,a tree", "--top", 2, "--json")
+def test_classify_as_json(run, images):
+    status, out, err = run("classify", images, "--labels", "a cat, a dog,a tree", "--top", 2, "--json")
     result = json.loads(out)
     assert status == 0
-    assert [row["image"] for row in result["images"]] == [str(pictures / "a.png"), str(pictures / "b.jpg")]
+    assert [row["image"] for row in result["images"]] == [str(images / "a.png"), str(images / "b.jpg")]
     assert result["skipped"] == []
     for row in result["images"]:
         (first, high), (second, low) = row["scores"]
@@ -55,27 +55,27 @@ def test_classify_as_json(run, pictures):
         assert 1.0 > high >= low > 0.0
 
 
-def test_classify_agrees_with_the_model(run, pictures, tiny_checkpoint):
+def test_classify_agrees_with_the_model(run, images, tiny_checkpoint):
     import tensorflow as tf
 
     from tf_clip import CLIPModel, CLIPProcessor
 
     labels = ["a cat", "a dog"]
     _, out, _ = run(
-        "classify", pictures / "a.png", "--labels", ",".join(labels), "--template", "a photo of {}", "--json"
+        "classify", images / "a.png", "--labels", ",".join(labels), "--template", "a photo of {}", "--json"
     )
     model, processor = CLIPModel.from_pretrained(tiny_checkpoint), CLIPProcessor.from_pretrained(tiny_checkpoint)
-    inputs = processor(text=[f"a photo of {label}" for label in labels], images=pictures / "a.png")
+    inputs = processor(text=[f"a photo of {label}" for label in labels], images=images / "a.png")
     expected = tf.nn.softmax(model(**inputs).logits_per_image, axis=1)[0]
     scores = dict(json.loads(out)["images"][0]["scores"])
     np.testing.assert_allclose([scores[label] for label in labels], expected, atol=1e-5)
 
 
-def test_classify_as_a_table_and_a_page(run, pictures, tmp_path):
+def test_classify_as_a_table_and_a_page(run, images, tmp_path):
     labels = tmp_path / "labels.txt"
     labels.write_text("cat\n\n<script>alert(1)</script>\n[red]dog[/red]\n")
     page = tmp_path / "page.html"
-    status, out, _ = run("classify", pictures, "--labels-file", labels, "--html", page)
+    status, out, _ = run("classify", images, "--labels-file", labels, "--html", page)
     assert status == 0
     assert "a.png" in out
     assert "[red]dog[/red]" in out
@@ -88,8 +88,8 @@ def test_classify_as_a_table_and_a_page(run, pictures, tmp_path):
     assert "&lt;script&gt;" in html
 
 
-def test_similarity_ranks_pictures(run, pictures):
-    status, out, _ = run("similarity", pictures, "--text", "a cat", "--text", "a dog", "--json")
+def test_similarity_ranks_images(run, images):
+    status, out, _ = run("similarity", images, "--text", "a cat", "--text", "a dog", "--json")
     rows = json.loads(out)["texts"]
     assert status == 0
     assert [row["text"] for row in rows] == ["a cat", "a dog"]
@@ -120,9 +120,9 @@ def test_many_texts_are_embedded_by_a_compiled_model(run, tmp_path, tiny_checkpo
     np.testing.assert_allclose(np.load(tmp_path / "many.npz")["text_embeds"], expected, atol=1e-5)
 
 
-def test_embed_writes_both_kinds(run, pictures, tmp_path):
+def test_embed_writes_both_kinds(run, images, tmp_path):
     out_file = tmp_path / "embeds.npz"
-    status, out, _ = run("embed", pictures, "--text", "a cat", "--out", out_file)
+    status, out, _ = run("embed", images, "--text", "a cat", "--out", out_file)
     arrays = np.load(out_file)
     assert status == 0
     assert str(out_file) in out.replace("\n", "")
@@ -210,36 +210,36 @@ def test_convert_to_keras_and_from_a_tower(capsys, tiny_checkpoint, tiny_model, 
     assert "must be a whole CLIP model" in capsys.readouterr().err
 
 
-def test_bad_pictures_are_reported_and_the_rest_is_done(run, pictures):
-    (pictures / "empty.png").write_bytes(b"")
-    (pictures / "text.jpg").write_text("not a picture")
-    (pictures / "cut.jpg").write_bytes((pictures / "b.jpg").read_bytes()[:300])
-    status, out, err = run("classify", pictures, pictures / "missing.png", "--labels", "a,b", "--json")
+def test_bad_images_are_reported_and_the_rest_is_done(run, images):
+    (images / "empty.png").write_bytes(b"")
+    (images / "text.jpg").write_text("not an image")
+    (images / "cut.jpg").write_bytes((images / "b.jpg").read_bytes()[:300])
+    status, out, err = run("classify", images, images / "missing.png", "--labels", "a,b", "--json")
     result = json.loads(out)
     assert status == 1
-    assert [row["image"] for row in result["images"]] == [str(pictures / "a.png"), str(pictures / "b.jpg")]
+    assert [row["image"] for row in result["images"]] == [str(images / "a.png"), str(images / "b.jpg")]
     skipped = {row["image"].rpartition("/")[2]: row["reason"] for row in result["skipped"]}
     assert set(skipped) == {"empty.png", "text.jpg", "cut.jpg", "missing.png"}
     assert "an empty file" in skipped["empty.png"]
-    assert "not a picture" in skipped["text.jpg"]
+    assert "not an image" in skipped["text.jpg"]
     assert "cut short" in skipped["cut.jpg"]
     assert "existing files" in skipped["missing.png"]
     assert err.count("skipped ") == 4
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_a_file_name_that_is_no_text_is_reported(run, pictures, options):
-    (pictures / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
-    status, out, err = run("classify", pictures, "--labels", "a,b", *options)
+def test_a_file_name_that_is_no_text_is_reported(run, images, options):
+    (images / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    status, out, err = run("classify", images, "--labels", "a,b", *options)
     assert status == 1
     assert "caf\\udce9.png" in err
     if options:
         assert json.loads(out)["skipped"][0]["image"].endswith("caf\udce9.png")
 
 
-def test_nothing_readable_is_still_a_result(run, pictures):
-    (pictures / "empty.png").write_bytes(b"")
-    status, out, _ = run("classify", pictures / "empty.png", "--labels", "a,b", "--json")
+def test_nothing_readable_is_still_a_result(run, images):
+    (images / "empty.png").write_bytes(b"")
+    status, out, _ = run("classify", images / "empty.png", "--labels", "a,b", "--json")
     assert (status, json.loads(out)["images"]) == (1, [])
 
 
@@ -253,14 +253,14 @@ def test_nothing_readable_is_still_a_result(run, pictures):
         (["--labels", "cat", "--template", "a photo"], "`templates` must be sentences with {}"),
     ],
 )
-def test_bad_arguments_are_named(run, pictures, arguments, message):
-    status, out, err = run("classify", pictures, *arguments)
+def test_bad_arguments_are_named(run, images, arguments, message):
+    status, out, err = run("classify", images, *arguments)
     assert (status, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
 
 
-def test_a_folder_without_pictures_is_named(run, tmp_path):
+def test_a_folder_without_images_is_named(run, tmp_path):
     (tmp_path / "empty").mkdir()
     status, _, err = run("classify", tmp_path / "empty", "--labels", "a")
     assert status == 2
@@ -268,17 +268,17 @@ def test_a_folder_without_pictures_is_named(run, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["/no/such/model", "bad//id"])
-def test_a_missing_model_is_named(run, pictures, model):
-    status, _, err = run("classify", pictures, "--labels", "a", model=model)
+def test_a_missing_model_is_named(run, images, model):
+    status, _, err = run("classify", images, "--labels", "a", model=model)
     assert status == 2
     assert "`name_or_path` must be a shipped name (pictogram-clip), an existing folder or file, or a Hub id" in err
 
 
-def test_a_broken_model_lists_what_is_wrong(run, pictures, tiny_checkpoint):
+def test_a_broken_model_lists_what_is_wrong(run, images, tiny_checkpoint):
     config = json.loads((tiny_checkpoint / "config.json").read_text())
     config["vision_config"]["hidden_size"] = 64
     (tiny_checkpoint / "config.json").write_text(json.dumps(config))
-    status, _, err = run("classify", pictures, "--labels", "a")
+    status, _, err = run("classify", images, "--labels", "a")
     assert status == 2
     assert "shape: vision_model.embeddings.class_embedding is [32], the model needs [64]" in err
 
@@ -289,8 +289,8 @@ def test_nothing_to_embed_is_an_error(run, tmp_path):
     assert "`IMAGE`, `--text` or `--texts-file` must be given" in err
 
 
-def test_as_a_module_its_output_is_only_the_answer(tiny_checkpoint, pictures):
-    command = [sys.executable, "-m", "tf_clip", "classify", str(pictures / "a.png"), "--labels", "a,b", "--json"]
+def test_as_a_module_its_output_is_only_the_answer(tiny_checkpoint, images):
+    command = [sys.executable, "-m", "tf_clip", "classify", str(images / "a.png"), "--labels", "a,b", "--json"]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     result = subprocess.run(
         [*command, "--model", str(tiny_checkpoint)], capture_output=True, text=True, env=environment, timeout=120

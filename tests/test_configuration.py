@@ -1,4 +1,4 @@
-"""Configurations: defaults, old spellings, and values that cannot be honoured."""
+"""Configurations: defaults, old spellings, and values that cannot be honored."""
 
 import dataclasses
 import json

@@ -10,9 +10,9 @@ from forked import run_forked
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = [
-    ["examples/zero_shot.py", "examples/pictures/owl.png", "examples/pictures/bus.png"],
-    ["examples/fast_inference.py", "an owl", "examples/pictures/owl.png", "examples/pictures/bus.png"],
-    ["examples/in_graph.py", "examples/pictures/owl.png", "owl", "bicycle"],
+    ["examples/zero_shot.py", "examples/images/owl.png", "examples/images/bus.png"],
+    ["examples/fast_inference.py", "an owl", "examples/images/owl.png", "examples/images/bus.png"],
+    ["examples/in_graph.py", "examples/images/owl.png", "owl", "bicycle"],
 ]
 
 
@@ -59,24 +59,24 @@ def test_commands_of_the_command_line_page_run(workplace, run):
 @pytest.mark.parametrize("command", EXAMPLES, ids=lambda command: command[0])
 def test_examples_run(command, run):
     output = run(command)
-    assert output.startswith(("examples/pictures/owl.png: owl", "examples/pictures/owl.png: 0.", "owl: "))
+    assert output.startswith(("examples/images/owl.png: owl", "examples/images/owl.png: 0.", "owl: "))
 
 
 def test_the_classifier_example_learns_its_folders(tmp_path, run):
     classes = {"fruit": ("apple", "strawberry"), "vehicles": ("bicycle", "bus", "sailboat")}
-    for name, pictures in classes.items():
+    for name, images in classes.items():
         (tmp_path / name).mkdir()
-        for picture in pictures:
-            (tmp_path / name / f"{picture}.png").symlink_to(ROOT / "examples" / "pictures" / f"{picture}.png")
+        for image in images:
+            (tmp_path / name / f"{image}.png").symlink_to(ROOT / "examples" / "images" / f"{image}.png")
     folders = [str(tmp_path / name) for name in classes]
     output = run(["examples/image_classifier.py", str(tmp_path / "out"), *folders])
-    assert output.split("\n")[:-1] == [f"{picture}.png: {name}" for name in classes for picture in classes[name]]
+    assert output.split("\n")[:-1] == [f"{image}.png: {name}" for name in classes for image in classes[name]]
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def test_the_adapters_example_has_one_of_each_family(tmp_path, run):
-    pictures = ["examples/pictures/owl.png", "examples/pictures/bus.png"]
-    output = run(["examples/adapters.py", str(tmp_path / "out"), *pictures])
+    images = ["examples/images/owl.png", "examples/images/bus.png"]
+    output = run(["examples/adapters.py", str(tmp_path / "out"), *images])
     assert {path.name for path in (tmp_path / "out").iterdir()} < {line.split()[0] for line in output.splitlines()}
 
 
@@ -88,10 +88,10 @@ def test_the_served_adapters_example_answers_each_row_by_its_own(tmp_path, run):
 
 
 def test_the_evaluation_examples_print_their_figures(tmp_path, run):
-    for name, pictures in {"fruit": ("apple", "strawberry"), "bus": ("bus",)}.items():
+    for name, images in {"fruit": ("apple", "strawberry"), "bus": ("bus",)}.items():
         (tmp_path / name).mkdir()
-        for picture in pictures:
-            (tmp_path / name / f"{picture}.png").symlink_to(ROOT / "examples" / "pictures" / f"{picture}.png")
+        for image in images:
+            (tmp_path / name / f"{image}.png").symlink_to(ROOT / "examples" / "images" / f"{image}.png")
     output = run(["examples/evaluate.py", str(tmp_path)])
     assert [line.split(":")[0].strip() for line in output.splitlines()] == [
         *("top1", "top5", "mean_per_class", "ece"),
@@ -112,8 +112,8 @@ def test_the_evaluation_examples_print_their_figures(tmp_path, run):
 
 @pytest.mark.parametrize("example", ["fine_tune.py", "lit.py"])
 def test_the_training_examples_learn_and_leave_out_what_is_bad(tmp_path, example, run):
-    pictures = sorted((ROOT / "examples" / "pictures").glob("*.png"))
-    rows = [f"{path},{path.stem}" for path in pictures] + ["nowhere.png,nothing"]
+    images = sorted((ROOT / "examples" / "images").glob("*.png"))
+    rows = [f"{path},{path.stem}" for path in images] + ["nowhere.png,nothing"]
     (tmp_path / "pairs.csv").write_text("\n".join(["image,caption", *rows]), encoding="utf-8")
     command = [f"examples/{example}", str(tmp_path / "pairs.csv"), str(tmp_path / "out")]
     output = run(command)
@@ -126,32 +126,32 @@ def test_the_training_examples_learn_and_leave_out_what_is_bad(tmp_path, example
 def test_the_probe_example_tells_classes_apart(tmp_path, run):
     pytest.importorskip("sklearn", reason="needs scikit-learn: pip install '.[train]'")
     classes = {"animals": ("elephant", "owl"), "vehicles": ("bicycle", "bus", "sailboat", "rocket")}
-    for name, pictures in classes.items():
+    for name, images in classes.items():
         (tmp_path / "classes" / name).mkdir(parents=True)
-        for picture in pictures:
-            target = ROOT / "examples" / "pictures" / f"{picture}.png"
-            (tmp_path / "classes" / name / f"{picture}.png").symlink_to(target)
+        for image in images:
+            target = ROOT / "examples" / "images" / f"{image}.png"
+            (tmp_path / "classes" / name / f"{image}.png").symlink_to(target)
     output = run(["examples/linear_probe.py", str(tmp_path / "classes"), str(tmp_path / "out")])
     assert output.startswith("C = ")
-    assert {f"{picture}.png: {name}" for name in classes for picture in classes[name]} <= set(output.splitlines())
+    assert {f"{image}.png: {name}" for name in classes for image in classes[name]} <= set(output.splitlines())
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def test_the_export_example_classifies(tmp_path, run):
-    pictures = ["examples/pictures/owl.png", "examples/pictures/pizza.png", "examples/pictures/README.md"]
-    output = run(["examples/export_saved_model.py", str(tmp_path / "served"), *pictures])
+    images = ["examples/images/owl.png", "examples/images/pizza.png", "examples/images/README.md"]
+    output = run(["examples/export_saved_model.py", str(tmp_path / "served"), *images])
     assert [line.split()[:2] for line in output.splitlines()] == [
-        ["examples/pictures/owl.png:", "owl"],
-        ["examples/pictures/pizza.png:", "pizza"],
-        ["examples/pictures/README.md:", "not"],
+        ["examples/images/owl.png:", "owl"],
+        ["examples/images/pizza.png:", "pizza"],
+        ["examples/images/README.md:", "not"],
     ]
 
 
 def test_the_litert_example_ranks(tmp_path, run):
     pytest.importorskip("ai_edge_litert", reason="needs LiteRT: pip install '.[litert]'")
-    pictures = ["examples/pictures/bus.png", "examples/pictures/owl.png"]
-    output = run(["examples/export_litert.py", str(tmp_path / "mobile"), "an animal", *pictures])
-    assert [line.split(":")[0] for line in output.splitlines()] == pictures[::-1]
+    images = ["examples/images/bus.png", "examples/images/owl.png"]
+    output = run(["examples/export_litert.py", str(tmp_path / "mobile"), "an animal", *images])
+    assert [line.split(":")[0] for line in output.splitlines()] == images[::-1]
 
 
 def names(output):

@@ -1,4 +1,4 @@
-"""Embedding any number to the disk: the same file after a kill, bad pictures skipped, texts by length."""
+"""Embedding any number to the disk: the same file after a kill, bad images skipped, texts by length."""
 
 import json
 import re
@@ -25,13 +25,13 @@ def loaded(tiny_checkpoint):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     generator = np.random.default_rng(0)
     for index in range(7):
         Image.fromarray(generator.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(folder / f"{index}.png")
-    (folder / "3.png").write_bytes(b"no picture")
+    (folder / "3.png").write_bytes(b"no image")
     return sorted(folder.iterdir())
 
 
@@ -44,13 +44,13 @@ def texts(tmp_path):
     return path, lines
 
 
-def test_pictures_are_those_of_embed_images(loaded, pictures, tmp_path):
+def test_images_are_those_of_embed_images(loaded, images, tmp_path):
     model, processor = loaded
     width, done = model.config.projection_dim, []
     job = embed_images_to_file(
         model.get_image_features,
         processor,
-        pictures,
+        images,
         tmp_path / "out",
         width=width,
         batch_size=3,
@@ -59,10 +59,10 @@ def test_pictures_are_those_of_embed_images(loaded, pictures, tmp_path):
     assert list(job.skipped) == [3] and job.count == 7 and job.resumed == 0 and sum(done) == 7
     assert 0.0 <= job.waited <= 1.0
     rows = np.load(tmp_path / "out" / "image_embeds.npy")
-    wanted = embed_images(model, processor, pictures, skip_bad=True)
+    wanted = embed_images(model, processor, images, skip_bad=True)
     np.testing.assert_allclose(rows[wanted.indices], wanted.embeds, atol=1e-5)
     assert np.isnan(rows[3]).all()
-    assert (tmp_path / "out" / "images.txt").read_text().splitlines() == list(map(str, pictures))
+    assert (tmp_path / "out" / "images.txt").read_text().splitlines() == list(map(str, images))
 
 
 def sizes_of(model):
@@ -87,7 +87,7 @@ def test_texts_are_those_of_embed_texts_in_their_order(loaded, texts, tmp_path, 
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_what_was_interrupted_goes_on(loaded, pictures, texts, tmp_path, monkeypatch, kind):
+def test_what_was_interrupted_goes_on(loaded, images, texts, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(embedding_files, "TEXT_CHUNK", 10)
     monkeypatch.setattr(embedding_files, "IMAGE_CHUNK", 2)
     model, processor = loaded
@@ -102,7 +102,7 @@ def test_what_was_interrupted_goes_on(loaded, pictures, texts, tmp_path, monkeyp
             return (model.get_image_features if kind == "image" else model.get_text_features)(*args, **kwargs)
 
         if kind == "image":
-            return embed_images_to_file(encode, processor, pictures, folder, width=width, batch_size=2)
+            return embed_images_to_file(encode, processor, images, folder, width=width, batch_size=2)
         return embed_texts_to_file(encode, processor, texts[0], folder, **sizes_of(model), batch_size=2)
 
     whole = run(tmp_path / "whole", 1000)
@@ -135,20 +135,20 @@ def test_rows_that_are_done_take_no_memory(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, rtol=1e-6)
 
 
-def test_other_inputs_are_refused(loaded, pictures, tmp_path):
+def test_other_inputs_are_refused(loaded, images, tmp_path):
     model, processor = loaded
     options = {"width": model.config.projection_dim, "batch_size": 2}
-    embed_images_to_file(model.get_image_features, processor, pictures[:2], tmp_path, **options)
-    for changed in (pictures[:3], pictures[1::-1]):
+    embed_images_to_file(model.get_image_features, processor, images[:2], tmp_path, **options)
+    for changed in (images[:3], images[1::-1]):
         with pytest.raises(ValueError, match="must be new, or hold a job of the same inputs"):
             embed_images_to_file(model.get_image_features, processor, changed, tmp_path, **options)
     for other in ({"batch_size": 3}, {"model": "another"}):
         with pytest.raises(ValueError, match="must be new"):
-            embed_images_to_file(model.get_image_features, processor, pictures[:2], tmp_path, **{**options, **other})
-    # Another picture in the place of one.
-    pictures[0].write_bytes(pictures[2].read_bytes() + b" ")
+            embed_images_to_file(model.get_image_features, processor, images[:2], tmp_path, **{**options, **other})
+    # Another image in the place of one.
+    images[0].write_bytes(images[2].read_bytes() + b" ")
     with pytest.raises(ValueError, match="must be new"):
-        embed_images_to_file(model.get_image_features, processor, pictures[:2], tmp_path, **options)
+        embed_images_to_file(model.get_image_features, processor, images[:2], tmp_path, **options)
 
 
 def test_texts_are_cut_to_what_the_model_takes(loaded, texts, tmp_path):
@@ -163,7 +163,7 @@ def test_texts_are_cut_to_what_the_model_takes(loaded, texts, tmp_path):
     assert max(lengths) == 5
 
 
-def test_killed_and_started_again_it_gives_the_same_file(tiny_checkpoint, texts, pictures, tmp_path):
+def test_killed_and_started_again_it_gives_the_same_file(tiny_checkpoint, texts, images, tmp_path):
     path = tmp_path / "many.txt"
     path.write_text("\n".join(texts[1] * 3000), encoding="utf-8")
     words = ["embed", "--texts-file", str(path), "--model", str(tiny_checkpoint), "--json"]
@@ -184,12 +184,12 @@ def test_killed_and_started_again_it_gives_the_same_file(tiny_checkpoint, texts,
     assert killed.read_bytes() == whole.read_bytes()
 
 
-def test_the_command_reports_bad_pictures(tiny_checkpoint, pictures, tmp_path, capsys):
-    words = ["embed", *map(str, pictures), "--model", str(tiny_checkpoint), "--output", str(tmp_path / "out")]
+def test_the_command_reports_bad_images(tiny_checkpoint, images, tmp_path, capsys):
+    words = ["embed", *map(str, images), "--model", str(tiny_checkpoint), "--output", str(tmp_path / "out")]
     assert main([*words, "--json"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert result["arrays"]["image_embeds"]["rows"] == 7
-    assert [one["image"] for one in result["skipped"]] == [str(pictures[3])]
+    assert [one["image"] for one in result["skipped"]] == [str(images[3])]
     assert main(words) == 1
     assert "7 of them before" in " ".join(capsys.readouterr().out.split())
     assert main([*words, "--text", "a cat"]) == 2

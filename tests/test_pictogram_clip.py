@@ -1,4 +1,4 @@
-"""The shipped checkpoint: its model card's figures, recomputed from pictures that training never saw."""
+"""The shipped checkpoint: its model card's figures, recomputed from images that training never saw."""
 
 import json
 import re
@@ -40,17 +40,17 @@ def tiles(question):
 
 @pytest.mark.parametrize("question", FLOORS)
 def test_the_card_says_what_is_measured(question, model, processor, card):
-    pictures, table = tiles(question)
-    embeds = embed_images(model, processor, pictures, batch_size=256).embeds
+    images, table = tiles(question)
+    embeds = embed_images(model, processor, images, batch_size=256).embeds
     texts = class_embeddings(model, processor, table["names"], table["templates"])
     measured = retrieval_metrics(embeds @ texts.T, np.array(table["targets"]))
-    print(question, len(pictures), "pictures", len(table["names"]), "names", measured)
+    print(question, len(images), "images", len(table["names"]), "names", measured)
     for metric, floor in FLOORS[question].items():
         assert measured[metric] >= floor
     cells = re.search(rf"^\| `{question}` \|(.*)\|$", card, re.MULTILINE)[1].split("|")
     claimed = dict(zip(("R@1", "R@5", "R@10", "MRR"), map(float, cells[2:6]), strict=True))
-    assert (int(cells[0]), int(cells[1])) == (len(pictures), len(table["names"]))
-    # The card has three digits; another machine's arithmetic may move a picture or two.
+    assert (int(cells[0]), int(cells[1])) == (len(images), len(table["names"]))
+    # The card has three digits; another machine's arithmetic may move an image or two.
     assert claimed == pytest.approx({metric: measured[metric] for metric in claimed}, abs=0.004)
 
 
@@ -66,5 +66,5 @@ def test_held_out_names_and_styles_are_what_they_should_be():
 def test_the_checkpoint_is_small_and_complete(card):
     folder = hub.resolve("pictogram-clip")
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 12_000_000
-    for heading in ("Data", "Recipe", "Results", "Limits", "Licence"):
+    for heading in ("Data", "Recipe", "Results", "Limits", "License"):
         assert re.search(rf"^## .*{heading}", card, re.MULTILINE), heading

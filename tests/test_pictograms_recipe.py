@@ -1,4 +1,4 @@
-"""The recipe of the shipped model, on a handful of made-up pictures: splits, batches, training, resuming."""
+"""The recipe of the shipped model, on a handful of made-up images: splits, batches, training, resuming."""
 
 import json
 import sys
@@ -45,9 +45,9 @@ def data(tmp_path_factory):
         {"style": "icons", "family": "icon", "concept": f"icon:{n}", "name": f"icon {n}", "tags": [], "split": "train"}
         for n in range(20)
     ]
-    (folder / "pictures.jsonl").write_text("\n".join(json.dumps({"index": i, **row}) for i, row in enumerate(rows)))
+    (folder / "images.jsonl").write_text("\n".join(json.dumps({"index": i, **row}) for i, row in enumerate(rows)))
     (folder / "concepts.json").write_text(json.dumps(concepts))
-    np.save(folder / "pictures.npy", generator.integers(0, 256, (len(rows), 64, 64, 4), dtype=np.uint8))
+    np.save(folder / "images.npy", generator.integers(0, 256, (len(rows), 64, 64, 4), dtype=np.uint8))
     np.savez(folder / "word_vectors.npz", words=np.array(WORDS * 8), vectors=generator.normal(size=(80, 12)))
     return folder
 
@@ -102,7 +102,7 @@ def test_no_concept_comes_twice_in_a_batch_and_nothing_held_out_comes_at_all(sma
     assert len(seen) == batches.steps * 8 > 0
 
 
-def test_a_pictures_own_name_is_never_a_wrong_answer(small):
+def test_an_images_own_name_is_never_a_wrong_answer(small):
     model = small.make_model(type("T", (), {"vocab_size": 20, "eos_token_id": 19}), 12)
     generator = np.random.default_rng(0)
     lesson_ids = generator.integers(0, 19, (3, 5)).astype("int32")
@@ -154,7 +154,7 @@ def test_fine_tuning_on_half_of_a_style_asks_the_other_half(monkeypatch, capsys)
     import fine_tune_style
     from held_out import read_held_out
 
-    words = "--pictures 96 --epochs 2 --batch-size 16 --learning-rate 2e-4 --json".split()
+    words = "--images 96 --epochs 2 --batch-size 16 --learning-rate 2e-4 --json".split()
     monkeypatch.setattr(sys, "argv", ["fine_tune_style.py", *words])
     halves = []
     make_half = fine_tune_style.half

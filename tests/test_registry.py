@@ -10,7 +10,7 @@ from tf_clip.registry import ARCHITECTURES, find
 def test_every_entry_is_whole(model):
     assert model.hub_id.count("/") == 1
     assert model.layout in ("huggingface", "openclip")
-    assert model.licence and model.trained_on and model.publisher
+    assert model.license and model.trained_on and model.publisher
     assert model.config.text_config.hidden_act == model.hidden_act
     assert str(model.config.vision_config.image_size) in model.hub_id or model.architecture not in ("ViT-H/14-378",)
 

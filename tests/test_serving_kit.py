@@ -332,9 +332,9 @@ def local(loaded):
 
 @pytest.fixture
 def workplace(tmp_path):
-    from tf_clip.export.example_inputs import picture_file
+    from tf_clip.export.example_inputs import image_file
 
-    (tmp_path / "picture.jpg").write_bytes(picture_file())
+    (tmp_path / "image.jpg").write_bytes(image_file())
     return tmp_path
 
 

@@ -12,15 +12,15 @@ def model(tiny_config):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     generator = np.random.default_rng(0)
     return [generator.integers(0, 256, (10 + i, 12, 3), dtype=np.uint8) for i in range(5)]
 
 
-def test_batches_do_not_change_embeddings(model, tiny_processor, pictures):
+def test_batches_do_not_change_embeddings(model, tiny_processor, images):
     done = []
-    in_twos = embed_images(model, tiny_processor, pictures, batch_size=2, on_progress=done.append)
-    at_once = embed_images(model, tiny_processor, pictures)
+    in_twos = embed_images(model, tiny_processor, images, batch_size=2, on_progress=done.append)
+    at_once = embed_images(model, tiny_processor, images)
     np.testing.assert_allclose(in_twos.embeds, at_once.embeds, atol=1e-5)
     assert done == [2, 2, 1]
     assert in_twos.indices.tolist() == [0, 1, 2, 3, 4]
@@ -30,9 +30,9 @@ def test_batches_do_not_change_embeddings(model, tiny_processor, pictures):
     )
 
 
-def test_bad_pictures_raise_or_are_skipped(model, tiny_processor, pictures):
-    mixed = [pictures[0], b"no picture", pictures[1]]
-    with pytest.raises(ValueError, match="not a picture"):
+def test_bad_images_raise_or_are_skipped(model, tiny_processor, images):
+    mixed = [images[0], b"no image", images[1]]
+    with pytest.raises(ValueError, match="not an image"):
         embed_images(model, tiny_processor, mixed)
     embedded = embed_images(model, tiny_processor, mixed, skip_bad=True)
     assert embedded.indices.tolist() == [0, 2]

@@ -264,8 +264,8 @@ class CLIPVisionConfig(_TowerJSONConfig):
         projection_dim: width of the joint space, used where the tower stands alone.
         num_hidden_layers: number of transformer blocks.
         num_attention_heads: number of heads; must divide `hidden_size`.
-        num_channels: channels of a picture.
-        image_size: height and width of a picture, in pixels.
+        num_channels: channels of an image.
+        image_size: height and width of an image, in pixels.
         patch_size: height and width of a patch, in pixels.
         hidden_act: one of `HIDDEN_ACTIVATIONS`.
         layer_norm_eps: epsilon of every layer norm.
@@ -304,12 +304,12 @@ class CLIPVisionConfig(_TowerJSONConfig):
             "patch_size",
             f"at most `image_size` ({self.image_size})",
             self.patch_size,
-            "A picture must hold at least one patch.",
+            "An image must hold at least one patch.",
         )
 
     @property
     def num_patches(self) -> int:
-        """Number of patches a picture is cut into."""
+        """Number of patches an image is cut into."""
         return (self.image_size // self.patch_size) ** 2
 
 
@@ -324,8 +324,8 @@ class CLIPResNetConfig(_TowerJSONConfig):
         embedding_size: width behind the stem; stage i is `4 * embedding_size * 2**i` wide.
         num_attention_heads: heads of the pooling attention; must divide its width, `32 * embedding_size`.
         projection_dim: width of the joint space, used where the tower stands alone.
-        num_channels: channels of a picture.
-        image_size: height and width of a picture, in pixels; a multiple of 32.
+        num_channels: channels of an image.
+        image_size: height and width of an image, in pixels; a multiple of 32.
 
     Raises:
         ValueError: a value breaks a rule; the message names the field.
@@ -374,7 +374,7 @@ class CLIPResNetConfig(_TowerJSONConfig):
             "image_size",
             "a multiple of 32",
             self.image_size,
-            "The stages halve a picture five times.",
+            "The stages halve an image five times.",
         )
 
     @property
@@ -451,7 +451,7 @@ class CLIPConfig(_JSONConfig):
     problem_type: str | None = None
 
     def __post_init__(self) -> None:
-        # Frozen dataclasses are set through object.__setattr__, here only to normalise the towers.
+        # Frozen dataclasses are set through object.__setattr__, here only to normalize the towers.
         object.__setattr__(self, "text_config", _as_tower(self.text_config, CLIPTextConfig))
         object.__setattr__(self, "vision_config", _as_tower(self.vision_config, CLIPVisionConfig, CLIPResNetConfig))
         _require_positive_int(self, "projection_dim")

@@ -1,4 +1,4 @@
-"""What a CLIP model costs, from its configuration alone: parameters, and operations per picture and text.
+"""What a CLIP model costs, from its configuration alone: parameters, and operations per image and text.
 
 An operation is a multiplication or an addition inside a matrix product or a convolution (two per
 multiply-accumulate); norms, activations, softmaxes and the embedding look-up are not counted, as is usual.
@@ -54,7 +54,7 @@ def operations_per_text(config: CLIPConfig, length: int | None = None) -> int:
 
 
 def operations_per_image(config: CLIPConfig) -> int:
-    """Returns the operations that encoding one picture of the configuration's size takes."""
+    """Returns the operations that encoding one image of the configuration's size takes."""
     vision = config.vision_config
     projection = 2 * vision.hidden_size * config.projection_dim
     if isinstance(vision, CLIPResNetConfig):

@@ -1,6 +1,6 @@
 """The published CLIP checkpoints that tf_clip can load: what each is, where it lies, what it may be used for.
 
-Nothing is downloaded here. The table was taken from OpenCLIP's list of pretrained models; licences are the
+Nothing is downloaded here. The table was taken from OpenCLIP's list of pretrained models; licenses are the
 publishers'.
 """
 
@@ -22,9 +22,9 @@ class KnownModel:
         hidden_act: the activation it was trained with.
         layout: how its files are laid out, `"huggingface"` or `"openclip"`.
         trained_on: its training data.
-        licence: its licence, by its usual short name.
+        license: its license, by its usual short name.
         publisher: who trained it.
-        pictures: how its pictures are prepared, where it is not as OpenAI's.
+        images: how its images are prepared, where it is not as OpenAI's.
         sha256: the digest of the one file that OpenAI published, for its nine; None for the others.
     """
 
@@ -33,9 +33,9 @@ class KnownModel:
     hidden_act: str
     layout: str
     trained_on: str
-    licence: str
+    license: str
     publisher: str
-    pictures: str = ""
+    images: str = ""
     sha256: str | None = None
 
     @property
@@ -136,8 +136,8 @@ def _openai(hub_id: str, architecture: str, sha256: str) -> KnownModel:
     return KnownModel(hub_id, architecture, "quick_gelu", layout, "WIT-400M", "MIT", "OpenAI", sha256=sha256)
 
 
-def _laion(name: str, architecture: str, trained_on: str, pictures: str = "") -> KnownModel:
-    return KnownModel(f"laion/{name}", architecture, "gelu", "openclip", trained_on, "MIT", "LAION", pictures)
+def _laion(name: str, architecture: str, trained_on: str, images: str = "") -> KnownModel:
+    return KnownModel(f"laion/{name}", architecture, "gelu", "openclip", trained_on, "MIT", "LAION", images)
 
 
 def _laion_400m(name: str, architecture: str, hidden_act: str) -> KnownModel:
@@ -148,8 +148,8 @@ def _metaclip(name: str, architecture: str, trained_on: str, hidden_act: str = "
     return KnownModel(f"timm/{name}", architecture, hidden_act, "openclip", trained_on, "CC-BY-NC-4.0", "Meta")
 
 
-def _dfn(name: str, architecture: str, trained_on: str, pictures: str = "", act: str = "quick_gelu") -> KnownModel:
-    return KnownModel(f"apple/{name}", architecture, act, "openclip", trained_on, "apple-amlr", "Apple", pictures)
+def _dfn(name: str, architecture: str, trained_on: str, images: str = "", act: str = "quick_gelu") -> KnownModel:
+    return KnownModel(f"apple/{name}", architecture, act, "openclip", trained_on, "apple-amlr", "Apple", images)
 
 
 _SQUASHED = "resized to a square, whatever their shape"

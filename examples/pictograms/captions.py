@@ -1,4 +1,4 @@
-"""What is said about a picture: captions in several wordings, and the vocabulary learned from them."""
+"""What is said about an image: captions in several wordings, and the vocabulary learned from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-TEMPLATES = ("a picture of {}", "a drawing of {}", "an icon of {}", "an emoji of {}", "a photo of {}")
+TEMPLATES = ("an image of {}", "a drawing of {}", "an icon of {}", "an emoji of {}", "a photo of {}")
 NAMING_TEMPLATES = ("{}", *TEMPLATES)
 """Wordings whose mean stands for a name in evaluation; the validation splits preferred it to the name alone."""
 
@@ -17,7 +17,7 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 def caption_variants(row: dict[str, Any], count: int, generator: random.Random) -> list[str]:
-    """Returns `count` captions of a picture: its name alone in half of them, else with or from its tags."""
+    """Returns `count` captions of an image: its name alone in half of them, else with or from its tags."""
     return [_caption(row["name"], list(row["tags"]), generator) for _ in range(count)]
 
 

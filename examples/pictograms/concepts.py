@@ -1,4 +1,4 @@
-"""The base emoji, and the many names by which picture sets refer to them."""
+"""The base emoji, and the many names by which image sets refer to them."""
 
 import json
 import re
@@ -79,8 +79,8 @@ def load_concepts(modules: Path) -> dict[str, Concept]:
     Returns:
         Concepts by their plain code points.
     """
-    pictures = modules / "emoji-datasource-twitter/img/twitter/64"
-    drawn = {plain(path.stem) for path in pictures.glob("*.png")}
+    images = modules / "emoji-datasource-twitter/img/twitter/64"
+    drawn = {plain(path.stem) for path in images.glob("*.png")}
     concepts: dict[str, Concept] = {}
     for row in read_json(modules / "emojibase-data/en/data.json"):
         group = row.get("group")
@@ -122,7 +122,7 @@ def slug_key(name: str) -> str:
 
 @dataclass
 class SlugIndex:
-    """Finds the emoji behind a picture's name.
+    """Finds the emoji behind an image's name.
 
     Attributes:
         tiers: names by where they come from, each a map from `slug_key` to

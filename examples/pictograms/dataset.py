@@ -1,4 +1,4 @@
-"""The prepared pictures as batches for `CLIPModel.fit`, and as lists for evaluation."""
+"""The prepared images as batches for `CLIPModel.fit`, and as lists for evaluation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from word_vectors import WordVectors
 
 from tf_clip.preprocessing.tokenizer import CLIPTokenizer
 
-CAPTIONS_PER_PICTURE = 8
+CAPTIONS_PER_IMAGE = 8
 EMOJI_REPEATS = 2  # drawings of emoji come twice an epoch, icons once
 
-# Texts a batch that come without a picture: names of emoji, names of icons, single words.
+# Texts a batch that come without an image: names of emoji, names of icons, single words.
 LESSONS = (512, 256, 256)
 LESSON_LENGTH = 10  # tokens
 
@@ -29,26 +29,26 @@ class Pictograms:
     """What `prepare.py` wrote.
 
     Args:
-        pictures: uint8 `[n, 64, 64, 4]`, memory-mapped, with transparency.
-        rows: one dictionary per picture: concept, name, tags, style, family, split.
+        images: uint8 `[n, 64, 64, 4]`, memory-mapped, with transparency.
+        rows: one dictionary per image: concept, name, tags, style, family, split.
         concepts: every base emoji: hexcode, name, split.
     """
 
-    pictures: np.ndarray
+    images: np.ndarray
     rows: list[dict[str, Any]]
     concepts: list[dict[str, Any]]
 
     @classmethod
     def read(cls, folder: Path) -> Pictograms:
         """Reads a folder that `prepare.py` has written."""
-        if not (folder / "pictures.jsonl").is_file():
+        if not (folder / "images.jsonl").is_file():
             raise FileNotFoundError(
                 f"`data` must be a folder written by prepare.py. Received: data={str(folder)!r}. "
                 f"Run: python prepare.py --out {folder}"
             )
-        lines = (folder / "pictures.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (folder / "images.jsonl").read_text(encoding="utf-8").splitlines()
         concepts = json.loads((folder / "concepts.json").read_text(encoding="utf-8"))
-        return cls(np.load(folder / "pictures.npy", mmap_mode="r"), [json.loads(line) for line in lines], concepts)
+        return cls(np.load(folder / "images.npy", mmap_mode="r"), [json.loads(line) for line in lines], concepts)
 
     def training_rows(self) -> list[dict[str, Any]]:
         """Returns the rows of the training split, without tags that are a held-out concept's name."""
@@ -60,8 +60,8 @@ class Pictograms:
         ]
 
     def on_white(self, rows: list[dict[str, Any]]) -> list[np.ndarray]:
-        """Returns the rows' pictures as they are shown to a user: uint8 RGB on white."""
-        rgba = self.pictures[[row["index"] for row in rows]].astype(np.uint16)
+        """Returns the rows' images as they are shown to a user: uint8 RGB on white."""
+        rgba = self.images[[row["index"] for row in rows]].astype(np.uint16)
         rgb = (rgba[..., :3] * rgba[..., 3:] + 255 * (255 - rgba[..., 3:]) + 127) // 255
         return list(rgb.astype(np.uint8))
 
@@ -72,11 +72,11 @@ class TrainingBatches:
     Two drawings of one concept in a batch would each be marked wrong for the other's caption.
 
     Args:
-        data: the pictures.
+        data: the images.
         tokenizer: turns captions into ids.
         batch_size: pairs a batch.
         max_length: tokens a caption, padded to this so that every batch has one shape.
-        image_size: height and width of a picture, in pixels.
+        image_size: height and width of an image, in pixels.
         vectors: what words mean.
         seed: makes every epoch's order repeatable.
     """
@@ -95,8 +95,8 @@ class TrainingBatches:
         generator = random.Random(seed)
         self._tokenizer, self._batch_size, self._seed = tokenizer, batch_size, seed
         self._max_length, self._image_size = max_length, image_size
-        self._pictures = tf.constant(data.pictures[[row["index"] for row in rows]])
-        self._captions = tf.constant([caption_variants(row, CAPTIONS_PER_PICTURE, generator) for row in rows])
+        self._images = tf.constant(data.images[[row["index"] for row in rows]])
+        self._captions = tf.constant([caption_variants(row, CAPTIONS_PER_IMAGE, generator) for row in rows])
         concepts: dict[str, list[int]] = {}
         for index, row in enumerate(rows):
             repeats = 1 if row["family"] == "icon" else EMOJI_REPEATS
@@ -106,7 +106,7 @@ class TrainingBatches:
         self._prepare_lessons(rows, vectors)
 
     def _prepare_lessons(self, rows: list[dict[str, Any]], vectors: WordVectors) -> None:
-        """Tokenizes every lesson once: the names that training pictures have, emoji first, and then words."""
+        """Tokenizes every lesson once: the names that training images have, emoji first, and then words."""
         emoji = dict.fromkeys(row["name"] for row in rows if row["family"] != "icon")
         icons = dict.fromkeys(row["name"] for row in rows if row["name"] not in emoji)
         names = [*emoji, *icons]
@@ -122,23 +122,23 @@ class TrainingBatches:
         """Returns epoch `number`'s batches, for `TaughtCLIP.fit`."""
         generator = np.random.default_rng((self._seed, number))
         order = self._spread(generator)[: self.steps * self._batch_size].reshape(self.steps, -1)
-        choices = generator.integers(0, CAPTIONS_PER_PICTURE, order.shape)
+        choices = generator.integers(0, CAPTIONS_PER_IMAGE, order.shape)
         batches = tf.data.Dataset.from_tensor_slices((order, choices.astype(np.int64)))
         return batches.map(self._batch, num_parallel_calls=1).prefetch(2)
 
     def _spread(self, generator: np.random.Generator) -> np.ndarray:
-        """Orders the pictures at random, each concept's evenly over the epoch and so far apart."""
+        """Orders the images at random, each concept's evenly over the epoch and so far apart."""
         places, indices = [], []
-        for pictures in self._concepts:
-            count = len(pictures)
+        for images in self._concepts:
+            count = len(images)
             places.append((np.arange(count) + generator.random()) / count)
-            indices.append(generator.permutation(pictures))
+            indices.append(generator.permutation(images))
         return np.concatenate(indices)[np.argsort(np.concatenate(places))]
 
     def _batch(self, indices: tf.Tensor, choices: tf.Tensor) -> dict[str, tf.Tensor]:
         captions = tf.gather_nd(self._captions, tf.stack([indices, choices], axis=1))
         tokens = self._tokenizer(captions, padding="max_length", max_length=self._max_length)
-        pixel_values = augment(tf.gather(self._pictures, indices), self._image_size)
+        pixel_values = augment(tf.gather(self._images, indices), self._image_size)
         size = self._image_size
         return {
             "input_ids": tf.ensure_shape(tokens["input_ids"], [self._batch_size, self._max_length]),

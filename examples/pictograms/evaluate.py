@@ -44,7 +44,7 @@ def main() -> None:
 
 
 class Question:
-    """The pictures of a split, and the names that each is to be told by.
+    """The images of a split, and the names that each is to be told by.
 
     A split of concepts is asked among its own names; a split of drawings among all base emoji's.
     """
@@ -60,11 +60,11 @@ class Question:
         self._similarities = images @ texts.T
 
     def score(self, wanted: Callable[[dict[str, Any]], bool] = lambda row: True) -> dict[str, float]:
-        """Returns R@1, R@5, R@10 and MRR over the wanted rows, and how many pictures and names there were."""
+        """Returns R@1, R@5, R@10 and MRR over the wanted rows, and how many images and names there were."""
         chosen = np.array([wanted(row) for row in self.rows])
         metrics = retrieval_metrics(self._similarities[chosen], self._targets[chosen])
         return {name: round(value, 4) for name, value in metrics.items()} | {
-            "pictures": int(chosen.sum()),
+            "images": int(chosen.sum()),
             "names": self._similarities.shape[1],
         }
 

@@ -2,10 +2,10 @@
 
 python examples/pictograms/fine_tune_style.py [--locked text_encoder] [--epochs 10] [--share 0.5] [--seed 0] [--json]
 
-Both halves are of `tests/pictograms/unseen_style.webp`; no name of the second is in the first. The pictures of the
-second are to be told by their names, and its names by their pictures, in six wordings that are averaged, as in the
+Both halves are of `tests/pictograms/unseen_style.webp`; no name of the second is in the first. The images of the
+second are to be told by their names, and its names by their images, in six wordings that are averaged, as in the
 model card. The names' tower stays as it is, since names are not what is new; and the result is mixed half and half with
-the start (WiSE-FT), since a thousand pictures also teach what holds for them alone.
+the start (WiSE-FT), since a thousand images also teach what holds for them alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--share", type=float, default=0.5, help="of the tuned weights in the mixture; 1: not mixed")
-    parser.add_argument("--pictures", type=int, help="of both halves together; all unless given")
+    parser.add_argument("--images", type=int, help="of both halves together; all unless given")
     parser.add_argument("--seed", type=int, default=0, help="decides the halves, and what is drawn in training")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
@@ -48,7 +48,7 @@ def main() -> None:
     start, model = (CLIPModel.from_pretrained("pictogram-clip") for _ in range(2))
     processor = CLIPProcessor.from_pretrained("pictogram-clip")
     style = read_held_out("unseen_style")
-    order = np.random.default_rng(args.seed).permutation(len(style.pictures))[: args.pictures]
+    order = np.random.default_rng(args.seed).permutation(len(style.images))[: args.images]
     first, second = np.array_split(order, 2)
     before = scores(start, processor, style, second)
     data = TrainingData(half(style, first), processor, batch_size=args.batch_size, seed=args.seed)
@@ -61,7 +61,7 @@ def main() -> None:
     if args.json:
         print(json.dumps({"trained": len(first), "asked": len(second), "before": before, "after": after}))
         return
-    print(f"Trained on {len(first)} pictures, asked {len(second)} others")
+    print(f"Trained on {len(first)} images, asked {len(second)} others")
     for question in before:
         for name in ("R@1", "R@5", "MRR"):
             print(f"{question}, {name}: {before[question][name]:.3f} before, {after[question][name]:.3f} after")
@@ -76,20 +76,20 @@ class Losses(keras.callbacks.Callback):
 
 
 def half(style: HeldOut, rows: np.ndarray) -> ListedPairs:
-    """Returns pictures with their names in every wording, of which one is drawn each time."""
+    """Returns images with their names in every wording, of which one is drawn each time."""
     captions = [[text.replace("{}", style.names[style.targets[row]]) for text in style.templates] for row in rows]
-    return ListedPairs([as_data_uri(style.pictures[row]) for row in rows], captions)
+    return ListedPairs([as_data_uri(style.images[row]) for row in rows], captions)
 
 
 def scores(model: CLIPModel, processor: CLIPProcessor, style: HeldOut, rows: np.ndarray) -> dict[str, dict[str, float]]:
-    """Asks for the names of pictures and the pictures of names, within a half and among the names of both."""
-    images = embed_images(model, processor, list(style.pictures[rows]), batch_size=256).embeds
+    """Asks for the names of images and the images of names, within a half and among the names of both."""
+    images = embed_images(model, processor, list(style.images[rows]), batch_size=256).embeds
     names = class_embeddings(model, processor, style.names, style.templates)
     report = retrieval_report(images, names[style.targets[rows]], np.arange(len(rows)))
     return {
-        "picture to name": report.image_to_text,
-        "name to picture": report.text_to_image,
-        "picture to name, among all": retrieval_metrics(images @ names.T, style.targets[rows]),
+        "image to name": report.image_to_text,
+        "name to image": report.text_to_image,
+        "image to name, among all": retrieval_metrics(images @ names.T, style.targets[rows]),
     }
 
 

@@ -1,4 +1,4 @@
-"""The pictures that the shipped model has never seen, as they lie in the repository."""
+"""The images that the shipped model has never seen, as they lie in the repository."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ HELD_OUT = Path(__file__).resolve().parents[2] / "tests" / "pictograms"
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """Pictures, and the names they are to be told by.
+    """Images, and the names they are to be told by.
 
     Args:
-        pictures: uint8 `[num_pictures, size, size, 3]`.
-        targets: int `[num_pictures]`, each picture's name.
+        images: uint8 `[num_images, size, size, 3]`.
+        targets: int `[num_images]`, each image's name.
         names: what to choose from.
         templates: the wordings that are averaged.
     """
 
-    pictures: np.ndarray
+    images: np.ndarray
     targets: np.ndarray
     names: list[str]
     templates: list[str]
@@ -41,7 +41,7 @@ def read_held_out(question: str) -> HeldOut:
 
 
 def as_data_uri(pixels: np.ndarray) -> str:
-    """Returns a picture as `read_pairs` takes it in a table's cell."""
+    """Returns an image as `read_pairs` takes it in a table's cell."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="png")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from concepts import Concept, read_json
 from rendering import Drawing
-from sources import IconifySet, Picture
+from sources import IconifySet, Image
 
 MAX_ICONS = 25_000
 # Sets number their drawings of one thing; a few of them are enough.
@@ -16,7 +16,7 @@ MAX_PER_CONCEPT = 3
 
 # Words that say how an icon is drawn, not what it shows.
 _LOOK = frozenset(
-    """alt bold color colour duo duotone fill filled flat freehand icon line outline
+    """alt bold color color duo duotone fill filled flat freehand icon line outline
     outlined remix rounded sharp solid thick thin variant 24px""".split()
 )
 _COUNTERS = frozenset("one two three four five six seven eight nine ten".split())
@@ -94,7 +94,7 @@ class _Icon:
     style: str
     raw: str
     tags: tuple[str, ...]
-    licence: str
+    license: str
     package: str
     drawing: Drawing
     categories: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ def split_words(raw: str) -> list[str]:
     return [word for word in words if not word.isdigit()]
 
 
-def normalise(raw: str) -> str:
+def normalize(raw: str) -> str:
     """Say what an icon shows.
 
     Args:
@@ -129,7 +129,7 @@ def normalise(raw: str) -> str:
     return " ".join(words)
 
 
-def icon_pictures(modules: Path, concepts: Mapping[str, Concept], counts: dict[str, int]) -> Iterator[Picture]:
+def icon_images(modules: Path, concepts: Mapping[str, Concept], counts: dict[str, int]) -> Iterator[Image]:
     """List the icons of every set that show a thing.
 
     Args:
@@ -138,7 +138,7 @@ def icon_pictures(modules: Path, concepts: Mapping[str, Concept], counts: dict[s
         counts: receives the number of icons left out, by reason.
 
     Yields:
-        Pictures, set by set.
+        Images, set by set.
     """
     by_name = {concept.name: concept for concept in concepts.values()}
     groups: dict[str, list[_Icon]] = {}
@@ -148,7 +148,7 @@ def icon_pictures(modules: Path, concepts: Mapping[str, Concept], counts: dict[s
         names = {icon.raw for icon in icons}
         used: dict[str, int] = {}
         for icon in _merge_copies(icons):
-            name = normalise(icon.raw)
+            name = normalize(icon.raw)
             reason = _noise(icon, name, names)
             if not reason and used.get(name, 0) >= MAX_PER_CONCEPT:
                 reason = "another drawing of a well-covered concept"
@@ -157,20 +157,20 @@ def icon_pictures(modules: Path, concepts: Mapping[str, Concept], counts: dict[s
                 continue
             used[name] = used.get(name, 0) + 1
             concept = by_name.get(name)
-            yield Picture(
+            yield Image(
                 icon.style,
                 "icon",
                 concept.hexcode if concept else f"icon:{name}",
                 name,
                 tuple(dict.fromkeys(" ".join(split_words(t)) for t in icon.tags)),
-                icon.licence,
+                icon.license,
                 icon.package,
                 icon.drawing,
                 icon.raw,
             )
 
 
-def cap_icons(icons: list[Picture]) -> list[Picture]:
+def cap_icons(icons: list[Image]) -> list[Image]:
     """Keep at most `MAX_ICONS` icons.
 
     Args:
@@ -220,7 +220,7 @@ def _merge_copies(icons: Iterable[_Icon]) -> list[_Icon]:
         if first is None:
             merged[icon.drawing] = icon
         else:
-            tags = (*first.tags, normalise(icon.raw), *icon.tags)
+            tags = (*first.tags, normalize(icon.raw), *icon.tags)
             merged[icon.drawing] = replace(first, tags=tags)
     return list(merged.values())
 
@@ -245,7 +245,7 @@ def _every_icon(modules: Path) -> Iterator[_Icon]:
                 icon_set.style,
                 raw,
                 tuple(icons.aliases.get(name, ())),
-                icons.licence,
+                icons.license,
                 "@iconify/json",
                 icons.drawing(name),
                 icons.categories.get(name, ()),

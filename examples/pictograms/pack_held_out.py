@@ -1,8 +1,8 @@
-"""Pack the held-out pictures whose licences allow it into the files that the tests score the model on.
+"""Pack the held-out images whose licenses allow it into the files that the tests score the model on.
 
     python pack_held_out.py --data DATA --out ../../tests/pictograms
 
-Writes one lossless sheet of pictures and one list of names per question: `unseen_style` (every base
+Writes one lossless sheet of images and one list of names per question: `unseen_style` (every base
 emoji in the style that was held out) and `unseen_concepts` (200 emoji that were held out in every style).
 """
 
@@ -37,8 +37,8 @@ def main() -> None:
 
 
 def pack(data: Pictograms, split: str, concepts: list[dict[str, Any]], path: Path) -> None:
-    """Writes a split's pictures as `path`.webp and what they show as `path`.json."""
-    rows = [row for row in data.rows if row["split"] == split and row["licence"] in SHIPPED_LICENCES]
+    """Writes a split's images as `path`.webp and what they show as `path`.json."""
+    rows = [row for row in data.rows if row["split"] == split and row["license"] in SHIPPED_LICENCES]
     tiles = np.stack(data.on_white(rows))
     columns = math.ceil(math.sqrt(len(tiles)))
     blank = np.full((columns * columns - len(tiles), *tiles.shape[1:]), 255, np.uint8)
@@ -56,7 +56,7 @@ def pack(data: Pictograms, split: str, concepts: list[dict[str, Any]], path: Pat
         "columns": columns,
     }
     path.with_suffix(".json").write_text(json.dumps(table, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"{path.name}: {len(rows)} pictures, {len(concepts)} names")
+    print(f"{path.name}: {len(rows)} images, {len(concepts)} names")
 
 
 if __name__ == "__main__":

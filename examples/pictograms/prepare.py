@@ -1,4 +1,4 @@
-"""Collect the picture sets and render them into one dataset.
+"""Collect the image sets and render them into one dataset.
 
     python prepare.py --out DATA
 
@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 from concepts import Concept, build_slug_index, load_concepts, read_json
-from icons import cap_icons, icon_pictures
+from icons import cap_icons, icon_images
 from rendering import render
-from sources import PACKAGES, Picture, emoji_pictures, flag_pictures
+from sources import PACKAGES, Image, emoji_images, flag_images
 from splits import (
     TEST_STYLE,
     LeakRule,
     hold_out_styles,
-    picture_split,
+    image_split,
     split_concepts,
 )
 from tqdm import tqdm
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--packages", type=Path, help="folder with node_modules; else npm install")
-    parser.add_argument("--size", type=int, default=64, help="side of a picture")
+    parser.add_argument("--size", type=int, default=64, help="side of an image")
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     args = parser.parse_args()
     for name in ("size", "workers"):
@@ -59,7 +59,7 @@ def prepare(out: Path, packages: Path | None, size: int, workers: int) -> None:
     Args:
         out: folder to write to.
         packages: folder that holds `node_modules`, or `None` to install it.
-        size: side of a picture, in pixels.
+        size: side of an image, in pixels.
         workers: processes that render.
 
     Raises:
@@ -73,9 +73,9 @@ def prepare(out: Path, packages: Path | None, size: int, workers: int) -> None:
         )
     concepts = load_concepts(modules)
     concept_split = split_concepts([c.hexcode for c in concepts.values()])
-    pictures = collect(modules, concepts, concept_split)
-    rows = _rows(pictures, concept_split)
-    kept = _render_all(pictures, rows, out, size, workers)
+    images = collect(modules, concepts, concept_split)
+    rows = _rows(images, concept_split)
+    kept = _render_all(images, rows, out, size, workers)
     _write_tables(out, modules, concepts, concept_split, kept)
     write_word_vectors(modules, out)
     _report(concepts, kept)
@@ -112,8 +112,8 @@ def install(folder: Path) -> Path:
     return folder
 
 
-def collect(modules: Path, concepts: dict[str, Concept], concept_split: dict[str, str]) -> list[Picture]:
-    """List every picture of the dataset.
+def collect(modules: Path, concepts: dict[str, Concept], concept_split: dict[str, str]) -> list[Image]:
+    """List every image of the dataset.
 
     Args:
         modules: the `node_modules` folder.
@@ -124,16 +124,16 @@ def collect(modules: Path, concepts: dict[str, Concept], concept_split: dict[str
         Emoji, flags and icons, without icons that show a held-out concept.
     """
     index = build_slug_index(modules, concepts)
-    pictures = [
-        *emoji_pictures(modules, concepts, index),
-        *flag_pictures(modules, concepts),
+    images = [
+        *emoji_images(modules, concepts, index),
+        *flag_images(modules, concepts),
     ]
     held = [c.name for c in concepts.values() if concept_split[c.hexcode] != "train"]
     rule = LeakRule(held)
     counts: dict[str, int] = {}
-    icons: list[Picture] = []
-    for icon in icon_pictures(modules, concepts, counts):
-        # The full name, not the normalised one: "apple outline two" leaks too.
+    icons: list[Image] = []
+    for icon in icon_images(modules, concepts, counts):
+        # The full name, not the normalized one: "apple outline two" leaks too.
         names = (icon.name, icon.source_name)
         if any(rule.leaks(name, icon.tags) for name in names):
             counts["leak rule"] = counts.get("leak rule", 0) + 1
@@ -143,57 +143,57 @@ def collect(modules: Path, concepts: dict[str, Concept], concept_split: dict[str
     counts["over the cap"] = len(icons) - len(capped)
     for reason, count in sorted(counts.items()):
         print(f"icons left out, {reason}: {count}")
-    return [*pictures, *capped]
+    return [*images, *capped]
 
 
-def _rows(pictures: Sequence[Picture], concept_split: dict[str, str]) -> list[dict[str, Any]]:
+def _rows(images: Sequence[Image], concept_split: dict[str, str]) -> list[dict[str, Any]]:
     styles_of: dict[str, set[str]] = {}
-    for picture in pictures:
-        if picture.family == "emoji" and picture.style != TEST_STYLE:
-            styles_of.setdefault(picture.concept, set()).add(picture.style)
+    for image in images:
+        if image.family == "emoji" and image.style != TEST_STYLE:
+            styles_of.setdefault(image.concept, set()).add(image.style)
     held_styles = hold_out_styles(concept_split, styles_of)
     return [
         {
             "index": -1,
-            "style": picture.style,
-            "family": picture.family,
-            "concept": picture.concept,
-            "name": picture.name,
-            "tags": list(picture.tags),
-            "licence": picture.licence,
-            "package": picture.package,
-            "source_name": picture.source_name,
-            "split": picture_split(
-                picture.style,
-                picture.family,
-                picture.concept,
+            "style": image.style,
+            "family": image.family,
+            "concept": image.concept,
+            "name": image.name,
+            "tags": list(image.tags),
+            "license": image.license,
+            "package": image.package,
+            "source_name": image.source_name,
+            "split": image_split(
+                image.style,
+                image.family,
+                image.concept,
                 concept_split,
                 held_styles,
             ),
-            "concept_split": concept_split.get(picture.concept, "train"),
-            "unseen_concept": concept_split.get(picture.concept) == "test_concept",
+            "concept_split": concept_split.get(image.concept, "train"),
+            "unseen_concept": concept_split.get(image.concept) == "test_concept",
         }
-        for picture in pictures
+        for image in images
     ]
 
 
 def _render_all(
-    pictures: Sequence[Picture],
+    images: Sequence[Image],
     rows: Sequence[dict[str, Any]],
     out: Path,
     size: int,
     workers: int,
 ) -> list[dict[str, Any]]:
-    """Render into `pictures.npy`; returns the rows of what could be drawn."""
-    draft = out / "pictures.part.npy"
-    shape = (len(pictures), size, size, 4)
+    """Render into `images.npy`; returns the rows of what could be drawn."""
+    draft = out / "images.part.npy"
+    shape = (len(images), size, size, 4)
     array = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
     kept: list[dict[str, Any]] = []
     failed: list[str] = []
     with Pool(workers) as pool:
-        drawings = (picture.drawing for picture in pictures)
+        drawings = (image.drawing for image in images)
         answers = pool.imap(partial(render, size=size), drawings, chunksize=64)
-        bar = tqdm(answers, total=len(pictures), unit="picture", mininterval=2)
+        bar = tqdm(answers, total=len(images), unit="image", mininterval=2)
         for row, answer in zip(rows, bar, strict=True):
             if isinstance(answer, str):
                 failed.append(f"{row['style']} {row['source_name']}: {answer}")
@@ -203,15 +203,15 @@ def _render_all(
             kept.append(row)
     array.flush()
     if failed:
-        final = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.uint8, (len(kept), *shape[1:]))
+        final = np.lib.format.open_memmap(out / "images.npy", "w+", np.uint8, (len(kept), *shape[1:]))
         for start in range(0, len(kept), 1024):
             stop = min(start + 1024, len(kept))
             final[start:stop] = array[start:stop]
         final.flush()
         draft.unlink()
     else:
-        draft.replace(out / "pictures.npy")
-    print(f"pictures that could not be drawn: {len(failed)}")
+        draft.replace(out / "images.npy")
+    print(f"images that could not be drawn: {len(failed)}")
     for line in failed:
         print(f"  {line}")
     return kept
@@ -224,7 +224,7 @@ def _write_tables(
     concept_split: dict[str, str],
     rows: Sequence[dict[str, Any]],
 ) -> None:
-    with (out / "pictures.jsonl").open("w", encoding="utf-8") as file:
+    with (out / "images.jsonl").open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     listing = [
@@ -239,16 +239,16 @@ def _write_tables(
         }
         for concept in concepts.values()
     ]
-    licences: dict[str, dict[str, str]] = {}
+    licenses: dict[str, dict[str, str]] = {}
     for row in rows:
-        if row["style"] not in licences:
+        if row["style"] not in licenses:
             manifest = read_json(modules / row["package"] / "package.json")
-            licences[row["style"]] = {
+            licenses[row["style"]] = {
                 "package": row["package"],
                 "version": manifest["version"],
-                "licence": row["licence"],
+                "license": row["license"],
             }
-    for name, content in (("concepts", listing), ("licences", licences)):
+    for name, content in (("concepts", listing), ("licenses", licenses)):
         text = json.dumps(content, ensure_ascii=False, indent=1)
         (out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 

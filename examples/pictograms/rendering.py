@@ -1,4 +1,4 @@
-"""Draw one picture, from SVG text, an SVG file or a bitmap file, as RGBA."""
+"""Draw one image, from SVG text, an SVG file or a bitmap file, as RGBA."""
 
 import io
 import re
@@ -13,7 +13,7 @@ _VIEW_BOX = re.compile(r"""viewBox\s*=\s*["']([^"']+)["']""")
 
 
 class Drawing(NamedTuple):
-    """Where a picture comes from: small, because it travels to a worker.
+    """Where an image comes from: small, because it travels to a worker.
 
     Attributes:
         kind: `"svg"` (SVG text), `"svg-file"` or `"bitmap-file"`.
@@ -25,7 +25,7 @@ class Drawing(NamedTuple):
 
 
 def render(drawing: Drawing, size: int) -> np.ndarray | str:
-    """Draw a picture, centred on a transparent square.
+    """Draw an image, centered on a transparent square.
 
     Args:
         drawing: what to draw.
@@ -37,12 +37,12 @@ def render(drawing: Drawing, size: int) -> np.ndarray | str:
         among tens of thousands, so it is an answer here and not an exception.
     """
     try:
-        picture = _draw(drawing, size)
+        image = _draw(drawing, size)
     except Exception as error:  # resvg and Pillow raise many unrelated types
         return f"{type(error).__name__}: {error}"
-    if not picture[..., 3].any():
+    if not image[..., 3].any():
         return "blank: every pixel is transparent"
-    return picture
+    return image
 
 
 def _draw(drawing: Drawing, size: int) -> np.ndarray:
@@ -74,7 +74,7 @@ def _centre(image: Image.Image, size: int) -> np.ndarray:
     scale = size / max(image.size)
     if scale != 1:
         # "RGBa" is premultiplied: a resize in straight alpha would pull the
-        # hidden colour of transparent pixels into the edges.
+        # hidden color of transparent pixels into the edges.
         shape = tuple(max(1, round(side * scale)) for side in image.size)
         image = image.convert("RGBa").resize(shape, Image.Resampling.LANCZOS)
         image = image.convert("RGBA")

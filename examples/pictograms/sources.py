@@ -1,4 +1,4 @@
-"""The emoji and flag picture sets, and how each names what it draws."""
+"""The emoji and flag image sets, and how each names what it draws."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -54,7 +54,7 @@ _SHORT_FIRST = (
     "emojibase",
 )
 # Names that mean something else in one set than everywhere else, found by
-# looking at the pictures; "" leaves a picture out. FxEmojis calls a head
+# looking at the images; "" leaves an image out. FxEmojis calls a head
 # "tiger" and the whole animal "tigerside".
 _OWN_NAMES: dict[str, dict[str, str]] = {
     "fxemoji": {
@@ -72,8 +72,8 @@ _OWN_NAMES: dict[str, dict[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture to render, before it has a split.
+class Image:
+    """One image to render, before it has a split.
 
     Attributes:
         style: the style it is drawn in.
@@ -81,7 +81,7 @@ class Picture:
         concept: an emoji's hexcode, or `"icon:"` and a name.
         name: what it shows, in lower-case words.
         tags: further words for it.
-        licence: SPDX identifier.
+        license: SPDX identifier.
         package: the npm package it comes from.
         drawing: how to render it.
         source_name: the name it has in its own set.
@@ -92,7 +92,7 @@ class Picture:
     concept: str
     name: str
     tags: tuple[str, ...]
-    licence: str
+    license: str
     package: str
     drawing: Drawing
     source_name: str
@@ -106,12 +106,12 @@ class FileSet:
     package: str
     folder: str
     suffix: str
-    licence: str
+    license: str
 
 
 @dataclass(frozen=True)
 class SlugSet:
-    """A set of the Iconify collection whose pictures have slugs for names."""
+    """A set of the Iconify collection whose images have slugs for names."""
 
     style: str
     prefix: str
@@ -120,7 +120,7 @@ class SlugSet:
     order: tuple[str, ...] = _LABEL_FIRST
 
 
-# The artwork of the two emoji-datasource packages keeps its own licence; the
+# The artwork of the two emoji-datasource packages keeps its own license; the
 # packages' MIT covers their data only.
 FILE_SETS = (
     FileSet("twitter", "emoji-datasource-twitter", "img/twitter/64", ".png", "CC-BY-4.0"),
@@ -160,7 +160,7 @@ class IconifySet:
         names: names of its own, visible icons.
         aliases: further names of each, without those that turn or flip it.
         categories: categories of each.
-        licence: SPDX identifier.
+        license: SPDX identifier.
     """
 
     def __init__(self, modules: Path, prefix: str) -> None:
@@ -172,8 +172,8 @@ class IconifySet:
         """
         folder = modules / "@iconify/json"
         self._data = read_json(folder / f"json/{prefix}.json")
-        licences = read_json(folder / "collections.json")
-        self.licence: str = licences[prefix]["license"]["spdx"]
+        licenses = read_json(folder / "collections.json")
+        self.license: str = licenses[prefix]["license"]["spdx"]
         self.names = [name for name, icon in self._data["icons"].items() if not icon.get("hidden")]
         self.aliases: dict[str, list[str]] = {}
         for alias, entry in self._data.get("aliases", {}).items():
@@ -216,8 +216,8 @@ class IconifySet:
         )
 
 
-def emoji_pictures(modules: Path, concepts: Mapping[str, Concept], index: SlugIndex) -> Iterator[Picture]:
-    """List the emoji pictures of every style, one for a concept at most.
+def emoji_images(modules: Path, concepts: Mapping[str, Concept], index: SlugIndex) -> Iterator[Image]:
+    """List the emoji images of every style, one for a concept at most.
 
     Args:
         modules: the `node_modules` folder.
@@ -225,7 +225,7 @@ def emoji_pictures(modules: Path, concepts: Mapping[str, Concept], index: SlugIn
         index: names of emoji.
 
     Yields:
-        Pictures, style by style.
+        Images, style by style.
     """
     for files in FILE_SETS:
         seen: set[str] = set()
@@ -233,17 +233,17 @@ def emoji_pictures(modules: Path, concepts: Mapping[str, Concept], index: SlugIn
         for path in sorted(folder.glob(f"*{files.suffix}")):
             code = plain(path.stem)
             # This package fills its gap with Noto's flags: they would count as
-            # a second style, and give away the pictures held out of Noto.
+            # a second style, and give away the images held out of Noto.
             if files.style == "fluent-3d" and is_country_flag(code):
                 continue
             if code in concepts and code not in seen:
                 seen.add(code)
                 kind = "svg-file" if files.suffix == ".svg" else "bitmap-file"
-                yield _picture(
+                yield _image(
                     files.style,
                     "emoji",
                     concepts[code],
-                    files.licence,
+                    files.license,
                     files.package,
                     Drawing(kind, str(path)),
                     path.name,
@@ -254,11 +254,11 @@ def emoji_pictures(modules: Path, concepts: Mapping[str, Concept], index: SlugIn
         if slugs.chars_of:
             chars = IconifySet(modules, slugs.chars_of).chars()
         for code, name in _match_slugs(icons, slugs, chars, concepts, index).items():
-            yield _picture(
+            yield _image(
                 slugs.style,
                 "emoji",
                 concepts[code],
-                icons.licence,
+                icons.license,
                 "@iconify/json",
                 icons.drawing(name),
                 name,
@@ -291,15 +291,15 @@ def _match_slugs(
     return {code: name for code, (_, name) in best.items()}
 
 
-def flag_pictures(modules: Path, concepts: Mapping[str, Concept]) -> Iterator[Picture]:
-    """List pictures of flags that are emoji too.
+def flag_images(modules: Path, concepts: Mapping[str, Concept]) -> Iterator[Image]:
+    """List images of flags that are emoji too.
 
     Args:
         modules: the `node_modules` folder.
         concepts: the base concepts by plain code points.
 
     Yields:
-        Pictures, style by style.
+        Images, style by style.
     """
     for style, prefix, suffix in FLAG_SETS:
         icons = IconifySet(modules, prefix)
@@ -311,33 +311,33 @@ def flag_pictures(modules: Path, concepts: Mapping[str, Concept]) -> Iterator[Pi
                 code = flag_code(candidate.removesuffix(suffix))
                 if code in concepts and code not in seen:
                     seen.add(code)
-                    yield _picture(
+                    yield _image(
                         style,
                         "flag",
                         concepts[code],
-                        icons.licence,
+                        icons.license,
                         "@iconify/json",
                         icons.drawing(name),
                         name,
                     )
 
 
-def _picture(
+def _image(
     style: str,
     family: str,
     concept: Concept,
-    licence: str,
+    license: str,
     package: str,
     drawing: Drawing,
     source_name: str,
-) -> Picture:
-    return Picture(
+) -> Image:
+    return Image(
         style,
         family,
         concept.hexcode,
         concept.name,
         concept.tags,
-        licence,
+        license,
         package,
         drawing,
         source_name,

@@ -1,7 +1,7 @@
-"""Which picture may be trained on, and which is held out.
+"""Which image may be trained on, and which is held out.
 
 Everything here follows from the concept list, the style list and `SEED`: no
-picture and no result of a training run has a say in it.
+image and no result of a training run has a say in it.
 """
 
 import re
@@ -17,7 +17,7 @@ NUM_VAL_CONCEPTS = 100
 NUM_VAL_STYLE = 700
 
 # Styles that share one drawing and differ in how it is finished: half of the
-# "fluent" pictures are those of "fluent-3d" up to a few pixels.
+# "fluent" images are those of "fluent-3d" up to a few pixels.
 LOOKALIKES: tuple[frozenset[str], ...] = (
     frozenset({"fluent", "fluent-3d", "fluent-flat"}),
     frozenset({"openmoji", "openmoji-black"}),
@@ -55,7 +55,7 @@ def telling_words(name: str) -> frozenset[str]:
 
 
 def split_concepts(hexcodes: Sequence[str]) -> dict[str, str]:
-    """Draw the concepts that no training picture may show.
+    """Draw the concepts that no training image may show.
 
     Args:
         hexcodes: every base concept; the order does not matter.
@@ -89,7 +89,7 @@ def hold_out_styles(concept_split: Mapping[str, str], styles_of: Mapping[str, It
 
     Returns:
         A style for each chosen concept. A concept that only that style and
-        its lookalikes draw is passed over: no training picture would be left.
+        its lookalikes draw is passed over: no training image would be left.
     """
     rng = np.random.default_rng(SEED + 1)
     train = sorted(code for code, split in concept_split.items() if split == "train")
@@ -100,7 +100,7 @@ def hold_out_styles(concept_split: Mapping[str, str], styles_of: Mapping[str, It
         styles = frozenset(styles_of.get(code, ()))
         if not styles:
             continue
-        # A hash per concept, not the generator's next number: a picture set
+        # A hash per concept, not the generator's next number: an image set
         # that changes then moves only the concepts it changes.
         ranked = {zlib.crc32(f"{SEED}:{code}:{style}".encode()): style for style in styles}
         style = ranked[min(ranked)]
@@ -110,7 +110,7 @@ def hold_out_styles(concept_split: Mapping[str, str], styles_of: Mapping[str, It
 
 
 def lookalikes(style: str) -> frozenset[str]:
-    """List the styles that would give a picture of this style away.
+    """List the styles that would give an image of this style away.
 
     Args:
         style: a style.
@@ -122,14 +122,14 @@ def lookalikes(style: str) -> frozenset[str]:
     return next(group, frozenset({style}))
 
 
-def picture_split(
+def image_split(
     style: str,
     family: str,
     concept: str,
     concept_split: Mapping[str, str],
     held_styles: Mapping[str, str],
 ) -> str:
-    """Name the split of one picture.
+    """Name the split of one image.
 
     Args:
         style: the style it is drawn in.
@@ -140,7 +140,7 @@ def picture_split(
 
     Returns:
         `"test_style"`, `"test_concept"`, `"val_concept"`, `"val_style"`,
-        `"train"`, or `"unused"` for a lookalike of a `"val_style"` picture.
+        `"train"`, or `"unused"` for a lookalike of a `"val_style"` image.
     """
     if style == TEST_STYLE:
         return "test_style"
@@ -155,7 +155,7 @@ def picture_split(
 
 
 class LeakRule:
-    """Recognises icons that show, under their own name, a held-out concept."""
+    """Recognizes icons that show, under their own name, a held-out concept."""
 
     def __init__(self, names: Iterable[str]) -> None:
         """Index the held-out names.

@@ -2,9 +2,9 @@
 
 Three things are added to the contrastive loss:
 
-- each picture is compared with a thousand more names than its batch has;
+- each image is compared with a thousand more names than its batch has;
 - texts, most of them names of other things, should point where their word vectors point;
-- so should pictures, by the word vector of their name.
+- so should images, by the word vector of their name.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class TaughtCLIP(CLIPModel):
         images = y_pred["image_embeds"]
         scale = ops.exp(ops.convert_to_tensor(self.logit_scale))
 
-        # A lesson that is the picture's own name must not count as wrong, nor must mere words count.
+        # A lesson that is the image's own name must not count as wrong, nor must mere words count.
         same = ops.expand_dims(x["own_names"], 1) == ops.expand_dims(x["lesson_names"], 0)
         excluded = ops.logical_or(same, ops.expand_dims(x["lesson_names"] < 0, 0))
         more = ops.where(excluded, HIDDEN_LOGIT, scale * ops.matmul(images, ops.transpose(lessons)))

@@ -1,4 +1,4 @@
-"""What words mean, from word vectors: a teacher for names of things that no training picture shows.
+"""What words mean, from word vectors: a teacher for names of things that no training image shows.
 
 `wolf` is in no caption, but its vector is near that of `fox`, which is.
 """

@@ -1,9 +1,9 @@
-// Pictures and sentences as unit vectors, from the files that `tf-clip export litert` writes.
+// Images and sentences as unit vectors, from the files that `tf-clip export litert` writes.
 
 const EXPORT = "tf-clip export litert model --parts image,text_from_utf8 --quantization dynamic_int8";
 const AGAIN = `${EXPORT} --overwrite`;
 
-// Larger pictures are brought to this many pixels by the browser first: resizing takes some 12 bytes of memory for each.
+// Larger images are brought to this many pixels by the browser first: resizing takes some 12 bytes of memory for each.
 const MOST_PIXELS = 2 ** 20;
 
 // A problem that the reader can do something about, and the command that does it.
@@ -49,7 +49,7 @@ export class Encoder {
 
   #check() {
     const image = this.#image.signatures, text = this.#text.signatures;
-    if (!image.encode_pixels || !image.resize_picture || !text.encode_utf8) {
+    if (!image.encode_pixels || !image.resize_image || !text.encode_utf8) {
       throw new Problem("The model’s files lack what this page asks for: any recipe but int8 has it.", AGAIN);
     }
     const widths = [image.encode_pixels, text.encode_utf8].map(
@@ -59,13 +59,13 @@ export class Encoder {
   }
 
   // Takes a file or blob; gives its vector.
-  async picture(blob) {
+  async image(blob) {
     const { pixels, height, width } = await rgbOf(blob);
-    const picture = new this.#Tensor(pixels, [height, width, 3]);
+    const image = new this.#Tensor(pixels, [height, width, 3]);
     // Its own `run` wants a tensor of the file's shape, where any size is -1. The runtime below takes any size.
-    const { signatureIndex } = this.#image.signatures.resize_picture;
-    const outputs = await this.#image.liteRtCompiledModel.run(signatureIndex, [picture.liteRtTensorBuffer]);
-    picture.delete();
+    const { signatureIndex } = this.#image.signatures.resize_image;
+    const outputs = await this.#image.liteRtCompiledModel.run(signatureIndex, [image.liteRtTensorBuffer]);
+    image.delete();
     return this.#answer(this.#image, "encode_pixels", { image_pixels: new this.#Tensor(outputs[0]) }, ({ image_embeds }) =>
       image_embeds.toTypedArray(),
     );
@@ -97,7 +97,7 @@ export function cosine(one, other) {
   return one.reduce((sum, value, index) => sum + value * other[index], 0);
 }
 
-// As the processor decodes: turned upright, colour profiles left alone, transparent parts on white.
+// As the processor decodes: turned upright, color profiles left alone, transparent parts on white.
 async function rgbOf(blob) {
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (bitmap.width * bitmap.height)));

@@ -7,7 +7,7 @@ const EXAMPLES = [
 
 const element = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en", { minimumFractionDigits: 3, maximumFractionDigits: 3 });
-let pictures = []; // { file, card, embeds, problem }
+let images = []; // { file, card, embeds, problem }
 let sentence = null; // { text, embeds, isCut }
 let wanted = null; // the text to encode next
 
@@ -50,12 +50,12 @@ function add(files) {
     const rail = make("div", { className: "rail", ariaHidden: "true" }, bar);
     const line = make("div", { className: "line" }, name, score);
     const card = make("li", {}, frame, remove, line, rail);
-    const picture = { file, url, card, score, bar, rail, embeds: null, problem: "" };
-    remove.onclick = () => drop([picture]);
-    pictures.push(picture);
+    const image = { file, url, card, score, bar, rail, embeds: null, problem: "" };
+    remove.onclick = () => drop([image]);
+    images.push(image);
   }
   show();
-  encodePictures();
+  encodeImages();
 }
 
 function drop(some) {
@@ -64,7 +64,7 @@ function drop(some) {
     URL.revokeObjectURL(url);
     card.remove();
   }
-  pictures = pictures.filter((picture) => !some.includes(picture));
+  images = images.filter((image) => !some.includes(image));
   show();
   // The focus must not be lost with the button that had it.
   const left = element("cards").querySelectorAll(".remove");
@@ -75,46 +75,46 @@ function drop(some) {
 function show() {
   const cosines = new Map();
   if (sentence) {
-    for (const picture of pictures) if (picture.embeds) cosines.set(picture, cosine(picture.embeds, sentence.embeds));
+    for (const image of images) if (image.embeds) cosines.set(image, cosine(image.embeds, sentence.embeds));
   }
-  const order = [...pictures].sort((one, other) => (cosines.get(other) ?? -2) - (cosines.get(one) ?? -2));
+  const order = [...images].sort((one, other) => (cosines.get(other) ?? -2) - (cosines.get(one) ?? -2));
   const best = cosines.get(order[0]);
-  order.forEach((picture, place) => {
-    const own = cosines.get(picture), { card, score, bar, rail, problem } = picture;
+  order.forEach((image, place) => {
+    const own = cosines.get(image), { card, score, bar, rail, problem } = image;
     card.classList.toggle("best", place === 0 && own !== undefined);
-    score.textContent = own === undefined ? (picture.embeds || problem ? "" : "…") : number.format(own);
+    score.textContent = own === undefined ? (image.embeds || problem ? "" : "…") : number.format(own);
     bar.style.width = own > 0 ? `${(100 * own) / best}%` : "0";
     if (problem && rail.isConnected) rail.replaceWith(make("p", { className: "problem", textContent: problem }));
     // A card that is in its place keeps the focus.
     if (element("cards").children[place] !== card) element("cards").insertBefore(card, element("cards").children[place] ?? null);
   });
-  element("empty").hidden = pictures.length > 0;
-  element("clear").disabled = pictures.length === 0;
+  element("empty").hidden = images.length > 0;
+  element("clear").disabled = images.length === 0;
   element("legend").hidden = cosines.size === 0;
   tell(order[0], cosines.size);
 }
 
 function tell(first, scored) {
   if (!encoder) return;
-  const waiting = pictures.filter(({ embeds, problem }) => !embeds && !problem).length;
-  if (waiting) return say(`Reading pictures: ${pictures.length - waiting} of ${pictures.length}…`);
-  if (!pictures.length) return say("Ready. Choose pictures, or take the examples.");
-  if (!scored) return say(sentence ? "None of these files is a picture." : "Ready. Type a sentence.");
+  const waiting = images.filter(({ embeds, problem }) => !embeds && !problem).length;
+  if (waiting) return say(`Reading images: ${images.length - waiting} of ${images.length}…`);
+  if (!images.length) return say("Ready. Choose images, or take the examples.");
+  if (!scored) return say(sentence ? "None of these files is an image." : "Ready. Type a sentence.");
   const cut = sentence.isCut ? " The sentence is long: only its beginning was read." : "";
   say(`“${sentence.text}” fits ${first.file.name} best.${cut}`);
 }
 
 let encoder = null, isEncoding = false;
 
-async function encodePictures() {
+async function encodeImages() {
   if (!encoder || isEncoding) return;
   isEncoding = true;
-  for (let next; (next = pictures.find(({ embeds, problem }) => !embeds && !problem)); ) {
+  for (let next; (next = images.find(({ embeds, problem }) => !embeds && !problem)); ) {
     try {
-      next.embeds = await encoder.picture(next.file);
+      next.embeds = await encoder.image(next.file);
     } catch (error) {
-      const isNoPicture = error instanceof DOMException;
-      next.problem = isNoPicture ? "Not a picture that this browser reads." : `Not read: ${error.message ?? error}`;
+      const isNoImage = error instanceof DOMException;
+      next.problem = isNoImage ? "Not an image that this browser reads." : `Not read: ${error.message ?? error}`;
     }
     show();
     await new Promise((resolve) => setTimeout(resolve)); // lets the page be used meanwhile
@@ -144,8 +144,8 @@ async function rank(text) {
 async function takeExamples() {
   try {
     const files = EXAMPLES.map(async (name) => {
-      const response = await fetch(`pictures/${name}.png`);
-      if (!response.ok) throw new Problem("The example pictures are not here. Copy them from the repository:", "cp -R examples/pictures .");
+      const response = await fetch(`images/${name}.png`);
+      if (!response.ok) throw new Problem("The example images are not here. Copy them from the repository:", "cp -R examples/images .");
       return new File([await response.blob()], `${name}.png`, { type: "image/png" });
     });
     add(await Promise.all(files));
@@ -162,7 +162,7 @@ for (const text of IDEAS) {
 element("sentence").oninput = (event) => rank(event.target.value);
 element("form").onsubmit = (event) => { event.preventDefault(); rank(element("sentence").value); };
 element("examples").onclick = takeExamples;
-element("clear").onclick = () => drop([...pictures]);
+element("clear").onclick = () => drop([...images]);
 element("files").onchange = (event) => { add([...event.target.files]); event.target.value = ""; };
 document.ondragover = (event) => { event.preventDefault(); document.body.classList.add("over"); };
 document.ondragleave = (event) => { if (!event.relatedTarget) document.body.classList.remove("over"); };
@@ -177,7 +177,7 @@ say("Loading the model…");
 try {
   encoder = await Encoder.load("model", showProgress);
   show();
-  encodePictures();
+  encodeImages();
   rank(element("sentence").value);
 } catch (error) {
   explain(error);

@@ -80,15 +80,15 @@ def result(output: Any) -> np.ndarray:
 def make(kind: str, config: Any, inputs: dict[str, Any]) -> Case:
     keras.utils.set_random_seed(0)
     texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    pictures = {"pixel_values": inputs["pixel_values"]}
+    images = {"pixel_values": inputs["pixel_values"]}
     if kind == "CLIPModel":
         case = Case(tf_clip.CLIPModel(config), inputs)
     elif kind == "CLIPForImageClassification":
-        case = Case(tf_clip.CLIPForImageClassification(config, num_labels=3), pictures)
+        case = Case(tf_clip.CLIPForImageClassification(config, num_labels=3), images)
     elif "Text" in kind:
         case = Case(getattr(tf_clip, kind)(config.text_config), texts)
     else:
-        case = Case(getattr(tf_clip, kind)(config.vision_config), pictures)
+        case = Case(getattr(tf_clip, kind)(config.vision_config), images)
     disturb(case.model.weights, 0.1)
     return case
 

@@ -68,7 +68,7 @@ def parts_of(model: CLIPModel, config: object) -> set[str]:
     return parts - {"shared"}
 
 
-def picture(at: dict[str, list[str]]) -> str:
+def image(at: dict[str, list[str]]) -> str:
     """Returns the drawing."""
     height = STEP * len(STEPS) + 24
     lines = [
@@ -93,4 +93,4 @@ def picture(at: dict[str, list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(picture(found()), encoding="utf-8")
+    Path(sys.argv[1]).write_text(image(found()), encoding="utf-8")

@@ -134,9 +134,9 @@ def test_towers_alone_have_their_own_numbers(tiny_config, tiny_inputs):
 
 def test_both_towers_count_on(case):
     case.model.add_adapter("texts", "lora[leave_out=[2,3,4]]")
-    case.model.add_adapter("pictures", "lora[leave_out=[0,1]]")
+    case.model.add_adapter("images", "lora[leave_out=[0,1]]")
     assert set(case.model.get_adapter("texts")) == {0, 1}
-    assert set(case.model.get_adapter("pictures")) == {2, 3, 4}
+    assert set(case.model.get_adapter("images")) == {2, 3, 4}
     pixels = case.inputs["pixel_values"]
     base = array(case.model.get_image_features(pixels))
     disturb(parameters(case.model, "texts"), 0.3)
@@ -319,7 +319,7 @@ def test_prompts_come_behind_the_start_and_keep_the_end(case):
         case.model.get_text_features(ids, position_ids=np.arange(7))
 
 
-def test_prompts_of_pictures_leave_the_patches(case):
+def test_prompts_of_images_leave_the_patches(case):
     add(case.model, "a", "prompt_tuning[prompt_length=4,towers=['vision']]", set_active=True)
     output = case.model.image_encoder(case.inputs["pixel_values"], output_hidden_states=True, output_attentions=True)
     assert output.last_hidden_state.shape == (2, 17, 32)
@@ -435,10 +435,10 @@ def test_parallel_and_average_work_in_predict(case):
 def test_the_figure_shows_where_adapters_are():
     from pathlib import Path
 
-    from draw_places import STEPS, found, picture
+    from draw_places import STEPS, found, image
 
     at = found()
     drawn = {part for _, parts in STEPS for part in parts}
     assert set(at) == drawn
     page = Path(__file__).resolve().parents[2] / "docs" / "images" / "adapter_places.svg"
-    assert page.read_text(encoding="utf-8") == picture(at), "draw it again: see docs/adapters.md"
+    assert page.read_text(encoding="utf-8") == image(at), "draw it again: see docs/adapters.md"

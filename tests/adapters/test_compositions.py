@@ -35,7 +35,7 @@ def texts(case, setup, rows=slice(None), **options):
     return array(case.model.get_text_features(**inputs, **options))
 
 
-def pictures(case, setup, rows=slice(None), **options):
+def images(case, setup, rows=slice(None), **options):
     case.model.active_adapters = setup
     return array(case.model.get_image_features(case.inputs["pixel_values"][rows], **options))
 
@@ -49,8 +49,8 @@ def test_batch_split_gives_rows_to_each(case, method):
     a, b = f"{method}_a", f"{method}_b"
     both = texts(case, BatchSplit(a, b, batch_sizes=[1, 2]))
     close(both, np.concatenate([texts(case, a)[:1], texts(case, b)[1:]]))
-    both = pictures(case, BatchSplit(b, a, batch_sizes=1))
-    close(both, np.concatenate([pictures(case, b)[:1], pictures(case, a)[1:]]))
+    both = images(case, BatchSplit(b, a, batch_sizes=1))
+    close(both, np.concatenate([images(case, b)[:1], images(case, a)[1:]]))
 
 
 @pytest.mark.parametrize("method", COMPOSED)
@@ -63,8 +63,8 @@ def test_switch_lets_each_row_choose(case, method):
     chosen = texts(case, Switch(*names), adapter_ids=np.array([1, -1, 0], "int32"))
     alone = [texts(case, None), *(texts(case, name) for name in names)]
     close(chosen, np.stack([alone[2][0], alone[0][1], alone[1][2]]))
-    chosen = pictures(case, Switch(*names), adapter_ids=np.array([0, 1], "int32"))
-    close(chosen, np.stack([pictures(case, names[0])[0], pictures(case, names[1])[1]]))
+    chosen = images(case, Switch(*names), adapter_ids=np.array([0, 1], "int32"))
+    close(chosen, np.stack([images(case, names[0])[0], images(case, names[1])[1]]))
 
 
 def test_switch_takes_loras_of_other_ranks_and_kinds(case):
@@ -83,7 +83,7 @@ def test_switch_asks_for_numbers_and_the_whole_model_takes_them(case):
         texts(case, Switch("lora_a", "lora_b"))
     ids = {"text_adapter_ids": np.array([0, 1, -1]), "image_adapter_ids": np.array([1, 1])}
     output = case.model(**case.inputs, **ids)
-    expected = pictures(case, "lora_b")
+    expected = images(case, "lora_b")
     close(array(output.image_embeds), expected / np.linalg.norm(expected, axis=-1, keepdims=True))
 
 
@@ -91,7 +91,7 @@ def test_switch_asks_for_numbers_and_the_whole_model_takes_them(case):
 def test_parallel_runs_all_on_all_rows(case, method):
     a, b = f"{method}_a", f"{method}_b"
     close(texts(case, Parallel(a, b)), np.concatenate([texts(case, a), texts(case, b)]))
-    close(pictures(case, Parallel(a, b)), np.concatenate([pictures(case, a), pictures(case, b)]))
+    close(images(case, Parallel(a, b)), np.concatenate([images(case, a), images(case, b)]))
     first = texts(case, Stack("narrow", Parallel(a, b)))
     close(first, np.concatenate([texts(case, Stack("narrow", a)), texts(case, Stack("narrow", b))]))
 
@@ -134,7 +134,7 @@ def test_split_gives_tokens_to_each(case, method):
     close(texts(case, Split(a, b, splits=[7, 0])), texts(case, a)) if method != "loreft" else None
     assert np.abs(texts(case, Split(a, b, splits=[3, 4])) - texts(case, a)).max() > 1e-3
     with pytest.raises(ValueError, match="number of tokens, 17"):
-        pictures(case, Split(a, b, splits=[3, 4]))
+        images(case, Split(a, b, splits=[3, 4]))
 
 
 @pytest.mark.parametrize(("setup", "reason"), [

@@ -1,4 +1,4 @@
-"""Every method in every kind of model: a table of behaviours."""
+"""Every method in every kind of model: a table of behaviors."""
 
 import json
 

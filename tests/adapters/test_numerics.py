@@ -58,8 +58,8 @@ def swish(x):
 
 
 def norm(w, x, name):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt(centred.var(-1, keepdims=True) + 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
+    centered = x - x.mean(-1, keepdims=True)
+    return centered / np.sqrt(centered.var(-1, keepdims=True) + 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
 
 
 def test_bottlenecks(case, layer):

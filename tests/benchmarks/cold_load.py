@@ -40,13 +40,13 @@ if sys.argv[2] == "warm":
         inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
         model.signatures[request.model_spec.signature_name](**inputs)
     times["warm"] = passed()
-picture = tf.constant([open(sys.argv[3], "rb").read()])
+image = tf.constant([open(sys.argv[3], "rb").read()])
 passed()
 for name in ("first", "second"):
-    model.signatures["encode_image"](image_bytes=picture)
+    model.signatures["encode_image"](image_bytes=image)
     times[name] = passed()
 for _ in range(10):
-    model.signatures["encode_image"](image_bytes=picture)
+    model.signatures["encode_image"](image_bytes=image)
     times["usual"] = min(times.get("usual", 9e9), passed())
 print(json.dumps(times))
 """
@@ -64,11 +64,11 @@ def models() -> dict[str, tuple[tf_clip.CLIPModel, tf_clip.CLIPProcessor]]:
     return {"pictogram-clip": (shipped, processor), "ViT-B/32": (large, for_large)}
 
 
-def measured(folder: Path, kind: str, picture: Path) -> dict[str, float]:
+def measured(folder: Path, kind: str, image: Path) -> dict[str, float]:
     """Returns the median times of some processes."""
     runs = []
     for _ in range(ROUNDS):
-        command = [sys.executable, "-c", ONE_PROCESS, str(folder), kind, str(picture)]
+        command = [sys.executable, "-c", ONE_PROCESS, str(folder), kind, str(image)]
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
         runs.append(json.loads(output))
@@ -77,14 +77,14 @@ def measured(folder: Path, kind: str, picture: Path) -> dict[str, float]:
 
 def main() -> None:
     """Measures and prints."""
-    picture = Path(__file__).resolve().parents[2] / "examples" / "pictures" / "owl.png"
+    image = Path(__file__).resolve().parents[2] / "examples" / "images" / "owl.png"
     print("| model | loading, in imports of TensorFlow | warm-up, in loadings | first answer cold | after warm-up |")
     print("|---|---|---|---|---|")
     for name, (model, processor) in models().items():
         with tempfile.TemporaryDirectory() as temporary:
             folder = saved_model(model, processor, temporary)
             serving_kit(temporary, seconds=4, max_batch_size=8)
-            cold, warm = (measured(folder, kind, picture) for kind in ("cold", "warm"))
+            cold, warm = (measured(folder, kind, image) for kind in ("cold", "warm"))
         print(
             f"| {name} | {cold['load'] / cold['import']:.1f} | {warm['warm'] / warm['load']:.1f} "
             f"| {cold['first'] / cold['usual']:.0f} usual answers | {warm['first'] / warm['usual']:.1f} usual answers |"

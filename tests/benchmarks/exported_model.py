@@ -73,7 +73,7 @@ def half_precision():
         ids = tf.constant([[1, 2, 3, 4, 5, 6, 7, 49407]] * count)
         pixels = tf.random.normal([count, 300, 300, 3])
         pixels = tf.cast(pixels * 50 + 128, tf.uint8)
-        for kind, rows in (("texts", ids), ("pictures", pixels)):
+        for kind, rows in (("texts", ids), ("images", pixels)):
             calls = {}
             for dtype, graph in graphs.items():
                 function = tf.function(graph.input_ids if kind == "texts" else graph.image_pixels)

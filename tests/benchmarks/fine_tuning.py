@@ -2,7 +2,7 @@
 
 python tests/benchmarks/fine_tuning.py docs/benchmarks
 
-The shipped model learns scikit-learn's digits from 1000 pictures: the probe by logistic regression, the others by
+The shipped model learns scikit-learn's digits from 1000 images: the probe by logistic regression, the others by
 captions such as "the digit 3". All are asked the same 500 others, without a probe by zero-shot classification.
 Writes fine_tuning.md and fine_tuning.json. Memory and time are ratios to `full`; memory is what loading did not take.
 """
@@ -103,7 +103,7 @@ def tune(model: object, inputs: dict[str, np.ndarray], targets: np.ndarray, meth
     times = Times()
     steps = EPOCHS * -(-len(inputs["input_ids"]) // BATCH_SIZE)
     RECIPES[method](learning_rate=RATES[method]).compile(model, steps=steps)
-    inputs["pair_ids"] = targets[: len(inputs["input_ids"])].astype("int32")  # pictures of a digit share their caption
+    inputs["pair_ids"] = targets[: len(inputs["input_ids"])].astype("int32")  # images of a digit share their caption
     model.fit(inputs, batch_size=BATCH_SIZE, epochs=EPOCHS, verbose=0, callbacks=[times])
     trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     return trained, float(np.median(np.diff(times.ends)))
@@ -119,7 +119,7 @@ def asked(model: object, processor: object, images: list[np.ndarray], targets: n
 
 
 def probed(model: object, processor: object, images: list[np.ndarray], targets: np.ndarray) -> float:
-    """Fits a probe on 800 pictures, chooses its strength by 200, and returns the share named right."""
+    """Fits a probe on 800 images, chooses its strength by 200, and returns the share named right."""
     from tf_clip import image_features, linear_probe
 
     features = image_features(model, processor, images, batch_size=BATCH_SIZE).values

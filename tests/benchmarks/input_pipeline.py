@@ -29,12 +29,12 @@ from tf_clip import CLIPConfig, CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor
 from tf_clip.training.data import Augmentation, TrainingData, read_pairs
 
 HEIGHT, WIDTH = 480, 640
-PICTURES = 512
+IMAGES = 512
 COLOURS = Augmentation(flip_prob=0.5, color_jitter=(0.4, 0.4, 0.4, 0.1), color_jitter_prob=0.8, gray_scale_prob=0.2)
 AUGMENTATIONS = {
     "as for inference": None,
     "random crop, as CLIP's": Augmentation(),
-    "crop, flip, colours": COLOURS,
+    "crop, flip, colors": COLOURS,
 }
 CAPTION = "a photograph of number {}, with as many words as captions usually have"
 
@@ -51,7 +51,7 @@ def write_sources(folder: Path) -> dict[str, Path]:
     """Writes the same pairs as files with a table, and as a shard."""
     lines = ["image,caption"]
     with tarfile.open(folder / "shard.tar", "w") as shard:
-        for index in range(PICTURES):
+        for index in range(IMAGES):
             caption = CAPTION.format(index)
             data = photograph(index)
             (folder / f"{index}.jpg").write_bytes(data)
@@ -126,9 +126,9 @@ JPEG files of {WIDTH} x {HEIGHT}, decoded, prepared and tokenized; and training 
 on random weights, in batches of {result["batch_size"]}. Both in turns in one run, the median of {result["rounds"]} \
 rounds of {result["steps"]} steps.
 
-Pictures a second of the input alone, as a multiple of those of the training step:
+Images a second of the input alone, as a multiple of those of the training step:
 
-| pictures are | augmentation | input is |
+| images are | augmentation | input is |
 |---|---|---|
 {rows}
 

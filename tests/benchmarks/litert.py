@@ -42,7 +42,7 @@ class Engine:
         folder: with the files of `litert_files`.
 
     Attributes:
-        embeds: its embeddings of the picture and of the caption.
+        embeds: its embeddings of the image and of the caption.
     """
 
     def __init__(self, name: str, python: str, threads: int, folder: Path) -> None:

@@ -19,7 +19,7 @@ RECIPES = ("float32", "float16", "dynamic_int8", "int4")
 
 
 def write_model(folder: Path) -> None:
-    """Writes the weights in Hugging Face's layout, each recipe's files, and one picture and caption as inputs."""
+    """Writes the weights in Hugging Face's layout, each recipe's files, and one image and caption as inputs."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serving"))
     import keras
     from models import vit_b_32
@@ -29,11 +29,11 @@ def write_model(folder: Path) -> None:
     keras.utils.set_random_seed(0)
     model, processor = vit_b_32()
     model.save_pretrained(folder / "weights")
-    picture = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     np.savez(
         folder / "inputs.npz",
-        image_pixels=picture[np.newaxis],
-        pixel_values=processor(images=picture)["pixel_values"],  # channels last
+        image_pixels=image[np.newaxis],
+        pixel_values=processor(images=image)["pixel_values"],  # channels last
         input_ids=np.array([processor.tokenizer.encode(CAPTION)], np.int32),
     )
     for recipe in RECIPES:

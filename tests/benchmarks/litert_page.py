@@ -26,7 +26,7 @@ def page(result: dict[str, Any]) -> str:
     return f"""# LiteRT and other engines on a CPU
 
 Written by `make bench-litert` on {result["machine"]}, {versions}:
-a random ViT-B/32, the same weights for all, one picture and one caption of {result["caption_tokens"]} tokens
+a random ViT-B/32, the same weights for all, one image and one caption of {result["caption_tokens"]} tokens
 (“{result["caption"]}”) at a time.
 
 Times and memory are ratios to {BASE}: **below 1 is faster, or smaller**. Each engine has a process of its own, which
@@ -38,12 +38,12 @@ that the process had at any time, loading included. `cosine` is the lower one of
 |---|{"---|" * (len(heads) + 1)}
 {rows}
 
-- LiteRT takes bytes and normalises them, the others take pixels that were normalised before; the caption it takes at
+- LiteRT takes bytes and normalizes them, the others take pixels that were normalized before; the caption it takes at
   {result["text_length"]} tokens, the others at its own length.
 - TensorFlow and XLA run this library's model, PyTorch runs transformers' (`sdpa`); ONNX Runtime and OpenVINO run the
   ONNX files that PyTorch writes of it, for these very shapes.
-- A LiteRT file prepares its weights for each signature, here one for pictures and two for texts, with a third for
-  pictures of any size: see [Memory](../mobile.md#which-recipe).
+- A LiteRT file prepares its weights for each signature, here one for images and two for texts, with a third for
+  images of any size: see [Memory](../mobile.md#which-recipe).
 """
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import described
-from preprocessing_inputs import CAPTIONS, PICTURES, write_all
+from preprocessing_inputs import CAPTIONS, IMAGES, write_all
 
 LIBRARIES = ("tf_clip", "tokenizers", "transformers_pil", "transformers_torchvision")
 
@@ -95,14 +95,14 @@ def page(times: dict[str, dict[str, float]]) -> str:
         f"A traced call with {work} takes {times[work]['tf_clip'] / empty:.1f} times as long as an empty one."
         for work in singles
     ]
-    kinds = [f"{kind}, {height} x {width}" for kind in ("decoded", "from JPEG bytes") for height, width in PICTURES]
+    kinds = [f"{kind}, {height} x {width}" for kind in ("decoded", "from JPEG bytes") for height, width in IMAGES]
     parts = [
         "# The speed of preprocessing",
         f"Written by `make bench-preprocessing` on {described('tensorflow', 'transformers', 'tokenizers', 'pillow')}. "
         "All libraries\nran in this one run, in turns; a figure is the median of the rounds. torchvision is not exact.",
         table({"10 000 captions in one call": CAPTIONS, **dict.fromkeys(singles, 1)}, times, "captions"),
         "\n".join(costs),
-        table(dict(zip(kinds, [*PICTURES.values()] * 2, strict=True)), times, "pictures"),
+        table(dict(zip(kinds, [*IMAGES.values()] * 2, strict=True)), times, "images"),
     ]
     return "\n\n".join(parts) + "\n"
 

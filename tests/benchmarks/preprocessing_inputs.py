@@ -1,4 +1,4 @@
-"""Captions and pictures for the benchmark of preprocessing, the same on both sides."""
+"""Captions and images for the benchmark of preprocessing, the same on both sides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tf_clip.preprocessing.byte_pair_encoding import byte_symbols
 CAPTIONS = 10_000
 SINGLE = "A photo of two cats, asleep on a couch."
 NEW_WORD = "A photo of a labradoodlish dog."
-PICTURES = {(480, 640): 16, (3000, 4000): 4}
+IMAGES = {(480, 640): 16, (3000, 4000): 4}
 """From height and width to how many are prepared in one call."""
 
 
@@ -34,22 +34,22 @@ def captions() -> list[str]:
 
 
 def photographs(height: int, width: int) -> list[np.ndarray]:
-    """Returns decoded pictures, uint8 `[height, width, 3]`: smooth shapes, edges and a camera's noise."""
+    """Returns decoded images, uint8 `[height, width, 3]`: smooth shapes, edges and a camera's noise."""
     generator = np.random.default_rng(0)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     made = []
-    for index in range(PICTURES[height, width]):
+    for index in range(IMAGES[height, width]):
         waves = [128 + 90 * np.sin(rows / (20 + 7 * index) + k) * np.cos(columns / (31 + k)) for k in range(3)]
-        picture = np.stack(waves, axis=-1) + 60 * ((rows + 2 * columns) % 400 > 200)[..., np.newaxis]
+        image = np.stack(waves, axis=-1) + 60 * ((rows + 2 * columns) % 400 > 200)[..., np.newaxis]
         noise = generator.normal(0, 6, (height, width, 1)).astype(np.float32)
-        made.append(np.clip(picture + noise, 0, 255).astype(np.uint8))
+        made.append(np.clip(image + noise, 0, 255).astype(np.uint8))
     return made
 
 
-def as_jpeg(picture: np.ndarray) -> bytes:
+def as_jpeg(image: np.ndarray) -> bytes:
     """Returns a file's bytes, as a camera would write them."""
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=90)
+    Image.fromarray(image).save(stream, "JPEG", quality=90)
     return stream.getvalue()
 
 
@@ -74,8 +74,8 @@ def write_all(folder: Path) -> None:
     """Writes everything, so that all processes read the same."""
     tokenizer().save_pretrained(folder)
     (folder / "captions.txt").write_text("\n".join(captions()), "utf-8")
-    for height, width in PICTURES:
-        pictures = photographs(height, width)
-        np.save(folder / f"{height}.npy", np.stack(pictures))
-        for index, picture in enumerate(pictures):
-            (folder / f"{height}-{index}.jpg").write_bytes(as_jpeg(picture))
+    for height, width in IMAGES:
+        images = photographs(height, width)
+        np.save(folder / f"{height}.npy", np.stack(images))
+        for index, image in enumerate(images):
+            (folder / f"{height}-{index}.jpg").write_bytes(as_jpeg(image))

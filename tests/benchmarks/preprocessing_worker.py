@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from preprocessing_inputs import NEW_WORD, PICTURES, SINGLE
+from preprocessing_inputs import NEW_WORD, IMAGES, SINGLE
 
 Work = dict[str, tuple[Callable[[], Any], int]]
 """From a name to what to do, and how often in one measurement."""
@@ -39,7 +39,7 @@ def tf_clip(folder: Path) -> Work:
         "one caption": (lambda: tokenize(one), MANY),
         "one caption with a new word": (lambda: tokenize(new), MANY),
         "an empty traced call": (lambda: empty(one), MANY),
-        **pictures(folder, CLIPFeatureExtractorTF(), lambda data: data),
+        **images(folder, CLIPFeatureExtractorTF(), lambda data: data),
     }
 
 
@@ -59,7 +59,7 @@ def transformers_pil(folder: Path) -> Work:
     """Returns the reference for pixels."""
     from transformers import CLIPImageProcessorPil
 
-    return pictures(folder, functools.partial(CLIPImageProcessorPil(), return_tensors="np"), opened)
+    return images(folder, functools.partial(CLIPImageProcessorPil(), return_tensors="np"), opened)
 
 
 def transformers_torchvision(folder: Path) -> Work:
@@ -74,16 +74,16 @@ def transformers_torchvision(folder: Path) -> Work:
 
     processor = CLIPImageProcessor()
     assert type(processor).__name__ == "CLIPImageProcessor", type(processor)
-    return pictures(folder, functools.partial(processor, return_tensors="pt"), opened)
+    return images(folder, functools.partial(processor, return_tensors="pt"), opened)
 
 
-def pictures(folder: Path, prepare: Callable[[list[Any]], Any], read: Callable[[bytes], Any]) -> Work:
-    """Lists the work on pictures: decoded arrays, and files' bytes that `read` makes something of that is prepared."""
+def images(folder: Path, prepare: Callable[[list[Any]], Any], read: Callable[[bytes], Any]) -> Work:
+    """Lists the work on images: decoded arrays, and files' bytes that `read` makes something of that is prepared."""
     works: Work = {}
-    for height, width in PICTURES:
+    for height, width in IMAGES:
         arrays = list(np.load(folder / f"{height}.npy"))
         files = [(folder / f"{height}-{index}.jpg").read_bytes() for index in range(len(arrays))]
-        # One call on small pictures would mostly measure how long threads take to wake up.
+        # One call on small images would mostly measure how long threads take to wake up.
         calls = SEVERAL if height < 1000 else FEW
         works[f"decoded, {height} x {width}"] = (functools.partial(prepare, arrays), calls)
         works[f"from JPEG bytes, {height} x {width}"] = (
@@ -94,7 +94,7 @@ def pictures(folder: Path, prepare: Callable[[list[Any]], Any], read: Callable[[
 
 
 def opened(data: bytes) -> Any:
-    """Opens a picture as transformers' users do."""
+    """Opens an image as transformers' users do."""
     from PIL import Image
 
     return Image.open(io.BytesIO(data))

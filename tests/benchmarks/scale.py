@@ -1,10 +1,10 @@
-"""How time and memory grow, and what embedding very many pictures and captions takes: `make bench-scale`.
+"""How time and memory grow, and what embedding very many images and captions takes: `make bench-scale`.
 
-Curves: a random ViT-B/32 against batch, picture size and text length, and zero-shot classification against classes,
-each point in a process of its own, whose peak is its memory. Then `tf-clip embed --output` embeds generated pictures
+Curves: a random ViT-B/32 against batch, image size and text length, and zero-shot classification against classes,
+each point in a process of its own, whose peak is its memory. Then `tf-clip embed --output` embeds generated images
 and captions from the disk with the shipped model, and says how long the model waited for input.
 
-python scale.py docs/benchmarks --pictures 100000 --captions 1000000
+python scale.py docs/benchmarks --images 100000 --captions 1000000
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "peers"))
 CURVES = {
     "batch": (1, 2, 4, 8, 16, 32, 64),
-    "picture size": (224, 320, 448, 640),
+    "image size": (224, 320, 448, 640),
     "text length": (8, 16, 32, 48, 77),
     "classes": (10, 100, 1000, 10000, 100000),
 }
@@ -46,7 +46,7 @@ def point(curve: str, size: int, config: dict[str, Any]) -> dict[str, float]:
     embeds = generator.normal(size=(8, model.config.projection_dim)).astype(np.float32)
     if curve == "batch":
         value, encode = tf.repeat(pixels, size, axis=0), tf.function(model.get_image_features, autograph=False)
-    elif curve == "picture size":
+    elif curve == "image size":
         value = tf.image.resize(pixels, (size, size))
         encode = tf.function(lambda x: model.get_image_features(x, interpolate_pos_encoding=True), autograph=False)
     elif curve == "text length":
@@ -91,31 +91,31 @@ def curves(config: dict[str, Any], sizes: dict[str, tuple[int, ...]]) -> dict[st
     return found
 
 
-def write_inputs(folder: Path, pictures: int, captions: int) -> None:
-    """Writes generated pictures, and captions of the lengths that captions have."""
+def write_inputs(folder: Path, images: int, captions: int) -> None:
+    """Writes generated images, and captions of the lengths that captions have."""
     from PIL import Image
 
     words = (HERE / "peers" / "captions.txt").read_text("utf-8").split()
     generator = np.random.default_rng(0)
-    (folder / "pictures").mkdir()
-    for index in range(pictures):
+    (folder / "images").mkdir()
+    for index in range(images):
         rough = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(rough).resize((96, 96)).save(folder / "pictures" / f"{index:06}.jpg", quality=85)
+        Image.fromarray(rough).resize((96, 96)).save(folder / "images" / f"{index:06}.jpg", quality=85)
     with (folder / "captions.txt").open("w", encoding="utf-8") as file:
         for _ in range(captions):
             file.write(" ".join(generator.choice(words, size=generator.integers(4, 16))) + "\n")
 
 
-def embedding(pictures: int, captions: int) -> dict[str, Any]:
+def embedding(images: int, captions: int) -> dict[str, Any]:
     """Embeds both from the disk with the shipped model, and a hundredth of them, and returns what that took."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for share in (100, 1):
             folder = Path(temporary) / f"one in {share}"
             folder.mkdir()
-            write_inputs(folder, max(1, pictures // share), max(1, captions // share))
+            write_inputs(folder, max(1, images // share), max(1, captions // share))
             jobs = {
-                "image_embeds": [str(folder / "pictures")],
+                "image_embeds": [str(folder / "images")],
                 "text_embeds": ["--texts-file", str(folder / "captions.txt")],
             }
             for name, words in jobs.items():
@@ -147,7 +147,7 @@ def page(result: dict[str, Any]) -> str:
         "# How cost grows",
         f"Written by `make bench-scale` on {result['run']}. A random ViT-B/32; time is relative to a curve's first "
         "point, memory is\nwhat the calls add to the process, in sizes of the model's weights.",
-        "![Time and memory against batch, picture size, text length and classes](scale.png)",
+        "![Time and memory against batch, image size, text length and classes](scale.png)",
     ]
     for curve, rows in result["curves"].items():
         lines = [f"| {curve} | time | memory |", "|---|---|---|"]
@@ -194,7 +194,7 @@ def main() -> None:
     """Measures, and writes scale.json, scale.md and scale.png."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", default=Path("docs/benchmarks"))
-    parser.add_argument("--pictures", type=int, default=100_000)
+    parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--captions", type=int, default=1_000_000)
     parser.add_argument("--quick", action="store_true", help="a tiny model and few rows")
     parser.add_argument("--point", nargs=3, metavar=("CURVE", "SIZE", "CONFIG"), help="measure one in this process")
@@ -211,11 +211,11 @@ def main() -> None:
         tower = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
         config = {"text_config": tower, "vision_config": tower}
         sizes = {curve: values[:2] for curve, values in CURVES.items()}
-        options.pictures, options.captions = min(options.pictures, 50), min(options.captions, 500)
+        options.images, options.captions = min(options.images, 50), min(options.captions, 500)
     result = {
         "run": described("tensorflow", "keras"),
         "curves": curves(config, sizes),
-        "embedding": embedding(options.pictures, options.captions),
+        "embedding": embedding(options.images, options.captions),
     }
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "scale.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the folder to write serving.md, serving.json and serving.png into")
     options = parser.parse_args()
     seconds = 60 * options.minutes
-    questions = Questions(MODEL, ROOT / "examples" / "pictures")
+    questions = Questions(MODEL, ROOT / "examples" / "images")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "model")
         model, processor = tf_clip.CLIPModel.from_pretrained(MODEL), tf_clip.CLIPProcessor.from_pretrained(MODEL)

@@ -18,7 +18,7 @@ from tf_clip import CLIPModel, CLIPProcessor, class_embeddings, class_probabilit
 from tf_clip.client import RestClient
 
 TOLERANCE = 1e-5
-PICTURES, BAD_EVERY = 48, 50
+IMAGES, BAD_EVERY = 48, 50
 PATIENCE = 120.0  # seconds that a call may take with its retries: a restart takes some
 
 
@@ -35,7 +35,7 @@ class Sample:
 
 
 class Questions:
-    """Pictures and texts with the Python model's answers.
+    """Images and texts with the Python model's answers.
 
     Args:
         name: the model's name or folder.
@@ -47,7 +47,7 @@ class Questions:
         self.labels = [label for label in self.labels if label]
         words = [line for line in (examples / "sentences.txt").read_text("utf-8").split("\n") if line]
         self.texts = [*words, *self.labels, *(f"{first} beside {last}" for first in self.labels[:6] for last in words)]
-        self.files = _pictures(sorted(examples.glob("*.png")))
+        self.files = _images(sorted(examples.glob("*.png")))
         model, processor = CLIPModel.from_pretrained(name), CLIPProcessor.from_pretrained(name)
         self.image_embeds = embed_images(model, processor, self.files).embeds
         self.text_embeds = embed_texts(model, processor, self.texts)
@@ -93,16 +93,16 @@ def _compared(received: np.ndarray, expected: np.ndarray, status: list[str]) -> 
     return "" if difference <= TOLERANCE else f"a difference of {difference:.1e}"
 
 
-def _pictures(paths: list[Path]) -> list[bytes]:
-    """Returns JPEG files of several sizes, turned and cut from the pictures given."""
+def _images(paths: list[Path]) -> list[bytes]:
+    """Returns JPEG files of several sizes, turned and cut from the images given."""
     chance = random.Random(0)
     files = []
-    for index in range(PICTURES):
+    for index in range(IMAGES):
         with Image.open(paths[index % len(paths)]) as opened:
-            picture = opened.convert("RGB").rotate(90 * (index // len(paths)))
-        picture = picture.resize((chance.randint(200, 640), chance.randint(200, 640)))
+            image = opened.convert("RGB").rotate(90 * (index // len(paths)))
+        image = image.resize((chance.randint(200, 640), chance.randint(200, 640)))
         file = io.BytesIO()
-        picture.save(file, "JPEG", quality=90)
+        image.save(file, "JPEG", quality=90)
         files.append(file.getvalue())
     return files
 

@@ -1,4 +1,4 @@
-"""What a load test found, as a page with a table and a picture."""
+"""What a load test found, as a page with a table and an image."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ The server's memory at the end, after two changes of version, was {soak["memory"
 def _draw(result: dict[str, Any], path: Path) -> None:
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(15, 4.4), constrained_layout=True)
     names = list(dict.fromkeys(cell["setting"] for cell in result["settings"]))
-    for name, colour in zip(names, COLOURS, strict=True):
+    for name, color in zip(names, COLOURS, strict=True):
         cells = [cell for cell in result["settings"] if cell["setting"] == name]
         clients = [cell["clients"] for cell in cells]
-        left.plot(clients, [cell["throughput"] for cell in cells], "o-", color=colour, label=name)
-        middle.plot(clients, [cell["p50"] for cell in cells], "o-", color=colour, label=name)
-        middle.plot(clients, [cell["p99"] for cell in cells], "o:", color=colour)
+        left.plot(clients, [cell["throughput"] for cell in cells], "o-", color=color, label=name)
+        middle.plot(clients, [cell["p50"] for cell in cells], "o-", color=color, label=name)
+        middle.plot(clients, [cell["p99"] for cell in cells], "o:", color=color)
     for axes, title in ((left, "calls a second"), (middle, "time of a call: p50, and p99 dotted")):
         axes.set(xscale="log", xlabel="clients", title=f"{title}, relative to\none client without batching")
         axes.set_xticks(clients, [str(count) for count in clients])
@@ -87,9 +87,9 @@ def _draw(result: dict[str, Any], path: Path) -> None:
 
 def _draw_timeline(axes: Any, soak: dict[str, Any]) -> None:
     shown = (("throughput", "calls a second"), ("time", "median time"), ("memory", "memory"))
-    for (name, label), colour in zip(shown, COLOURS, strict=False):
+    for (name, label), color in zip(shown, COLOURS, strict=False):
         values = [math.nan if value is None else value for value in soak["timeline"][name]]
-        axes.plot([(step + 0.5) / len(values) for step in range(len(values))], values, color=colour, label=label)
+        axes.plot([(step + 0.5) / len(values) for step in range(len(values))], values, color=color, label=label)
     for where, event in soak["events"]:
         axes.axvline(where, color="#aa3377", linewidth=0.8, linestyle="--")
         axes.text(where, 2.95, f" {event}", rotation=90, va="top", ha="right", fontsize=8, color="#aa3377")

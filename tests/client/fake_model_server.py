@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler
 import numpy as np
 
 WIDTH = 5
-PICTURE = b"\x89PNG\r\n\x1a\n"
-NO_PICTURE = "not a JPEG, PNG, WebP or GIF file"
+IMAGE = b"\x89PNG\r\n\x1a\n"
+NO_IMAGE = "not a JPEG, PNG, WebP or GIF file"
 
 SHAPES = {
     "encode_image": ({"image_bytes": ("string", [None])}, {"image_embeds": [None, WIDTH], "status": [None]}),
@@ -32,7 +32,7 @@ def embedding(data):
 
 
 def status_of(data):
-    return "ok" if data.startswith(PICTURE) else NO_PICTURE
+    return "ok" if data.startswith(IMAGE) else NO_IMAGE
 
 
 def predict(signature, inputs):

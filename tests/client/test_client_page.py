@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fake_model_server import PICTURE
+from fake_model_server import IMAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,7 +18,7 @@ def test_the_clients_page_runs(rest_server, grpc_server, tmp_path):
     code = "\n".join(re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
     code = code.replace("http://localhost:8501", rest_server.address).replace("localhost:8500", grpc_server.address)
     for name in ("owl", "bus"):
-        (tmp_path / f"{name}.png").write_bytes(PICTURE + name.encode())
+        (tmp_path / f"{name}.png").write_bytes(IMAGE + name.encode())
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

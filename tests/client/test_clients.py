@@ -6,18 +6,18 @@ import io
 
 import numpy as np
 import pytest
-from fake_model_server import NO_PICTURE, PICTURE, WIDTH, embedding
+from fake_model_server import NO_IMAGE, IMAGE, WIDTH, embedding
 from PIL import Image
 
 from tf_clip.client import ServingError
 
 
-def picture(number):
-    return PICTURE + bytes([number])
+def image(number):
+    return IMAGE + bytes([number])
 
 
 def test_rows_come_back_in_order_whatever_the_batches(connect, server):
-    images = [picture(number) for number in range(23)]
+    images = [image(number) for number in range(23)]
     expected = np.stack([embedding(image) for image in images])
     for options in ({"batch_size": 23}, {"batch_size": 5}, {"batch_size": 2, "concurrency": 4}):
         server.seen.clear()
@@ -51,7 +51,7 @@ def test_texts_of_any_kind(connect, server):
     assert sent == [b"an owl", b"", "ünï €".encode(), b"\xff\xfe", b"half a pair \xed\xa0\xbd"]
 
 
-def test_pictures_of_any_kind(connect, server, tmp_path):
+def test_images_of_any_kind(connect, server, tmp_path):
     pixels = np.arange(4 * 3 * 3, dtype=np.uint8).reshape(4, 3, 3)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
@@ -63,12 +63,12 @@ def test_pictures_of_any_kind(connect, server, tmp_path):
 
 
 def test_a_bad_row_loses_nothing(connect, server, tmp_path):
-    images = [picture(0), b"no picture", tmp_path / "missing.png", picture(3), tmp_path]
+    images = [image(0), b"no image", tmp_path / "missing.png", image(3), tmp_path]
     result = connect(batch_size=2).encode_images(images)
     assert result.ok.tolist() == [True, False, False, True, False]
-    assert result.status[1] == NO_PICTURE
+    assert result.status[1] == NO_IMAGE
     assert result.status[2] == "the file cannot be read: No such file or directory"
-    np.testing.assert_allclose(result.embeds[[0, 3]], [embedding(picture(0)), embedding(picture(3))], atol=1e-6)
+    np.testing.assert_allclose(result.embeds[[0, 3]], [embedding(image(0)), embedding(image(3))], atol=1e-6)
     assert not result.embeds[~result.ok].any()
     assert sum(len(inputs["image_bytes"]) for _, inputs in server.seen) == 3  # what cannot be read is not sent
 
@@ -77,9 +77,9 @@ def test_a_bad_row_is_an_error_by_option(connect, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     client = connect(on_bad_row="raise", batch_size=2)
     with pytest.raises(ServingError, match=r"row 2 \(bytes\): not a JPEG.*on_bad_row=\"status\""):
-        client.encode_images([picture(0), picture(1), b"no picture"])
+        client.encode_images([image(0), image(1), b"no image"])
     with pytest.raises(ServingError, match=r"row 1 \('missing.png'\): the file cannot be read"):
-        client.similarity([picture(0), "missing.png"], ["a"])
+        client.similarity([image(0), "missing.png"], ["a"])
 
 
 def test_nothing_readable_and_nothing_at_all_have_the_right_shapes(connect, server, tmp_path):
@@ -91,14 +91,14 @@ def test_nothing_readable_and_nothing_at_all_have_the_right_shapes(connect, serv
 
 
 def test_classify(connect):
-    result = connect(batch_size=2).classify([picture(0), b"no picture", picture(2)])
+    result = connect(batch_size=2).classify([image(0), b"no image", image(2)])
     assert result.labels.tolist() == [["owl", "bus"], ["", ""], ["owl", "bus"]]
-    np.testing.assert_allclose(result.scores[0], embedding(picture(0))[:2], atol=1e-6)
-    assert result.probabilities.shape == (3, 3) and result.status == ["ok", NO_PICTURE, "ok"]
+    np.testing.assert_allclose(result.scores[0], embedding(image(0))[:2], atol=1e-6)
+    assert result.probabilities.shape == (3, 3) and result.status == ["ok", NO_IMAGE, "ok"]
 
 
 def test_similarity_sends_all_texts_with_every_batch(connect, server, tmp_path):
-    images = [picture(0), picture(1), tmp_path / "missing.png", picture(3), b"no picture"]
+    images = [image(0), image(1), tmp_path / "missing.png", image(3), b"no image"]
     result = connect(batch_size=2, concurrency=2).similarity(images, ["a", "b"])
     texts = np.stack([embedding(b"a"), embedding(b"b")])
     for row in (0, 1, 3):
@@ -118,12 +118,12 @@ def test_similarity_of_nothing_readable(connect, tmp_path):
 
 
 def test_similarity_pairs(connect):
-    result = connect(batch_size=2).similarity_pairs([picture(0), picture(1), picture(2)], ["a", "b", "c"])
-    expected = [embedding(picture(row)) @ embedding(text) for row, text in enumerate([b"a", b"b", b"c"])]
+    result = connect(batch_size=2).similarity_pairs([image(0), image(1), image(2)], ["a", "b", "c"])
+    expected = [embedding(image(row)) @ embedding(text) for row, text in enumerate([b"a", b"b", b"c"])]
     np.testing.assert_allclose(result.logits, expected, atol=1e-6)
     assert result.status == ["ok"] * 3
     with pytest.raises(ValueError, match="one length. Received: 1 images, 2 texts"):
-        connect().similarity_pairs([picture(0)], ["a", "b"])
+        connect().similarity_pairs([image(0)], ["a", "b"])
 
 
 def test_metadata(connect):
@@ -186,7 +186,7 @@ def test_inputs_of_the_wrong_kind_are_refused_before_anything_is_sent(connect, s
     client = connect(batch_size=1)
     for images, error, message in (
         ("owl.png", TypeError, "must be a list"),
-        ([picture(0), 3], TypeError, "int at index 1"),
+        ([image(0), 3], TypeError, "int at index 1"),
         ([np.zeros((2, 2, 3))], ValueError, "float64 of shape"),
         ([np.zeros((2, 2), np.uint8)], ValueError, r"\[height, width, 3\]"),
     ):

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from fake_model_server import PICTURE, embedding
+from fake_model_server import IMAGE, embedding
 
 from tf_clip.client import RestClient, ServingError
 from tf_clip.client.retries import Deadline, RetryPolicy
@@ -62,7 +62,7 @@ def test_what_is_wrong_is_not_sent_again(connect, server):
 def test_refusals_say_what_to_do(connect, server, message, advice):
     server.script = [refusal(server, message)]
     with pytest.raises(ServingError) as caught:
-        connect().classify([PICTURE])
+        connect().classify([IMAGE])
     assert len(server.seen) == 1
     assert message in str(caught.value) and advice in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_a_server_that_batches_similarity_is_found_out(connect, server):
     else:
         server.script = [outputs]
     with pytest.raises(ServingError, match="4 columns for 2 texts.*does not batch"):
-        connect().similarity([PICTURE, PICTURE], ["a", "b"])
+        connect().similarity([IMAGE, IMAGE], ["a", "b"])
 
 
 def test_a_model_replaced_by_a_wider_one_in_mid_call_is_found_out(connect, server):

@@ -137,7 +137,7 @@ def test_half_precision_runs_and_stays_close(case, policy):
 
 def test_right_sizes_are_asked_for(case):
     if "pixel_values" not in case.inputs:
-        pytest.skip("reads no pictures")
+        pytest.skip("reads no images")
     wrong = {**case.inputs, "pixel_values": np.zeros((2, 15, 15, 3), "float32")}
     with pytest.raises(ValueError, match="`pixel_values` must have shape"):
         case.model()(**wrong)

@@ -10,7 +10,7 @@ from tf_clip import CLIPModel
 
 @pytest.fixture(scope="module")
 def pairs():
-    """200 random pictures, each with its own random caption."""
+    """200 random images, each with its own random caption."""
     generator = np.random.default_rng(1)
     input_ids = generator.integers(0, 512, (200, 6)).astype("int32")
     input_ids[:, 0], input_ids[:, -1] = 512, 513

@@ -52,33 +52,33 @@ def test_labels_of_another_width_are_refused(labels):
     ],
 )
 def test_fit_learns(tiny_config, problem_type, num_labels, labels):
-    pictures = np.random.default_rng(0).normal(size=(60, 20, 20, 3)).astype("float32")
-    pictures += (np.arange(60) % 3)[:, None, None, None]
+    images = np.random.default_rng(0).normal(size=(60, 20, 20, 3)).astype("float32")
+    images += (np.arange(60) % 3)[:, None, None, None]
     config = CLIPConfig.from_dict({**tiny_config.to_dict(), "problem_type": problem_type})
     model = CLIPForImageClassification(config, num_labels=num_labels)
     metrics = [] if num_labels == 1 else [keras.metrics.MeanSquaredError(name="of_logits")]
     model.compile(keras.optimizers.Adam(1e-2), metrics=metrics if problem_type else None)
-    history = model.fit(pictures, labels, batch_size=20, epochs=16, verbose=0).history
+    history = model.fit(images, labels, batch_size=20, epochs=16, verbose=0).history
     assert history["loss"][-1] < 0.6 * history["loss"][0]
-    assert model.predict(pictures, batch_size=20, verbose=0)["logits"].shape == (60, num_labels)
-    loss = model.evaluate(pictures, labels, batch_size=60, verbose=0, return_dict=True)["loss"]
-    assert float(array(model(pictures, labels=labels).loss)) == pytest.approx(loss, rel=1e-4)
+    assert model.predict(images, batch_size=20, verbose=0)["logits"].shape == (60, num_labels)
+    loss = model.evaluate(images, labels, batch_size=60, verbose=0, return_dict=True)["loss"]
+    assert float(array(model(images, labels=labels).loss)) == pytest.approx(loss, rel=1e-4)
 
 
 def test_sample_weights_count(tiny_config):
     model = CLIPForImageClassification(tiny_config, num_labels=3)
     model.compile("sgd")
-    pictures, labels = np.random.default_rng(0).normal(size=(4, 20, 20, 3)).astype("float32"), np.array([0, 1, 2, 0])
-    weighted = model.evaluate(pictures, labels, sample_weight=np.array([1.0, 0, 0, 0]), verbose=0)
-    alone = model.evaluate(pictures[:1], labels[:1], verbose=0)
+    images, labels = np.random.default_rng(0).normal(size=(4, 20, 20, 3)).astype("float32"), np.array([0, 1, 2, 0])
+    weighted = model.evaluate(images, labels, sample_weight=np.array([1.0, 0, 0, 0]), verbose=0)
+    alone = model.evaluate(images[:1], labels[:1], verbose=0)
     assert weighted == pytest.approx(alone / 4, rel=1e-5)
 
 
 def test_a_loss_of_ones_own_is_used(tiny_config):
     model = CLIPForImageClassification(tiny_config, num_labels=3)
     model.compile("sgd", loss=keras.losses.MeanSquaredError(), metrics=["mse"])
-    pictures, targets = np.zeros((2, 20, 20, 3), "float32"), np.ones((2, 3), "float32")
-    result = model.evaluate(pictures, targets, verbose=0, return_dict=True)
+    images, targets = np.zeros((2, 20, 20, 3), "float32"), np.ones((2, 3), "float32")
+    result = model.evaluate(images, targets, verbose=0, return_dict=True)
     assert result["loss"] == pytest.approx(result["mse"], rel=1e-5)
 
 
@@ -94,10 +94,10 @@ def test_a_new_head_on_a_clip_checkpoint(tiny_config, tmp_path):
     joint.save_pretrained(tmp_path / "joint")
     model = CLIPForImageClassification.from_pretrained(tmp_path / "joint", num_labels=4)
     assert model.config.num_labels == 4
-    pictures = np.random.default_rng(0).normal(size=(2, 20, 20, 3)).astype("float32")
+    images = np.random.default_rng(0).normal(size=(2, 20, 20, 3)).astype("float32")
     assert_same(
-        model.image_encoder(pictures).last_hidden_state,
-        joint(np.ones((1, 3), "int32"), pictures).vision_model_output.last_hidden_state,
+        model.image_encoder(images).last_hidden_state,
+        joint(np.ones((1, 3), "int32"), images).vision_model_output.last_hidden_state,
     )
     with pytest.raises(CheckpointError, match=r"missing: classifier.weight"):
         CLIPForImageClassification.from_pretrained(tmp_path / "joint")

@@ -128,12 +128,12 @@ def test_texts_longer_than_the_positions_are_refused():
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 10, 10), (2, 11, 10, 3), (10, 10, 3)])
-def test_pictures_of_another_size_are_refused(shape):
+def test_images_of_another_size_are_refused(shape):
     with pytest.raises(ValueError, match=r"`pixel_values` must have shape \[batch, 10, 10, 3\]"):
         VisionEmbeddings(10, 4, 12)(np.zeros(shape, "float32"))
 
 
-def test_larger_pictures_are_read_with_stretched_positions():
+def test_larger_images_are_read_with_stretched_positions():
     layer = VisionEmbeddings(10, 4, 12)
     larger = GENERATOR.normal(size=(2, 13, 18, 3)).astype("float32")
     assert layer(larger, interpolate_pos_encoding=True).shape == (2, 1 + 3 * 4, 12)

@@ -32,7 +32,7 @@ def test_logits_are_scaled_cosine_similarities(tiny_model, tiny_inputs):
     assert_same(output.logits_per_image, array(output.logits_per_text).T)
 
 
-def test_features_are_the_embeddings_before_normalisation(tiny_model, tiny_inputs):
+def test_features_are_the_embeddings_before_normalization(tiny_model, tiny_inputs):
     output = tiny_model(**tiny_inputs)
     features = array(tiny_model.get_text_features(tiny_inputs["input_ids"], tiny_inputs["attention_mask"]))
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
@@ -171,7 +171,7 @@ def test_inside_states_are_those_of_each_block(tiny_model, tiny_inputs):
     assert array(texts.attentions[0])[..., ahead].max() == 0.0
 
 
-def test_larger_pictures_in_the_joint_model(tiny_model, tiny_inputs):
+def test_larger_images_in_the_joint_model(tiny_model, tiny_inputs):
     larger = {**tiny_inputs, "pixel_values": np.ones((2, 31, 26, 3), "float32")}
     with pytest.raises(ValueError, match="or pass interpolate_pos_encoding=True"):
         tiny_model(**larger)

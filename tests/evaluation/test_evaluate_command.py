@@ -60,7 +60,7 @@ def evaluate(checkpoint, tmp_path, capsys):
     return call
 
 
-def save_picture(path, seed):
+def save_image(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 30, 3), dtype=np.uint8)).save(path)
     return path
@@ -72,7 +72,7 @@ def classes(tmp_path):
     folder = tmp_path / "classes"
     for number in range(9):
         name = ("cat", "red_apple", "owl")[number % 3]
-        save_picture(folder / name / f"{number}.png", number)
+        save_image(folder / name / f"{number}.png", number)
     (folder / "notes.txt").write_text("not looked at")
     (folder / ".hidden").mkdir()
     return folder
@@ -120,7 +120,7 @@ def test_zero_shot_says_what_the_library_says(evaluate, classes, loaded):
     targets = np.array([names.index(path.relative_to(classes).parts[0].replace("_", " ")) for path in paths])
     embeds = embed_images(*loaded, paths).embeds
     expected = zero_shot_classifier(*loaded, names, templates).report(embeds, targets)
-    assert (result["classes"], result["pictures"], result["templates"]) == (names, 9, templates)
+    assert (result["classes"], result["images"], result["templates"]) == (names, 9, templates)
     assert result["metrics"] == pytest.approx(expected.metrics, abs=1e-6)
     assert result["confusion"] == expected.confusion.tolist()
     assert result["per_class"] == expected.per_class
@@ -150,18 +150,18 @@ def test_the_zero_shot_page_shows_every_number(evaluate, classes):
             assert f"{label} taken for {other}: {count} of 3" in seen.text
     for part in result["calibration"]:
         if part["count"]:
-            said = f"{part['count']} pictures, {part['confidence']:.1%} sure, {part['accuracy']:.1%} right"
+            said = f"{part['count']} images, {part['confidence']:.1%} sure, {part['accuracy']:.1%} right"
             assert said in seen.text
     assert len([row["template"] for row in result["robustness"]["templates"] if row["template"] in seen.text]) == 7
     assert len(seen.addresses) == len(result["worst"])
-    assert "9 pictures of 3 classes" in seen.text
+    assert "9 images of 3 classes" in seen.text
 
 
-def test_bad_pictures_and_rows_are_left_out_and_nothing_else(evaluate, classes, tmp_path):
+def test_bad_images_and_rows_are_left_out_and_nothing_else(evaluate, classes, tmp_path):
     paths = sorted(classes.rglob("*.png"))
     good = [(path.relative_to(tmp_path).as_posix(), f"kind {index % 3}") for index, path in enumerate(paths)]
     _, expected, _, _ = evaluate("zero-shot", write_table(tmp_path / "good.csv", [("image", "label"), *good]))
-    (tmp_path / "cut.jpg").write_bytes(save_picture(tmp_path / "x.jpg", 3).read_bytes()[:300])
+    (tmp_path / "cut.jpg").write_bytes(save_image(tmp_path / "x.jpg", 3).read_bytes()[:300])
     (tmp_path / "empty.png").write_bytes(b"")
     table = write_table(
         tmp_path / "bad.csv",
@@ -193,22 +193,22 @@ def test_bad_pictures_and_rows_are_left_out_and_nothing_else(evaluate, classes, 
     assert reasons["18"] == "the caption is not valid UTF-8"
     assert len(reasons) == 8 == err.count("skipped ")
     assert all(row["where"].startswith(str(table)) for row in result["skipped"])
-    for name in ("metrics", "confusion", "pictures", "per_class"):
+    for name in ("metrics", "confusion", "images", "per_class"):
         assert result[name] == expected[name]
     assert [row["confidence"] for row in result["worst"]] == [row["confidence"] for row in expected["worst"]]
     assert "8 rows" in Text(page).text
 
 
 def row_of(where):
-    """The row of a table from 0, which in the test below is the first of its picture."""
+    """The row of a table from 0, which in the test below is the first of its image."""
     return int(where.rpartition(":")[2]) - 2
 
 
 def test_retrieval_says_what_the_library_says(evaluate, tmp_path, loaded):
-    paths = [save_picture(tmp_path / "pictures" / f"{number}.png", number) for number in range(6)]
+    paths = [save_image(tmp_path / "images" / f"{number}.png", number) for number in range(6)]
     owners = [0, 1, 2, 3, 4, 5, 0, 0, 3]
     captions = [f"number {place}" for place in range(9)]
-    rows = [(f"pictures/{owner}.png", caption) for owner, caption in zip(owners, captions, strict=True)]
+    rows = [(f"images/{owner}.png", caption) for owner, caption in zip(owners, captions, strict=True)]
     table = write_table(tmp_path / "pairs.csv", [("file", "text"), *rows])
     arguments = ("--image-column", "file", "--caption-column", "text", "--worst", 4, "--chunk-size", 2)
     status, result, page, err = evaluate("retrieval", table, *arguments)
@@ -217,7 +217,7 @@ def test_retrieval_says_what_the_library_says(evaluate, tmp_path, loaded):
     expected = retrieval_report(images, texts, owners)
     assert result["metrics"]["image_to_text"] == pytest.approx(expected.image_to_text)
     assert result["metrics"]["text_to_image"] == pytest.approx(expected.text_to_image)
-    assert (result["pictures"], result["captions"], result["skipped"]) == (6, 9, [])
+    assert (result["images"], result["captions"], result["skipped"]) == (6, 9, [])
     similarities = images @ texts.T
     for row in result["worst"]["image_to_text"]:
         number = row_of(row["image"])
@@ -244,11 +244,11 @@ def test_retrieval_says_what_the_library_says(evaluate, tmp_path, loaded):
         assert f"found as number {row['rank']}" in seen.text
 
 
-def test_a_bad_picture_takes_its_captions_with_it(evaluate, tmp_path):
+def test_a_bad_image_takes_its_captions_with_it(evaluate, tmp_path):
     for number in range(3):
-        save_picture(tmp_path / f"{number}.png", number)
+        save_image(tmp_path / f"{number}.png", number)
     (tmp_path / "same.png").write_bytes((tmp_path / "1.png").read_bytes())
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     rows = [
         ("bad.png", ["one", "two"]),
         ("0.png", ["a", "b"]),
@@ -260,29 +260,29 @@ def test_a_bad_picture_takes_its_captions_with_it(evaluate, tmp_path):
     table.write_text("\n".join(json.dumps({"image": image, "caption": texts}) for image, texts in rows))
     status, result, page, err = evaluate("retrieval", table)
     assert (status, err.count("skipped ")) == (1, 1)
-    assert result["shared_captions"] == 2  # both b; c is of one picture, in two rows
-    assert "2 captions are another picture's, too" in err
-    assert "2 captions are another picture's, too" in Text(page).text
-    assert "not a picture" in result["skipped"][0]["reason"]
-    assert (result["pictures"], result["captions"]) == (3, 6)  # the same file twice is one picture
+    assert result["shared_captions"] == 2  # both b; c is of one image, in two rows
+    assert "2 captions are another image's, too" in err
+    assert "2 captions are another image's, too" in Text(page).text
+    assert "not an image" in result["skipped"][0]["reason"]
+    assert (result["images"], result["captions"]) == (3, 6)  # the same file twice is one image
 
 
 def test_rows_of_several_labels_are_left_out(loaded, tmp_path):
-    paths = [str(save_picture(tmp_path / f"{number}.png", number)) for number in range(3)]
+    paths = [str(save_image(tmp_path / f"{number}.png", number)) for number in range(3)]
     pairs = ListedPairs(paths, [["cat"], ["cat", "dog"], ["dog"]])
     found = embed_pairs(*loaded, pairs, 2, one_text=True)
     assert (found.texts, found.image_of_text.tolist(), found.text_rows) == (["cat", "dog"], [0, 1], [0, 2])
     assert found.skipped == [(paths[1], "2 labels where one is needed")]
     np.testing.assert_allclose(found.image_embeds, embed_images(*loaded, [paths[0], paths[2]]).embeds, atol=1e-6)
     Path(paths[2]).unlink()
-    assert found.picture(0, 10).startswith("data:image/png;base64,")
-    assert found.picture(2, 10) is None
+    assert found.image(0, 10).startswith("data:image/png;base64,")
+    assert found.image(2, 10) is None
 
 
 @pytest.mark.parametrize("task", ["zero-shot", "retrieval"])
 def test_names_that_are_markup_stay_text(evaluate, tmp_path, task):
     folder = tmp_path / "<b>&"
-    names = [save_picture(folder / f"<i>{number}.png", number).name for number in range(4)]
+    names = [save_image(folder / f"<i>{number}.png", number).name for number in range(4)]
     column = "label" if task == "zero-shot" else "caption"
     texts = [HOSTILE, "{title}", "%s", "<img src=x onerror=alert(1)>"]
     rows = [("image", column), *zip(names, texts, strict=True), ("<i>missing", HOSTILE)]
@@ -302,7 +302,7 @@ def test_many_classes_are_shown_by_those_confused_most():
     targets = np.repeat(np.arange(60), 4)
     answers = np.where(targets % 2, targets, (targets + 1) % 60)  # every second class is always wrong
     report = classification_report(np.eye(60)[answers], targets, names)
-    result = {"model": "m", "data": "d", "pictures": 240, "templates": ["{}"], "worst": [], "skipped": []}
+    result = {"model": "m", "data": "d", "images": 240, "templates": ["{}"], "worst": [], "skipped": []}
     page = zero_shot_page({**result, "metrics": report.metrics, "recall_curve": [0.5] * 60}, report, [])
     seen = Text(page)
     assert "The 30 most confused of 60 classes" in seen.text

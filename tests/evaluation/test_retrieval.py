@@ -1,4 +1,4 @@
-"""Ranks of pictures and captions, against the formula on all similarities at once."""
+"""Ranks of images and captions, against the formula on all similarities at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def exact_cosine(a, b):
 
 @st.composite
 def captioned(draw):
-    """Pictures, captions and who owns whom; of few whole numbers, so that ties are common."""
+    """Images, captions and who owns whom; of few whole numbers, so that ties are common."""
     vector = st.tuples(*[st.integers(-2, 2)] * 3).filter(any)
     images = draw(st.lists(vector, min_size=1, max_size=9))
     extra = draw(st.lists(st.integers(0, len(images) - 1), max_size=9))
@@ -105,7 +105,7 @@ def test_memory_is_of_a_chunk_not_of_all_similarities():
         tracemalloc.stop()
     whole = 20_000 * 20_000 * 4
     assert peak < whole / 400
-    # Ten times as many pictures: a few numbers for each more, and nothing for each pair.
+    # Ten times as many images: a few numbers for each more, and nothing for each pair.
     assert peak - small < 18_000 * 64
 
 

@@ -29,13 +29,13 @@ def model(tiny_config):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     embeds = np.random.default_rng(0).normal(size=(40, 28)).astype("float32")
     return embeds / np.linalg.norm(embeds, axis=1, keepdims=True), np.arange(40) % 3
 
 
-def test_the_classifier_is_the_mean_of_its_sentences(model, tiny_processor, pictures):
-    embeds, targets = pictures
+def test_the_classifier_is_the_mean_of_its_sentences(model, tiny_processor, images):
+    embeds, targets = images
     classifier = zero_shot_classifier(model, tiny_processor, NAMES, TEMPLATES)
     expected = class_embeddings(model, tiny_processor, NAMES, TEMPLATES)
     np.testing.assert_array_equal(classifier.class_embeds, expected)
@@ -46,8 +46,8 @@ def test_the_classifier_is_the_mean_of_its_sentences(model, tiny_processor, pict
     assert report.metrics == pytest.approx(classification_report(probabilities, targets, NAMES).metrics, abs=1e-6)
 
 
-def test_each_wording_is_measured_alone_and_with_the_others(model, tiny_processor, pictures):
-    embeds, targets = pictures
+def test_each_wording_is_measured_alone_and_with_the_others(model, tiny_processor, images):
+    embeds, targets = images
     steps = []
     found = template_robustness(model, tiny_processor, embeds, targets, NAMES, TEMPLATES, on_progress=steps.append)
     alone = [
@@ -102,7 +102,7 @@ def test_every_published_sentence_has_one_place_for_the_class(name):
 
 def test_every_published_set_is_offered_and_described(capsys):
     with pytest.raises(SystemExit):
-        main(["evaluate", "zero-shot", "pictures", "--output", "report", "--template-set", "cifar"])
+        main(["evaluate", "zero-shot", "images", "--output", "report", "--template-set", "cifar"])
     error = capsys.readouterr().err
     page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
     for name in template_sets():
@@ -110,10 +110,10 @@ def test_every_published_set_is_offered_and_described(capsys):
         assert f"`{name}`" in page
 
 
-def test_what_has_no_meaning_is_refused(model, tiny_processor, pictures):
+def test_what_has_no_meaning_is_refused(model, tiny_processor, images):
     with pytest.raises(ValueError, match="`name` must be one of imagenet, imagenet_simple"):
         zero_shot_classifier(model, tiny_processor, NAMES, "a photo of a {}.")
     with pytest.raises(ValueError, match="`templates` must hold at least one"):
-        template_robustness(model, tiny_processor, *pictures, NAMES, [])
+        template_robustness(model, tiny_processor, *images, NAMES, [])
     with pytest.raises(ValueError, match="`targets` must be indices below 3"):
-        template_robustness(model, tiny_processor, pictures[0], pictures[1] + 1, NAMES, TEMPLATES)
+        template_robustness(model, tiny_processor, images[0], images[1] + 1, NAMES, TEMPLATES)

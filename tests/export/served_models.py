@@ -1,4 +1,4 @@
-"""Pictures for exported models, and how they are loaded again."""
+"""Images for exported models, and how they are loaded again."""
 
 from __future__ import annotations
 

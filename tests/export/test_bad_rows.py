@@ -13,7 +13,7 @@ from tf_clip.export.weights import StoredWeights
 from tf_clip.preprocessing.decode import MAX_PIXELS
 
 GOOD = encoded("JPEG", (90, 60, 3))
-NOT_A_PICTURE = b"not a JPEG, PNG, WebP or GIF file"
+NOT_AN_IMAGE = b"not a JPEG, PNG, WebP or GIF file"
 BROKEN = b"the file is broken or cut short"
 TOO_MANY_PIXELS = f"more than {MAX_PIXELS} pixels".encode()
 TOO_LONG = b"more than 65536 bytes of text"
@@ -34,9 +34,9 @@ def large_gif():
 
 
 BAD_FILES = {
-    "empty": (b"", NOT_A_PICTURE),
-    "a text": (b"hello", NOT_A_PICTURE),
-    "a BMP": (encoded("BMP"), NOT_A_PICTURE),
+    "empty": (b"", NOT_AN_IMAGE),
+    "a text": (b"hello", NOT_AN_IMAGE),
+    "a BMP": (encoded("BMP"), NOT_AN_IMAGE),
     "a JPEG cut short": (GOOD[: len(GOOD) // 2], BROKEN),
     "a JPEG's first bytes": (b"\xff\xd8\xff", BROKEN),
     "a PNG cut short": (encoded("PNG")[:200], BROKEN),
@@ -121,7 +121,7 @@ def test_bad_rows_take_no_part_in_the_similarities_of_others(served):
     texts = ["owl", "bus"]
     good = served["similarity"](image_bytes=[GOOD], text=texts)
     found = served["similarity"](image_bytes=[b"", GOOD], text=["owl", "x" * 70_000, "bus"])
-    assert found["image_status"].tolist() == [NOT_A_PICTURE, b"ok"]
+    assert found["image_status"].tolist() == [NOT_AN_IMAGE, b"ok"]
     assert found["text_status"].tolist() == [b"ok", TOO_LONG, b"ok"]
     for name in ("logits_per_image", "probabilities"):
         assert not found[name][0].any() and not found[name][:, 1].any()
@@ -134,7 +134,7 @@ def test_a_pair_is_as_good_as_its_worse_half(served):
     found = served["similarity_pairs"](
         image_bytes=[GOOD, b"", GOOD, b""], text=["owl", "owl", "x" * 70_000, "x" * 70_000]
     )
-    assert found["status"].tolist() == [b"ok", NOT_A_PICTURE, TOO_LONG, NOT_A_PICTURE]
+    assert found["status"].tolist() == [b"ok", NOT_AN_IMAGE, TOO_LONG, NOT_AN_IMAGE]
     assert found["logits"][0] != 0 and not found["logits"][1:].any()
 
 

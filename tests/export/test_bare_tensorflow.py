@@ -11,7 +11,7 @@ import pytest
 from served_models import encoded
 
 TEXTS = ["an owl", "a bus, the 2nd one!", "", "été 🚀"]
-FILES = [encoded("JPEG", (90, 60, 3)), b"no picture", encoded("PNG", (57, 80, 3)), encoded("GIF"), encoded("WebP")]
+FILES = [encoded("JPEG", (90, 60, 3)), b"no image", encoded("PNG", (57, 80, 3)), encoded("GIF"), encoded("WebP")]
 # Reads a folder with a model, files and texts; writes what a session makes of them, as a server has one.
 CODE = """
 import json, sys, threading
@@ -37,7 +37,7 @@ inputs = {
 found, hung = {}, []
 tf.compat.v1.disable_eager_execution()
 # As few threads as there can be: nothing may wait for one that it holds itself.
-config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=1, intra_op_parallelism_threads=1)
+config = tf.compat.v1.ConfigProto(inter_op_parallelizm_threads=1, intra_op_parallelizm_threads=1)
 with tf.compat.v1.Session(config=config) as session:
     signatures = tf.compat.v1.saved_model.load(session, ["serve"], folder).signature_def
     for name, values in inputs.items():

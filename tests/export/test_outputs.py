@@ -25,7 +25,7 @@ from tf_clip.export.weights import StoredWeights
 from tf_clip.preprocessing.decode import MAX_PIXELS
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = [path.read_bytes() for path in sorted((ROOT / "examples" / "pictures").glob("*.png"))[:3]] + [
+IMAGES = [path.read_bytes() for path in sorted((ROOT / "examples" / "images").glob("*.png"))[:3]] + [
     encoded("JPEG", (90, 60, 3)),
     encoded("GIF", (57, 80, 3)),
     encoded("WebP", (40, 57, 3)),
@@ -36,7 +36,7 @@ LIMITS = Limits("status", MAX_PIXELS, 1_000)
 
 @pytest.fixture(scope="module")
 def image_embeds(pictogram):
-    return embed_images(*pictogram, PICTURES).embeds
+    return embed_images(*pictogram, IMAGES).embeds
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,9 @@ def close(found, expected, atol=1e-5):
 
 
 def test_encode_image(served, image_embeds):
-    found = served["encode_image"](image_bytes=PICTURES)
+    found = served["encode_image"](image_bytes=IMAGES)
     close(found["image_embeds"], image_embeds)
-    assert found["status"].tolist() == [b"ok"] * len(PICTURES)
+    assert found["status"].tolist() == [b"ok"] * len(IMAGES)
 
 
 def test_encode_image_pixels(served, pictogram):
@@ -102,39 +102,39 @@ def test_a_text_is_not_padded_beyond_its_batch(served, pictogram):
 def test_classify(served, pictogram, image_embeds):
     classes = class_embeddings(*pictogram, LABELS, TEMPLATES)
     expected = class_probabilities(image_embeds, classes, float(pictogram[0].logit_scale))
-    found = served["classify"](image_bytes=PICTURES)
+    found = served["classify"](image_bytes=IMAGES)
     close(found["probabilities"], expected)
     order = np.argsort(-expected, axis=1, kind="stable")[:, :3]
     assert [[label.decode() for label in row] for row in found["labels"]] == [[LABELS[i] for i in row] for row in order]
     np.testing.assert_array_equal(found["scores"], np.take_along_axis(found["probabilities"], order, axis=1))
-    assert found["status"].tolist() == [b"ok"] * len(PICTURES)
+    assert found["status"].tolist() == [b"ok"] * len(IMAGES)
 
 
 def test_serving_default_is_classify(served):
-    for name, value in served["serving_default"](image_bytes=PICTURES[:2]).items():
-        np.testing.assert_array_equal(value, served["classify"](image_bytes=PICTURES[:2])[name])
+    for name, value in served["serving_default"](image_bytes=IMAGES[:2]).items():
+        np.testing.assert_array_equal(value, served["classify"](image_bytes=IMAGES[:2])[name])
 
 
 def test_similarity(served, image_embeds, text_embeds, scale):
-    found = served["similarity"](image_bytes=PICTURES, text=TEXTS)
+    found = served["similarity"](image_bytes=IMAGES, text=TEXTS)
     logits = scale * image_embeds @ text_embeds.T
     close(found["logits_per_image"], logits, atol=1e-5 * scale)
     close(found["probabilities"], tf.nn.softmax(logits, axis=1))
-    assert found["image_status"].tolist() == [b"ok"] * len(PICTURES)
+    assert found["image_status"].tolist() == [b"ok"] * len(IMAGES)
     assert found["text_status"].tolist() == [b"ok"] * len(TEXTS)
 
 
 def test_similarity_of_pairs(served, image_embeds, text_embeds, scale):
-    found = served["similarity_pairs"](image_bytes=PICTURES[:5], text=TEXTS)
+    found = served["similarity_pairs"](image_bytes=IMAGES[:5], text=TEXTS)
     close(found["logits"], scale * np.sum(image_embeds[:5] * text_embeds, axis=1), atol=1e-5 * scale)
     assert found["status"].tolist() == [b"ok"] * 5
 
 
 def test_pixels_before_the_tower_are_the_extractors_to_the_bit(pictogram):
     extractor = pictogram[1].image_processor
-    read = tf.function(lambda files: read_images(extractor, files, (56, 56), MAX_PIXELS))(tf.constant(PICTURES))
-    np.testing.assert_array_equal(read.pixel_values, extractor(PICTURES)["pixel_values"])
-    assert read.rows.numpy().tolist() == list(range(len(PICTURES)))
+    read = tf.function(lambda files: read_images(extractor, files, (56, 56), MAX_PIXELS))(tf.constant(IMAGES))
+    np.testing.assert_array_equal(read.pixel_values, extractor(IMAGES)["pixel_values"])
+    assert read.rows.numpy().tolist() == list(range(len(IMAGES)))
 
 
 def test_every_signature_takes_no_rows_at_all(served, pictogram_folder):
@@ -162,7 +162,7 @@ def rows_of(spec, count):
 @pytest.mark.parametrize("count", [1, 3])
 def test_signatures_that_may_be_batched_give_a_row_for_each_row(served, pictogram_folder, count):
     description = json.loads((pictogram_folder / "assets.extra" / "tf_clip.json").read_text())
-    strings = {"image_bytes": PICTURES[:1] * count, "text": ["a bus"] * count}
+    strings = {"image_bytes": IMAGES[:1] * count, "text": ["a bus"] * count}
     batchable = {name: each for name, each in description["signatures"].items() if each["batchable"]}
     assert set(description["signatures"]) - set(batchable) == {"similarity"}
     for name, signature in batchable.items():
@@ -207,14 +207,14 @@ def test_half_precision_is_stored_and_float32_computed(small, dtype, precision):
     weights = StoredWeights(model, dtype)
     assert {path for path, stored in weights.variables.items() if stored.dtype != dtype} == {"logit_scale"}
     graph = CLIPGraph(weights, processor, LIMITS)
-    text, images = graph.text(tf.constant(TEXTS))[0].numpy(), graph.image_bytes(tf.constant(PICTURES[3:]))[0].numpy()
+    text, images = graph.text(tf.constant(TEXTS))[0].numpy(), graph.image_bytes(tf.constant(IMAGES[3:]))[0].numpy()
     close(text, embed_texts(model, processor, TEXTS), precision)
-    close(images, embed_images(model, processor, PICTURES[3:]).embeds, precision)
+    close(images, embed_images(model, processor, IMAGES[3:]).embeds, precision)
     # All that is lost is lost in the weights.
     rounded = CLIPModel(model.config)
     rounded.set_weights([tf.cast(tf.cast(value, dtype), tf.float32).numpy() for value in model.get_weights()])
     close(text, embed_texts(rounded, processor, TEXTS))
-    close(images, embed_images(rounded, processor, PICTURES[3:]).embeds)
+    close(images, embed_images(rounded, processor, IMAGES[3:]).embeds)
 
 
 def test_half_precision_takes_half_the_memory(small):
@@ -261,10 +261,10 @@ def test_a_resnet_with_a_bias_and_no_labels(small, tmp_path):
     served = signatures_of(tf_clip.export.saved_model(model, processor, tmp_path))
     assert "classify" not in served
     close(
-        served["serving_default"](image_bytes=PICTURES)["image_embeds"], embed_images(model, processor, PICTURES).embeds
+        served["serving_default"](image_bytes=IMAGES)["image_embeds"], embed_images(model, processor, IMAGES).embeds
     )
-    logits = model(**processor(text=TEXTS, images=PICTURES)).logits_per_image
-    found = served["similarity"](image_bytes=PICTURES, text=TEXTS)["logits_per_image"]
+    logits = model(**processor(text=TEXTS, images=IMAGES)).logits_per_image
+    found = served["similarity"](image_bytes=IMAGES, text=TEXTS)["logits_per_image"]
     close(found, logits, atol=2e-4)
 
 

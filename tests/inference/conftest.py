@@ -49,7 +49,7 @@ def resnet_model():
 
 
 @pytest.fixture(scope="session")
-def pictures():
+def images():
     """Pixels as bytes, of the small model's size."""
     return np.random.default_rng(1).integers(0, 256, (5, 20, 20, 3), dtype=np.uint8)
 

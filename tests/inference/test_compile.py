@@ -26,8 +26,8 @@ def assert_close(ours, theirs):
 
 
 @pytest.fixture
-def pixels(tiny_processor, pictures):
-    return tiny_processor.image_processor(pictures)["pixel_values"].numpy()
+def pixels(tiny_processor, images):
+    return tiny_processor.image_processor(images)["pixel_values"].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def plain(small_model, tiny_processor):
 
 
 @pytest.mark.parametrize("engine", ["tensorflow", "xla", WITH_LITERT])
-def test_every_engine_computes_what_the_model_does(small_model, tiny_processor, pictures, pixels, captions, engine):
+def test_every_engine_computes_what_the_model_does(small_model, tiny_processor, images, pixels, captions, engine):
     fast = compile_for_inference(small_model, tiny_processor, engine=engine)
     theirs = small_model(captions, pixels)
-    ours = fast(captions, pictures)
+    ours = fast(captions, images)
     for name in ("logits_per_image", "logits_per_text", "image_embeds", "text_embeds"):
         assert_close(ours[name], theirs[name])
     # Pixels, and another size.
@@ -115,14 +115,14 @@ def test_nothing_in_nothing_out(plain):
     assert plain.encode_image(np.zeros((0, 20, 20, 3), np.uint8)).shape == (0, 28)
 
 
-def test_graphs_are_traced_once(small_model, tiny_processor, captions, pictures):
+def test_graphs_are_traced_once(small_model, tiny_processor, captions, images):
     fast = compile_for_inference(small_model, tiny_processor, engine="tensorflow", batch_sizes=[1])
-    # Pixels and bytes of one picture, and one text of any length.
+    # Pixels and bytes of one image, and one text of any length.
     assert fast.traces == 3
     for count in (1, 2, 3, 5):
-        fast(captions[:count], pictures[:count])
+        fast(captions[:count], images[:count])
         fast.encode_text(captions[:count, :5] % 500)
-    # Several pictures have another graph than one, as have several texts.
+    # Several images have another graph than one, as have several texts.
     assert fast.traces == 5
     mask = np.ones_like(captions)
     mask[0, 0] = 0
@@ -131,10 +131,10 @@ def test_graphs_are_traced_once(small_model, tiny_processor, captions, pictures)
     assert fast.traces == 6
 
 
-def test_batch_sizes_make_all_ready(small_model, tiny_processor, captions, pictures):
+def test_batch_sizes_make_all_ready(small_model, tiny_processor, captions, images):
     fast = compile_for_inference(small_model, tiny_processor, engine="xla", batch_sizes=[2])
     ready = fast.traces
-    fast(captions[:2], pictures[:2])
+    fast(captions[:2], images[:2])
     fast(captions[1:3], np.zeros((2, 20, 20, 3), np.float32))
     assert fast.traces == ready
 
@@ -169,8 +169,8 @@ def choice_of(captions):
     return cut_texts(captions, None, 513)
 
 
-def test_a_compiled_model_takes_a_models_place(small_model, tiny_processor, plain, pictures):
-    images, texts = list(pictures), ["an owl", "a bus, the 2nd one", ""]
+def test_a_compiled_model_takes_a_models_place(small_model, tiny_processor, plain, images):
+    images, texts = list(images), ["an owl", "a bus, the 2nd one", ""]
     for function, values in ((embed_texts, texts), (class_embeddings, texts[:2])):
         assert_close(function(plain, tiny_processor, values), function(small_model, tiny_processor, values))
     ours = embed_images(plain, tiny_processor, images).embeds
@@ -196,11 +196,11 @@ def test_training_on_does_not_reach_a_compiled_model(make_model, captions):
     np.testing.assert_array_equal(fast.encode_text(captions), before)
 
 
-def test_a_model_that_is_not_kept_gives_its_blocks_away(make_model, tiny_processor, captions, pictures):
+def test_a_model_that_is_not_kept_gives_its_blocks_away(make_model, tiny_processor, captions, images):
     model = make_model()
-    expected = compile_for_inference(model, tiny_processor, engine="tensorflow")(captions, pictures)
+    expected = compile_for_inference(model, tiny_processor, engine="tensorflow")(captions, images)
     fast = compile_for_inference(model, tiny_processor, engine="tensorflow", keep_model=False)
-    np.testing.assert_array_equal(fast(captions, pictures).logits_per_image, expected.logits_per_image)
+    np.testing.assert_array_equal(fast(captions, images).logits_per_image, expected.logits_per_image)
     blocks = [*model.image_encoder.encoder_layers, *model.text_encoder.encoder_layers]
     assert not any(np.asarray(variable.value).size for block in blocks for variable in block.weights)
     with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):

@@ -57,13 +57,13 @@ def test_a_convolution_by_its_own_size_is_a_product():
     assert_close((rows @ kernel).reshape(2, 2, 3, 6), expected)
 
 
-def test_bytes_need_no_normalisation():
+def test_bytes_need_no_normalization():
     images = CLIPFeatureExtractorTF(size=8, crop_size=8)
     pixels = GENERATOR.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     kernel, bias = projection(8 * 8 * 3, 5)
     folded = folding.reading_bytes(kernel, bias, *images.scale_and_shift())
-    normalised = images(pixels)["pixel_values"].numpy().reshape(3, -1)
-    assert_close(apply(folded, pixels.reshape(3, -1).astype("float32")), apply((kernel, bias), normalised), atol=1e-4)
+    normalized = images(pixels)["pixel_values"].numpy().reshape(3, -1)
+    assert_close(apply(folded, pixels.reshape(3, -1).astype("float32")), apply((kernel, bias), normalized), atol=1e-4)
 
 
 def test_quick_gelu_is_silu_between_other_products():

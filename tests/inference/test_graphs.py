@@ -68,12 +68,12 @@ def test_pixels_that_make_no_whole_patch_are_left_out(tiny_config):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_bytes_are_read_as_they_are(small_model, tiny_processor, pictures, parts):
+def test_bytes_are_read_as_they_are(small_model, tiny_processor, images, parts):
     process = tiny_processor.image_processor
     weights = image_weights(small_model.image_encoder, process.scale_and_shift(), parts)
     assert len(weights.patches) == len(weights.patches_of_bytes) == parts
-    expected = small_model.get_image_features(process(pictures)["pixel_values"])
-    assert_close(encode_image(tf.constant(pictures), weights), expected)
+    expected = small_model.get_image_features(process(images)["pixel_values"])
+    assert_close(encode_image(tf.constant(images), weights), expected)
 
 
 @pytest.mark.parametrize("parts", [2, 3, 64])
@@ -121,7 +121,7 @@ def test_onednn_is_seen_in_what_tensorflow_runs(switch):
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_any_number_of_pictures(small_model, count):
+def test_any_number_of_images(small_model, count):
     weights = image_weights(small_model.image_encoder, None)
     encode = tf.function(lambda images: encode_image(images, weights), autograph=False)
     assert_close(encode(pixel_values()[:count]), np.asarray(small_model.get_image_features(pixel_values()))[:count])

@@ -1,4 +1,4 @@
-"""What the tests of .tflite files share: labels, pictures, and the held-out pictures of the shipped model."""
+"""What the tests of .tflite files share: labels, images, and the held-out images of the shipped model."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def edges(height, width):
     return (255 * np.stack(stripes, axis=2)).astype(np.uint8)
 
 
-def levels(processor, picture):
-    """The picture as the processor resizes it, uint8 levels as floats."""
-    return processor.image_processor(picture, do_rescale=False, do_normalize=False)["pixel_values"].numpy()
+def levels(processor, image):
+    """The image as the processor resizes it, uint8 levels as floats."""
+    return processor.image_processor(image, do_rescale=False, do_normalize=False)["pixel_values"].numpy()
 
 
 def unit(rows):
@@ -35,7 +35,7 @@ def unit(rows):
 
 
 def held_out(question):
-    """The pictures of one of the two sets, and its table of names, templates and targets."""
+    """The images of one of the two sets, and its table of names, templates and targets."""
     table = json.loads((HELD_OUT / f"{question}.json").read_text(encoding="utf-8"))
     size, columns = table["size"], table["columns"]
     sheet = np.asarray(Image.open(HELD_OUT / f"{question}.webp").convert("RGB"))

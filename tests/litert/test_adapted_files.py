@@ -15,8 +15,8 @@ def test_active_and_merged_adapters_are_in_the_files(tiny_config, tiny_processor
     sizes = {}
     for name, config in CONFIGS.items():
         add(model, name, config)
-    pictures = [noise(20, 20, seed) for seed in range(3)]
-    pixel_values = tiny_processor(images=pictures)["pixel_values"]
+    images = [noise(20, 20, seed) for seed in range(3)]
+    pixel_values = tiny_processor(images=images)["pixel_values"]
     for name in ("none", *CONFIGS, "merged"):
         if name == "merged":
             model.merge_adapter("lora")
@@ -26,6 +26,6 @@ def test_active_and_merged_adapters_are_in_the_files(tiny_config, tiny_processor
         written = tf_clip.export.litert(model, tiny_processor, folder, parts=["image", "text"], text_lengths=[5])
         sizes[name] = sum(path.stat().st_size for path in written.values())
         wanted = unit(model.get_image_features(pixel_values))
-        np.testing.assert_allclose(LiteRTModel(folder).encode_images(pictures), wanted, atol=1e-5)
+        np.testing.assert_allclose(LiteRTModel(folder).encode_images(images), wanted, atol=1e-5)
     assert abs(sizes["merged"] - sizes["none"]) < 64, "but for padding"
     assert sizes["none"] + 1000 < min(sizes["lora"], sizes["mixed"])

@@ -10,7 +10,7 @@ from lite_files import LABELS, TEMPLATES, edges, levels, noise, unit
 from tf_clip import CLIPFeatureExtractorTF, class_embeddings, class_probabilities
 from tf_clip.export import LiteRTModel
 from tf_clip.export.litert_file import converted, description_of, operations_of
-from tf_clip.export.litert_resize import PictureResizer
+from tf_clip.export.litert_resize import ImageResizer
 from tf_clip.export.litert_runtime import LiteRTFile, utf8_inputs
 
 TEXTS = ["", "an owl", "ÜBER isn't 日本 🏯", "far too long for sixteen tokens", "a\u0301 <|endoftext|> b"]
@@ -29,40 +29,40 @@ def test_all_operations_are_built_in(small_files):
         assert not [name for name in operations if name.startswith("CUSTOM") or "VAR" in name]
 
 
-def test_pictures_of_the_models_size(small, small_runtime):
+def test_images_of_the_models_size(small, small_runtime):
     model, processor = small
-    pictures = [noise(20, 20, seed) for seed in range(5)]
-    wanted = unit(model.get_image_features(processor(images=pictures)["pixel_values"]))
-    np.testing.assert_allclose(small_runtime.encode_images(pictures), wanted, atol=1e-5)
+    images = [noise(20, 20, seed) for seed in range(5)]
+    wanted = unit(model.get_image_features(processor(images=images)["pixel_values"]))
+    np.testing.assert_allclose(small_runtime.encode_images(images), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", [noise, edges])
-def test_pictures_of_any_size_are_resized_within_one_level(kind, size, small, files):
-    picture = kind(*size)
-    resized = files["image"]("resize_picture", picture=picture)["image_pixels"]
-    assert np.abs(resized.astype(np.float32) - levels(small[1], picture)).max() <= 1
+def test_images_of_any_size_are_resized_within_one_level(kind, size, small, files):
+    image = kind(*size)
+    resized = files["image"]("resize_image", image=image)["image_pixels"]
+    assert np.abs(resized.astype(np.float32) - levels(small[1], image)).max() <= 1
     same = files["image"]("encode_pixels", image_pixels=resized)["image_embeds"]
-    np.testing.assert_allclose(files["image"]("encode_picture", picture=picture)["image_embeds"], same, atol=1e-6)
+    np.testing.assert_allclose(files["image"]("encode_image", image=image)["image_embeds"], same, atol=1e-6)
 
 
 @pytest.fixture(scope="session")
 def usual_size():
     """Resizing alone, to the 224 pixels of most models."""
     images = CLIPFeatureExtractorTF()
-    resize = PictureResizer(images)
-    spec = tf.TensorSpec([None, None, 3], tf.uint8, "picture")
-    function = tf.function(lambda picture: {"image_pixels": resize(picture)}, input_signature=[spec], autograph=False)
+    resize = ImageResizer(images)
+    spec = tf.TensorSpec([None, None, 3], tf.uint8, "image")
+    function = tf.function(lambda image: {"image_pixels": resize(image)}, input_signature=[spec], autograph=False)
     return images, LiteRTFile(converted({"resize": function}, SimpleNamespace(variables={})))
 
 
 @pytest.mark.parametrize("size", [(201, 64), (97, 150), (448, 448), (600, 801), (30, 20), (2, 9000), (3000, 200)])
 @pytest.mark.parametrize("kind", [noise, edges])
-def test_pictures_are_resized_to_the_usual_size_nearly_to_the_bit(kind, size, usual_size):
+def test_images_are_resized_to_the_usual_size_nearly_to_the_bit(kind, size, usual_size):
     images, file = usual_size
-    picture = kind(*size)
-    wanted = levels(SimpleNamespace(image_processor=images), picture)[0]
-    difference = np.abs(file("resize", picture=picture)["image_pixels"] - wanted)
+    image = kind(*size)
+    wanted = levels(SimpleNamespace(image_processor=images), image)[0]
+    difference = np.abs(file("resize", image=image)["image_pixels"] - wanted)
     assert difference.max() <= 1 and np.mean(difference > 0) < 5e-4
 
 
@@ -99,14 +99,14 @@ def test_ids_that_the_model_has_not_give_zeros_and_say_so(wrong, files, small_ru
 
 def test_classes(small, files):
     model, processor = small
-    picture = noise(31, 45)
-    pixels = files["classify"]("resize_picture", picture=picture)["image_pixels"]
+    image = noise(31, 45)
+    pixels = files["classify"]("resize_image", image=image)["image_pixels"]
     classes = class_embeddings(model, processor, LABELS, TEMPLATES)
     images = unit(model.get_image_features(processor(images=pixels[0])["pixel_values"]))
     wanted = class_probabilities(images, classes, float(model.logit_scale.numpy()))
     for signature, inputs in (
         ("classify_pixels", {"image_pixels": pixels}),
-        ("classify_picture", {"picture": picture}),
+        ("classify_image", {"image": image}),
     ):
         np.testing.assert_allclose(files["classify"](signature, **inputs)["probabilities"], wanted, atol=1e-5)
 
@@ -137,7 +137,7 @@ def test_no_rows_give_no_rows(small_runtime):
 
 
 def test_what_the_runtime_refuses(small_runtime, tmp_path):
-    with pytest.raises(ValueError, match=r"`picture` must have shape \['any', 'any', 3\] for encode_picture"):
+    with pytest.raises(ValueError, match=r"`image` must have shape \['any', 'any', 3\] for encode_image"):
         small_runtime.encode_images([np.zeros((5, 5, 4), np.uint8)])
     with pytest.raises(ValueError, match=r"Received: shape \[0, 5, 3\]"):
         small_runtime.encode_images([np.zeros((0, 5, 3), np.uint8)])

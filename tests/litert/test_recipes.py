@@ -1,4 +1,4 @@
-"""Every recipe: what it saves, and how near to the model it stays, on pictures that training never saw."""
+"""Every recipe: what it saves, and how near to the model it stays, on images that training never saw."""
 
 import dataclasses
 
@@ -17,15 +17,15 @@ TEXTS = ["an owl", "a red bus", "the moon over a castle", "é"]
 @pytest.mark.parametrize("quantization", ["float16", "dynamic_int8", "int4", "int8"])
 def test_the_small_model_by_every_recipe(quantization, small, tmp_path):
     model, processor = small
-    pictures = [noise(20, 20, seed) for seed in range(4)]
+    images = [noise(20, 20, seed) for seed in range(4)]
     calibration = {"calibration_images": [noise(30, 25, 9)] * 2, "calibration_texts": ["a", *TEXTS]}
     options = {"parts": ["image", "text_from_utf8"], "text_lengths": [8], **calibration}
     tf_clip.export.litert(model, processor, tmp_path, quantization=quantization, **options)
     runtime = LiteRTModel(tmp_path)
-    embeds = unit(model.get_image_features(processor(images=pictures)["pixel_values"]))
+    embeds = unit(model.get_image_features(processor(images=images)["pixel_values"]))
     texts = unit(model.get_text_features(**processor(text=TEXTS, max_length=16)))
     floor = {"float16": 0.99999, "dynamic_int8": 0.99}.get(quantization, 0.9)
-    assert np.sum(unit(runtime.encode_images(pictures)) * embeds, axis=1).min() > floor
+    assert np.sum(unit(runtime.encode_images(images)) * embeds, axis=1).min() > floor
     assert np.sum(unit(runtime.encode_texts(TEXTS)) * texts, axis=1).min() > floor
     assert runtime.encode_images([noise(9, 31)]).shape == (1, 28)
 
@@ -44,13 +44,13 @@ def table(title, reports):
 
 
 @pytest.mark.parametrize("question", ["unseen_style", "unseen_concepts"])
-def test_the_shipped_model_on_its_held_out_pictures(question, every_recipe, pictogram):
-    pictures, held = held_out(question)
+def test_the_shipped_model_on_its_held_out_images(question, every_recipe, pictogram):
+    images, held = held_out(question)
     others, _ = held_out("unseen_concepts" if question == "unseen_style" else "unseen_style")
-    chosen = np.random.default_rng(0).permutation(len(pictures))[:1000]
+    chosen = np.random.default_rng(0).permutation(len(images))[:1000]
     reports = tf_clip.export.litert_report(
         *pictogram,
-        [pictures[index] for index in chosen],
+        [images[index] for index in chosen],
         held["names"],
         templates=held["templates"][:1],
         targets=[held["targets"][index] for index in chosen],
@@ -83,8 +83,8 @@ def test_a_random_vit_b_32(every_recipe, real_tokenizer, tmp_path):
         assert sizes["dynamic_int8"][part] <= 0.26 * sizes["float32"][part], part
     # 1e-5 is what a float32 file is checked with before it is there; here once more, on other inputs.
     runtime = LiteRTModel(tmp_path / "float32")
-    pictures = [noise(224, 224, seed) for seed in range(2)]
-    wanted = unit(model.get_image_features(processor(images=pictures)["pixel_values"]))
-    np.testing.assert_allclose(runtime.encode_images(pictures), wanted, atol=1e-5)
+    images = [noise(224, 224, seed) for seed in range(2)]
+    wanted = unit(model.get_image_features(processor(images=images)["pixel_values"]))
+    np.testing.assert_allclose(runtime.encode_images(images), wanted, atol=1e-5)
     wanted = unit(model.get_text_features(**processor(text=TEXTS)))
     np.testing.assert_allclose(runtime.encode_texts(TEXTS), wanted, atol=1e-5)

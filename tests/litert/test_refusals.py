@@ -122,7 +122,7 @@ def test_the_command_line(tiny_checkpoint, tmp_path, capsys):
     assert "`out` must hold none of the files" in capsys.readouterr().err
     assert main([*common, "--overwrite", "--text-lengths", "a"]) == 2
     assert "`--text-lengths` must be whole numbers" in capsys.readouterr().err
-    assert main([*common, "--overwrite", "--report", "examples/pictures"]) == 2
+    assert main([*common, "--overwrite", "--report", "examples/images"]) == 2
     assert "`--report` must come with `--labels`" in capsys.readouterr().err
     assert main([*common, "--overwrite", "--labels", ",".join(LABELS)]) == 2
     assert "`labels` must be given for the part classify" in capsys.readouterr().err

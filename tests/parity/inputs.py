@@ -1,4 +1,4 @@
-"""Inputs for both sides: texts padded in every way, pictures, positions."""
+"""Inputs for both sides: texts padded in every way, images, positions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tf_clip import CLIPConfig
 def make_inputs(
     config: dict[str, Any], padding: str = "right", images: int = 4, seed: int = 0, sides: tuple[int, int] | None = None
 ) -> dict[str, np.ndarray]:
-    """Makes four texts, from the shortest to the longest there is, and any number of pictures.
+    """Makes four texts, from the shortest to the longest there is, and any number of images.
 
     Args:
         config: a parsed config.json of a whole model.
         padding: "right", "left", or "none" for no mask and a text that does not end.
-        images: number of pictures.
+        images: number of images.
         seed: of the random numbers.
-        sides: height and width of the pictures; None takes the model's.
+        sides: height and width of the images; None takes the model's.
     """
     whole = CLIPConfig.from_dict(config)
     text, vision = whole.text_config, whole.vision_config

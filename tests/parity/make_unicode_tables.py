@@ -3,7 +3,7 @@
 Letters, numbers, white space and lower case are asked of Hugging Face's `tokenizers` library, one character
 after the other: its rules come from three libraries with three versions of Unicode, and no one version has them.
 Decompositions and combining classes are Unicode 15.1's, the newest that a supported Python has; those of
-characters that the reference's own normaliser is too old for are listed apart.
+characters that the reference's own normalizer is too old for are listed apart.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def is_composed(code: int) -> bool:
 
 
 def is_newer(code: int) -> bool:
-    """Whether the reference's normaliser takes a character for one that does not combine nor decompose."""
+    """Whether the reference's normalizer takes a character for one that does not combine nor decompose."""
     character, reference = chr(code), normalizers.NFD().normalize_str
     if unicodedata2.decomposition(character) and not unicodedata2.decomposition(character).startswith("<"):
         return reference(character) == character

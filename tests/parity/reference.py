@@ -390,12 +390,12 @@ def save_rows(outputs: str, **named: list[list[int]]) -> None:
     np.savez(outputs, lengths=np.fromiter(map(len, named["input_ids"]), np.int64), **arrays)
 
 
-def pixels(folder: str, pictures: str, options: str, outputs: str) -> None:
-    """Prepares all pictures of a folder as an image processor that was saved says, but for other options."""
+def pixels(folder: str, images: str, options: str, outputs: str) -> None:
+    """Prepares all images of a folder as an image processor that was saved says, but for other options."""
     # Beside torchvision, version 5 picks a resize of its own that differs from Pillow's by single levels.
     processor, changes = transformers.CLIPImageProcessorPil.from_pretrained(folder), json.loads(options)
     arrays = {}
-    for path in Path(pictures).iterdir():
+    for path in Path(images).iterdir():
         image = ImageOps.exif_transpose(Image.open(path))
         arrays[path.name] = processor(image, **changes)["pixel_values"][0].transpose(1, 2, 0)
     np.savez(outputs, **arrays)
@@ -411,7 +411,7 @@ def list_templates(outputs: str) -> None:
 
 
 def classify_zero_shot(inputs: str, outputs: str) -> None:
-    """Saves OpenCLIP's zero-shot classifier of given text features, and how its evaluation scores given pictures.
+    """Saves OpenCLIP's zero-shot classifier of given text features, and how its evaluation scores given images.
 
     Every sentence, "3 7", stands for a row of features: that of class 3 in template 7.
     """

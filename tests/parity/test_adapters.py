@@ -25,7 +25,7 @@ VISION = {"hidden_size": 768, "intermediate_size": 896, "num_hidden_layers": 2, 
 VISION |= {"image_size": 48, "patch_size": 16}
 CONFIG = {"text_config": TEXT, "vision_config": VISION, "projection_dim": 64}
 
-JOINT, TEXTS, PICTURES = "CLIPModel", "CLIPTextModel", "CLIPVisionModel"
+JOINT, TEXTS, IMAGES = "CLIPModel", "CLIPTextModel", "CLIPVisionModel"
 NO_DROPOUT = {"architecture": "reft", "dropout": 0.0, "layers": "all", "prefix_positions": 3, "suffix_positions": 2}
 NO_DROPOUT |= {"r": 2, "tied_weights": False}
 # From a title to the kind of model, the configuration, and what `adapters` does right there: merge, one step.
@@ -48,9 +48,9 @@ HUB: dict[str, tuple[str, Any, set[str]]] = {
     "unipelt": (JOINT, "unipelt", {"step"}),
     # What fails there on a model with two widths.
     "compacter, text": (TEXTS, "compacter", {"step"}),
-    "compacter++, pictures": (PICTURES, "compacter++", {"step"}),
+    "compacter++, images": (IMAGES, "compacter++", {"step"}),
     "vera, text": (TEXTS, "vera", set()),  # what is trained there are whole matrices
-    "loreft, pictures": (PICTURES, {**NO_DROPOUT, "orthogonality": True}, set()),  # trains around a stored basis
+    "loreft, images": (IMAGES, {**NO_DROPOUT, "orthogonality": True}, set()),  # trains around a stored basis
     "noreft, text": (TEXTS, {**NO_DROPOUT, "orthogonality": False}, {"step"}),
 }  # fmt: skip
 PEFT = {
@@ -91,7 +91,7 @@ def model_of(kind: str, base: Path) -> tuple[Any, dict[str, Any]]:
     pixel_values = inputs.pop("pixel_values")
     inputs = {name: value.astype("int32") for name, value in inputs.items()}
     if kind != TEXTS:
-        inputs = {"pixel_values": pixel_values} if kind == PICTURES else {**inputs, "pixel_values": pixel_values}
+        inputs = {"pixel_values": pixel_values} if kind == IMAGES else {**inputs, "pixel_values": pixel_values}
     return getattr(tf_clip, kind).from_pretrained(base), inputs
 
 

@@ -16,7 +16,7 @@ from .conftest import ODD, Process
 from .inputs import make_inputs
 from .measuring import compare
 
-# OpenAI's heads are 64 wide, and KerasHub's and OpenAI's pictures are whole patches; widths differ all the same.
+# OpenAI's heads are 64 wide, and KerasHub's and OpenAI's images are whole patches; widths differ all the same.
 EVEN_TEXT = {**ODD["text_config"], "hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 2}
 EVEN_TEXT = {**EVEN_TEXT, "hidden_act": "quick_gelu"}
 EVEN_VISION = {**ODD["vision_config"], "hidden_size": 192, "intermediate_size": 768, "image_size": 28}

@@ -20,7 +20,7 @@ from {package} import CLIPProcessor, CLIPModel
 model = CLIPModel.from_pretrained({name!r})
 processor = CLIPProcessor.from_pretrained({name!r})
 
-image = Image.open({picture!r})
+image = Image.open({image!r})
 
 inputs = processor(
     text=["a photo of a cat", "a photo of a dog"], images=image, return_tensors="{tensors}", padding=True
@@ -36,8 +36,8 @@ SOFTMAX = {
 }
 
 
-def probabilities(package: str, tensors: str, name: Path, picture: Path) -> np.ndarray:
-    code = EXAMPLE.format(package=package, name=str(name), tensors=tensors, picture=str(picture)) + SOFTMAX[tensors]
+def probabilities(package: str, tensors: str, name: Path, image: Path) -> np.ndarray:
+    code = EXAMPLE.format(package=package, name=str(name), tensors=tensors, image=str(image)) + SOFTMAX[tensors]
     code += "\nimport sys\nassert ('torch' in sys.modules) == ('transformers' in sys.modules)"
     code += "\nprint('probs', *(float(p) for p in probs[0]))"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -46,9 +46,9 @@ def probabilities(package: str, tensors: str, name: Path, picture: Path) -> np.n
     return np.array(result.stdout.split("probs")[1].split(), float)
 
 
-def compare(label: str, bound: float, name: Path, picture: Path) -> None:
-    there = probabilities("transformers", "pt", name, picture)
-    here = probabilities("tf_clip", "tf", name, picture)
+def compare(label: str, bound: float, name: Path, image: Path) -> None:
+    there = probabilities("transformers", "pt", name, image)
+    here = probabilities("tf_clip", "tf", name, image)
     print(f"\n  {label}: {here}", end="")
     report(label, largest(here, there), bound)
 
@@ -58,12 +58,12 @@ def test_with_a_random_checkpoint(
     checkpoint: Path, vocabulary: Path, reference: Process, pytestconfig: pytest.Config
 ) -> None:
     reference("make_processor", checkpoint, vocabulary)
-    picture = pytestconfig.rootpath / "examples" / "pictures" / "owl.png"
-    compare("documented example, random ViT-B/32, probabilities", 1e-5, checkpoint, picture)
+    image = pytestconfig.rootpath / "examples" / "images" / "owl.png"
+    compare("documented example, random ViT-B/32, probabilities", 1e-5, checkpoint, image)
 
 
 def test_with_the_shipped_checkpoint(pytestconfig: pytest.Config) -> None:
     name = pytestconfig.rootpath / "saved_models" / "pictogram-clip"
-    picture = pytestconfig.rootpath / "examples" / "pictures" / "owl.png"
+    image = pytestconfig.rootpath / "examples" / "images" / "owl.png"
     # Its weights are stored as float16, in which transformers computes too; here they become float32.
-    compare("documented example, shipped checkpoint, probabilities", 5e-3, name, picture)
+    compare("documented example, shipped checkpoint, probabilities", 5e-3, name, image)

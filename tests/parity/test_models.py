@@ -75,7 +75,7 @@ def test_other_positions_and_sizes(checkpoint: Path, library: Process, reference
         inputs[name] = inputs[name][:, :-3]
     inputs["position_ids"] = np.arange(inputs["input_ids"].shape[1], dtype="int32")[None, ::-1].copy() + 3
     options = {**INSIDE, "interpolate_pos_encoding": True}
-    row = ("CLIPModel", f"{SAFETENSORS}, {checkpoint.name}, other positions and picture sizes")
+    row = ("CLIPModel", f"{SAFETENSORS}, {checkpoint.name}, other positions and image sizes")
     kinds = ("CLIPModel", "CLIPModel")
     compare(row, library.backend, *both(checkpoint, (library, reference), kinds, inputs, options))
 

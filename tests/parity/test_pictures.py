@@ -1,4 +1,4 @@
-"""The same pixels as transformers makes with Pillow: of generated pictures, photographs and files of all formats."""
+"""The same pixels as transformers makes with Pillow: of generated images, photographs and files of all formats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "CLIP's own": {},
     "336 pixels": {"size": 336, "crop_size": 336},
     "Lanczos, a wide crop": {"size": 64, "crop_size": {"height": 48, "width": 80}, "resample": 1},
-    "bilinear, a crop larger than the picture": {"size": 50, "crop_size": 73, "resample": 2},
+    "bilinear, a crop larger than the image": {"size": 50, "crop_size": 73, "resample": 2},
     "bilinear, a tall crop": {"size": 224, "crop_size": {"height": 301, "width": 200}, "resample": 2},
     "box, squeezed, no crop": {"size": {"height": 96, "width": 72}, "do_center_crop": False, "resample": 4},
     "Hamming, squeezed": {"size": {"height": 33, "width": 211}, "crop_size": 64, "resample": 5},
@@ -73,7 +73,7 @@ def page(generator: np.random.Generator, height: int, width: int) -> Image.Image
 
 
 def generated(generator: np.random.Generator, count: int) -> dict[str, Image.Image]:
-    """Returns pictures of four kinds, and of odd sizes, most of them small."""
+    """Returns images of four kinds, and of odd sizes, most of them small."""
     sizes = [*EXTREMES, *NEAR]
     while len(sizes) < count:
         height, width = np.exp(generator.uniform(0, np.log(260), 2)).astype(int).tolist()
@@ -81,7 +81,7 @@ def generated(generator: np.random.Generator, count: int) -> dict[str, Image.Ima
     kinds = [photo, noise, page, flat]
     made = {}
     for index, (height, width) in enumerate(sizes):
-        # Flat pictures tell the least.
+        # Flat images tell the least.
         kind = kinds[index % 3] if index % 10 else flat
         made[f"{index} {kind.__name__} {height}x{width}.png"] = kind(generator, height, width)
     return made
@@ -134,34 +134,34 @@ def compare_bytes(label: str, here: dict[str, np.ndarray], there: dict[str, np.n
         if differing:
             print(f"\n  {name}: {differing} of {values.size} levels differ", end="")
         count, different = count + values.size, different + differing
-    report(f"{label}: levels that differ of {count} in {len(there)} pictures", different, 0)
+    report(f"{label}: levels that differ of {count} in {len(there)} images", different, 0)
 
 
 def compare_values(label: str, here: dict[str, np.ndarray], there: dict[str, np.ndarray]) -> None:
     difference = max(largest(here[name], values) for name, values in there.items())
     count = sum(values.size for values in there.values())
-    report(f"{label}: {count} pixel_values of {len(there)} pictures", difference, 1e-6)
+    report(f"{label}: {count} pixel_values of {len(there)} images", difference, 1e-6)
 
 
-def write(files: Path, pictures: dict[str, Image.Image]) -> Path:
+def write(files: Path, images: dict[str, Image.Image]) -> Path:
     files.mkdir()
-    for name, picture in pictures.items():
-        picture.save(files / name, compress_level=1)
+    for name, image in images.items():
+        image.save(files / name, compress_level=1)
     return files
 
 
 @pytest.mark.parametrize("saved", ["saved here"], indirect=True)
 @pytest.mark.parametrize("name", OPTIONS)
-def test_generated_pictures(saved: Path, prepared: Callable[..., Any], folder: Path, name: str) -> None:
+def test_generated_images(saved: Path, prepared: Callable[..., Any], folder: Path, name: str) -> None:
     options = OPTIONS[name]
     seed, count = list(OPTIONS).index(name), -(-COUNT // len(OPTIONS))
-    pictures = generated(np.random.default_rng(seed), count)
-    files = write(folder / "files", pictures)
+    images = generated(np.random.default_rng(seed), count)
+    files = write(folder / "files", images)
     extractor = CLIPFeatureExtractorTF.from_pretrained(saved)
     here = prepared_here(extractor, files, **options, **BYTES_ONLY)
     compare_bytes(name, here, prepared(files, **options, **BYTES_ONLY))
 
-    for key in list(pictures)[SUBSET:]:
+    for key in list(images)[SUBSET:]:
         (files / key).unlink()
     compare_values(name, prepared_here(extractor, files, **options), prepared(files, **options))
 
@@ -176,7 +176,7 @@ def odd_modes() -> dict[str, Image.Image]:
     made |= {"mode RGBA.png": see_through, "mode LA, varied.png": see_through.convert("LA")}
     palette = base.convert("P")
     palette.info["transparency"] = palette.getpixel((5, 5))
-    made["mode P, one colour transparent.png"] = palette
+    made["mode P, one color transparent.png"] = palette
     return made
 
 
@@ -216,28 +216,28 @@ def encoded() -> dict[str, bytes]:
     image = photo(generator, 141, 200)
     see_through = image.copy()
     see_through.putalpha(Image.fromarray(generator.integers(0, 256, (141, 200), dtype=np.uint8)))
-    for name, picture in {"opaque": image, "transparent": see_through}.items():
-        add(f"{name} lossless", picture, "WEBP", lossless=True)
-        add(f"{name} lossy", picture, "WEBP", quality=60)
-        add(name, picture, "PNG")
+    for name, image in {"opaque": image, "transparent": see_through}.items():
+        add(f"{name} lossless", image, "WEBP", lossless=True)
+        add(f"{name} lossy", image, "WEBP", quality=60)
+        add(name, image, "PNG")
     add("grey", image.convert("L"), "JPEG")
     add("cmyk", image.convert("CMYK"), "JPEG")
     add("grey", image.convert("L"), "GIF")
-    add("colours", image, "GIF")
+    add("colors", image, "GIF")
     add("transparent", image.quantize(9), "GIF", transparency=3)
     add("animated", image, "GIF", save_all=True, append_images=[image.rotate(90)])
     return made
 
 
 def photographs() -> list[Path]:
-    """Real pictures, from a wheel that holds some; the package itself is not imported."""
+    """Real images, from a wheel that holds some; the package itself is not imported."""
     try:
         files = importlib.metadata.files("scikit-image") or []
     except importlib.metadata.PackageNotFoundError:
         files = []
     found = [Path(str(file.locate())) for file in files if file.suffix in (".jpg", ".png", ".gif")]
     # A comparison that skips itself would look like one that passed.
-    assert len(found) > 20, "needs its pictures: pip install --no-deps scikit-image"
+    assert len(found) > 20, "needs its images: pip install --no-deps scikit-image"
     return found
 
 

@@ -31,8 +31,8 @@ def test_the_registry_agrees_with_openclip(reference: Process, folder: Path) -> 
         assert cost.parameter_count(theirs) == cost.parameter_count(ours), model.hub_id
         assert cost.operations_per_image(theirs) == cost.operations_per_image(ours), model.hub_id
         assert theirs.vision_config.num_attention_heads == ours.vision_config.num_attention_heads, model.hub_id
-        assert ("0.5" in model.pictures) == (row["mean"] == [0.5, 0.5, 0.5]), model.hub_id
-        assert ("square" in model.pictures) == (row["resize_mode"] == "squash"), model.hub_id
+        assert ("0.5" in model.images) == (row["mean"] == [0.5, 0.5, 0.5]), model.hub_id
+        assert ("square" in model.images) == (row["resize_mode"] == "squash"), model.hub_id
         compared += 1
     assert compared > 25
 

@@ -329,8 +329,8 @@ def test_offsets(tokenizer: CLIPTokenizer, theirs: Path, there: Reference) -> No
     compare_offsets(some_of_each(), tokenizer, theirs, there)
 
 
-def with_normalised(folder: Path, flags: dict[str, bool], layout: str) -> dict[str, str]:
-    """Returns files that say which special tokens are normalised, as transformers wrote and writes them."""
+def with_normalized(folder: Path, flags: dict[str, bool], layout: str) -> dict[str, str]:
+    """Returns files that say which special tokens are normalized, as transformers wrote and writes them."""
     parts = json.loads((folder / "tokenizer.json").read_text())
     config = {"tokenizer_class": "CLIPTokenizer"}
     for token in parts["added_tokens"]:
@@ -364,11 +364,11 @@ def with_normalised(folder: Path, flags: dict[str, bool], layout: str) -> dict[s
         ("tokenizer_config.json", True, True),
     ],
 )
-def test_normalised_special_tokens(
+def test_normalized_special_tokens(
     layout: str, start: bool, end: bool, theirs: Path, there: Reference, tmp_path: Path
 ) -> None:
     """Found in any case, from the files of each kind; then from what is saved here."""
-    files = with_normalised(theirs, dict(zip(SPECIALS, (start, end), strict=True)), layout)
+    files = with_normalized(theirs, dict(zip(SPECIALS, (start, end), strict=True)), layout)
     for name in ("files", "saved"):
         (tmp_path / name).mkdir()
     for name, content in files.items():

@@ -1,4 +1,4 @@
-"""Writes picture files byte by byte, in the variants that Pillow reads but does not write."""
+"""Writes image files byte by byte, in the variants that Pillow reads but does not write."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def png_chunk(name, data):
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(colour_type, bit_depth, *, shape=(7, 11), interlaced=False, palette_alpha=None, transparent=None):
+def png(color_type, bit_depth, *, shape=(7, 11), interlaced=False, palette_alpha=None, transparent=None):
     """Returns a PNG of noise.
 
-    `palette_alpha` is a palette's alpha values; `transparent` is the row and column whose colour is declared the
+    `palette_alpha` is a palette's alpha values; `transparent` is the row and column whose color is declared the
     transparent one.
     """
-    generator = np.random.default_rng(bit_depth * 10 + colour_type)
-    samples = generator.integers(0, 2**bit_depth, (*shape, _CHANNELS[colour_type]))
-    header = struct.pack(">IIBBBBB", shape[1], shape[0], bit_depth, colour_type, 0, 0, int(interlaced))
+    generator = np.random.default_rng(bit_depth * 10 + color_type)
+    samples = generator.integers(0, 2**bit_depth, (*shape, _CHANNELS[color_type]))
+    header = struct.pack(">IIBBBBB", shape[1], shape[0], bit_depth, color_type, 0, 0, int(interlaced))
     chunks = [png_chunk(b"IHDR", header)]
-    if colour_type == PALETTE:
+    if color_type == PALETTE:
         chunks.append(png_chunk(b"PLTE", generator.integers(0, 256, 3 * 2**bit_depth).astype(np.uint8).tobytes()))
     if palette_alpha is not None:
         chunks.append(png_chunk(b"tRNS", bytes(palette_alpha)))
@@ -52,10 +52,10 @@ def noise(shape=(21, 18, 3), seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
-def written(picture, file_format, **options):
+def written(image, file_format, **options):
     """Returns the bytes of a PIL image or an array in a format."""
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(picture)
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
     file = io.BytesIO()
-    picture.save(file, file_format, **options)
+    image.save(file, file_format, **options)
     return file.getvalue()

@@ -67,7 +67,7 @@ def learn_merges(text, count):
 
 
 def merge_pair(word, pair):
-    """Joins each occurrence of a pair of neighbours, from the left."""
+    """Joins each occurrence of a pair of neighbors, from the left."""
     merged = []
     for symbol in word:
         if merged and (merged[-1], symbol) == pair:

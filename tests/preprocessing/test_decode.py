@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
-from picture_files import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, noise, png, written
+from image_files import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, noise, png, written
 from PIL import Image
 
 from tf_clip.preprocessing.decode import MAX_PIXELS, decode_rgb
@@ -56,7 +56,7 @@ def position_of_jpeg_size(data):
 
 @pytest.mark.parametrize("interlaced", [False, True], ids=["", "interlaced"])
 @pytest.mark.parametrize(
-    ("colour_type", "bit_depth", "options"),
+    ("color_type", "bit_depth", "options"),
     [
         *[(GREY, depth, {}) for depth in (1, 2, 4, 8, 16)],
         *[(PALETTE, depth, {}) for depth in (1, 2, 4, 8)],
@@ -67,17 +67,17 @@ def position_of_jpeg_size(data):
         (RGB, 8, {"transparent": (2, 3)}),
     ],
 )
-def test_png_equals_pillow(colour_type, bit_depth, options, interlaced):
-    data = png(colour_type, bit_depth, interlaced=interlaced, **options)
+def test_png_equals_pillow(color_type, bit_depth, options, interlaced):
+    data = png(color_type, bit_depth, interlaced=interlaced, **options)
     np.testing.assert_array_equal(decode(data), open_image(data))
 
 
-@pytest.mark.parametrize(("colour_type", "bit_depth"), [(GREY, 2), (GREY, 4), (RGB, 16)])
-def test_png_transparent_colours_that_pillow_misses_are_white(colour_type, bit_depth):
-    opaque = decode(png(colour_type, bit_depth))
+@pytest.mark.parametrize(("color_type", "bit_depth"), [(GREY, 2), (GREY, 4), (RGB, 16)])
+def test_png_transparent_colors_that_pillow_misses_are_white(color_type, bit_depth):
+    opaque = decode(png(color_type, bit_depth))
     is_transparent = (opaque == opaque[2, 3]).all(axis=-1)
     expected = np.where(is_transparent[..., np.newaxis], 255, opaque)
-    np.testing.assert_array_equal(decode(png(colour_type, bit_depth, transparent=(2, 3))), expected)
+    np.testing.assert_array_equal(decode(png(color_type, bit_depth, transparent=(2, 3))), expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1)])
@@ -87,7 +87,7 @@ def test_the_smallest_png_equals_pillow(shape):
 
 
 JPEGS = {
-    "colour": written(SMOOTH, "JPEG"),
+    "color": written(SMOOTH, "JPEG"),
     "grey": written(SMOOTH.convert("L"), "JPEG"),
     "progressive": written(NOISE, "JPEG", progressive=True),
     "restart markers": written(NOISE, "JPEG", restart_marker_blocks=2),
@@ -101,11 +101,11 @@ JPEGS = {
 GIFS = {
     "opaque": written(SMOOTH, "GIF"),
     "grey": written(SMOOTH.convert("L"), "GIF"),
-    "two colours": written(SMOOTH.convert("1"), "GIF"),
+    "two colors": written(SMOOTH.convert("1"), "GIF"),
     "not interlaced": written(SMOOTH, "GIF", interlace=0),
     "one pixel": written(SMOOTH.resize((1, 1)), "GIF"),
     "transparent": written(FEW_COLOURS, "GIF", transparency=3),
-    "transparent first colour": written(FEW_COLOURS, "GIF", transparency=0),
+    "transparent first color": written(FEW_COLOURS, "GIF", transparency=0),
     "comment": written(FEW_COLOURS, "GIF", comment=b"," * 700, transparency=3, loop=2),
     "animated": written(SMOOTH, "GIF", save_all=True, append_images=[NOISE, SMOOTH.rotate(90)]),
     "animated transparent": written(
@@ -117,9 +117,9 @@ GIFS = {
     "frame beyond the screen": gif((25, 32), (9, 1)),
 }
 WEBPS = {
-    f"{name} {kind}": written(picture, "WEBP", lossless=kind == "lossless", **options)
+    f"{name} {kind}": written(image, "WEBP", lossless=kind == "lossless", **options)
     for kind in ("lossy", "lossless")
-    for name, picture, options in [
+    for name, image, options in [
         ("opaque", SMOOTH, {}),
         ("alpha", CLEAR, {}),
         ("profile", SMOOTH, {"icc_profile": b"odd"}),
@@ -145,8 +145,8 @@ def test_webp_equals_pillow(name):
     np.testing.assert_array_equal(decode(WEBPS[name]), open_image(WEBPS[name]))
 
 
-@pytest.mark.parametrize("data", [JPEGS["colour"], GIFS["opaque"], WEBPS["opaque lossy"], png(RGB, 8)])
-def test_bytes_behind_the_picture_are_ignored(data):
+@pytest.mark.parametrize("data", [JPEGS["color"], GIFS["opaque"], WEBPS["opaque lossy"], png(RGB, 8)])
+def test_bytes_behind_the_image_are_ignored(data):
     np.testing.assert_array_equal(decode(data + b"more"), decode(data))
 
 
@@ -157,7 +157,7 @@ def test_eager_code_decodes_too():
 @pytest.mark.parametrize(
     ("data", "end_mark"),
     [
-        (JPEGS["colour"], 0),
+        (JPEGS["color"], 0),
         (JPEGS["progressive"], 0),
         (GIFS["opaque"], 3),
         (GIFS["animated transparent"], 3),
@@ -181,7 +181,7 @@ def test_a_file_cut_short_anywhere_is_refused_where_pillow_refuses_it(data, end_
 @pytest.mark.parametrize(
     "data", [b"", b"x", b"RIFF", b"RIFF\0\0\0\0WEBP", b"GIF89a", b"\xff\xd8\xff", b"BM" + b"\0" * 60]
 )
-def test_what_is_no_picture_is_refused(data):
+def test_what_is_no_image_is_refused(data):
     assert not decodes(decode, data)
 
 
@@ -190,7 +190,7 @@ def with_size(data, position, layout, *numbers):
 
 
 BOMBS = {
-    "jpeg": with_size(JPEGS["colour"], position_of_jpeg_size(JPEGS["colour"]), ">HH", 60_000, 60_000),
+    "jpeg": with_size(JPEGS["color"], position_of_jpeg_size(JPEGS["color"]), ">HH", 60_000, 60_000),
     "png": with_size(png(RGB, 8), 16, ">II", 20_000, 20_000),
     "png of 2^62 pixels": with_size(png(RGB, 8), 16, ">II", 2**31 - 1, 2**31 - 1),
     "gif": with_size(GIFS["opaque"], 6, "<HH", 60_000, 60_000),
@@ -203,7 +203,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(name):
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(name):
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"more than {MAX_PIXELS} pixels"):
         decode(BOMBS[name])
 

@@ -22,7 +22,7 @@ TEXTS = [
     "<|startoftext|>a<|endoftext|> <|ENDOFTEXT|>!!",
     "\u3000banana\u2028\tpapaya  ",
 ]
-PICTURES = [("JPEG", (30, 41)), ("PNG", (25, 20)), ("WebP", (60, 21)), ("GIF", (9, 70)), ("JPEG", (24, 24))]
+IMAGES = [("JPEG", (30, 41)), ("PNG", (25, 20)), ("WebP", (60, 21)), ("GIF", (9, 70)), ("JPEG", (24, 24))]
 # Reads a saved model's folder and texts; writes what comes out, the modules loaded, and the operations of all graphs.
 PLAIN_TENSORFLOW = """
 import json, sys
@@ -41,8 +41,8 @@ found = {name: tensor.numpy().tolist() for name, tensor in model.encode(tf.const
 tokens, starts, ends = model.locate(tf.constant(texts))
 found |= {"tokens": tokens.to_list(), "starts": starts.to_list(), "ends": ends.to_list()}
 found["texts"] = [text.decode() for text in model.decode(tokens).numpy().tolist()]
-pictures = [open(f"{folder}/{index}", "rb").read() for index in range(int(sys.argv[3]))]
-found["pixel_values"] = model.prepare(tf.constant(pictures)).numpy().tolist()
+images = [open(f"{folder}/{index}", "rb").read() for index in range(int(sys.argv[3]))]
+found["pixel_values"] = model.prepare(tf.constant(images)).numpy().tolist()
 names = [name for name in sys.modules if name.split(".")[0] in ("tensorflow_text", "tf_clip")]
 print(json.dumps({"found": found, "modules": names, "used": sorted(used), "unknown": unknown}))
 """
@@ -77,10 +77,10 @@ class Exported(tf.Module):
         return self.extractor(images)["pixel_values"]
 
 
-def pictures():
+def images():
     """Returns files of every format and of several sizes."""
     generator, files = np.random.default_rng(0), []
-    for kind, (height, width) in PICTURES:
+    for kind, (height, width) in IMAGES:
         stream = io.BytesIO()
         Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(stream, kind)
         files.append(stream.getvalue())
@@ -97,11 +97,11 @@ def loaded(module, tmp_path_factory):
     """What a process with nothing but TensorFlow gets from the saved graph."""
     folder = str(tmp_path_factory.mktemp("exported"))
     tf.saved_model.save(module, folder)
-    for index, data in enumerate(pictures()):
+    for index, data in enumerate(images()):
         Path(folder, str(index)).write_bytes(data)
     # Outside of the repository's root, and without what puts it on the path.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-c", PLAIN_TENSORFLOW, folder, json.dumps(TEXTS), str(len(PICTURES))]
+    command = [sys.executable, "-c", PLAIN_TENSORFLOW, folder, json.dumps(TEXTS), str(len(IMAGES))]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -124,7 +124,7 @@ def test_plain_tensorflow_gives_the_same_strings(module, loaded):
 
 def test_plain_tensorflow_gives_the_same_pixels(module, loaded):
     np.testing.assert_array_equal(
-        np.float32(loaded["found"]["pixel_values"]), module.extractor(pictures())["pixel_values"]
+        np.float32(loaded["found"]["pixel_values"]), module.extractor(images())["pixel_values"]
     )
 
 
@@ -155,7 +155,7 @@ def test_an_operation_of_tf_text_would_have_been_noticed():
 
 def test_batches_of_other_sizes_are_not_traced_again(module):
     module = Exported(module.tokenizer)  # saving has traced the other one
-    files = pictures()
+    files = images()
     for count in range(1, 8):
         module.prepare(tf.constant(files[:count]))
         module.prepare_pixels(tf.zeros([count, 20 + count, 30, 3], tf.uint8))

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_files import noise, written
+from image_files import noise, written
 from PIL import Image
 
 from tf_clip import CLIPFeatureExtractorTF
@@ -108,7 +108,7 @@ def test_a_photo_at_clips_own_size():
     np.testing.assert_allclose(actual[0], expected, atol=2e-6)
 
 
-def test_padding_is_black_before_the_values_are_normalised():
+def test_padding_is_black_before_the_values_are_normalized():
     extractor = CLIPFeatureExtractorTF(do_resize=False, crop_size=4)
     corner = pixels_of(extractor, np.full((1, 1, 3), 255, np.uint8))[0, 0, 0]
     np.testing.assert_allclose(corner, -np.array(CLIP_MEAN) / np.array(CLIP_STD), rtol=1e-6)
@@ -134,7 +134,7 @@ def test_the_forms_of_a_size(size, shape):
         ({"do_center_crop": True, "crop_size": {"height": 1, "width": 2}}, [[[0, 0, 0], [51, 102, 204]]]),
         ({"do_resize": True, "size": {"height": 1, "width": 2}}, [[[51, 102, 204]] * 2]),
     ],
-    ids=["nothing", "rescale", "factor", "normalise", "crop", "resize"],
+    ids=["nothing", "rescale", "factor", "normalize", "crop", "resize"],
 )
 def test_each_step_can_be_switched_alone(options, expected):
     nothing = dict.fromkeys(["do_resize", "do_center_crop", "do_rescale", "do_normalize"], False)
@@ -224,8 +224,8 @@ def test_rgb_needs_no_conversion(small):
     images = [image, Image.fromarray(image), written(Image.fromarray(image[..., 0]).convert("RGB"), "PNG")]
     np.testing.assert_array_equal(small(images, do_convert_rgb=False)["pixel_values"], pixels_of(small, images))
     # Files are decoded to RGB whatever they hold.
-    grey = written(image[..., 0], "PNG")
-    np.testing.assert_array_equal(small(grey, do_convert_rgb=False)["pixel_values"], pixels_of(small, grey))
+    gray = written(image[..., 0], "PNG")
+    np.testing.assert_array_equal(small(grey, do_convert_rgb=False)["pixel_values"], pixels_of(small, gray))
 
 
 def test_pil_images_are_taken_alone_and_in_lists(small):
@@ -242,16 +242,16 @@ def test_a_list_may_mix_sizes_bytes_and_pixels(small):
     np.testing.assert_array_equal(pixels_of(small, mixed), rows)
 
 
-def test_a_batch_equals_its_pictures_one_by_one(small):
+def test_a_batch_equals_its_images_one_by_one(small):
     batch = noise((3, 25, 31, 3))
     np.testing.assert_array_equal(pixels_of(small, batch), pixels_of(small, list(batch)))
 
 
 @pytest.mark.parametrize("shape", [(25, 31), (25, 31, 1), (2, 25, 31, 1)])
 def test_one_channel_is_repeated(small, shape):
-    grey = noise(shape)
+    gray = noise(shape)
     rgb = np.repeat(grey.reshape(-1, 25, 31, 1), 3, axis=-1)
-    np.testing.assert_array_equal(pixels_of(small, grey), pixels_of(small, rgb))
+    np.testing.assert_array_equal(pixels_of(small, gray), pixels_of(small, rgb))
 
 
 def test_four_channels_are_composited_on_white_as_pillow_does(small):
@@ -262,22 +262,22 @@ def test_four_channels_are_composited_on_white_as_pillow_does(small):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 3), (300, 1, 3)])
-def test_the_smallest_pictures_come_out_whole(small, shape):
+def test_the_smallest_images_come_out_whole(small, shape):
     image = noise(shape)
     expected = (prepared_as_hugging_face_does(image, 20, (20, 20)) / 255 - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
     np.testing.assert_allclose(pixels_of(small, image)[0], expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("shape", [(20, 20_000, 3), (20_000, 20, 3)], ids=["wide", "tall"])
-def test_a_very_long_picture_takes_little_memory(shape):
+def test_a_very_long_image_takes_little_memory(shape):
     resource = pytest.importorskip("resource")
     extractor = CLIPFeatureExtractorTF(**BYTES_ONLY)
     image = noise(shape)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pixels = pixels_of(extractor, image)[0]
     grown_by_mebibytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert grown_by_mebibytes < 1024  # all of the resized picture would be 3.6 GiB in float64
-    # Beyond the crop and the reach of the filter the picture does not count.
+    assert grown_by_mebibytes < 1024  # all of the resized image would be 3.6 GiB in float64
+    # Beyond the crop and the reach of the filter the image does not count.
     middle = tuple(slice(max(0, n // 2 - 30), n // 2 + 30) for n in shape[:2])
     np.testing.assert_array_equal(pixels, pixels_of(extractor, image[middle])[0])
 
@@ -302,7 +302,7 @@ def test_pixels_inside_a_graph_give_what_eager_code_gives(small):
     np.testing.assert_array_equal(traced(batch), pixels_of(small, batch))
 
 
-def test_pictures_of_other_sizes_do_not_retrace():
+def test_images_of_other_sizes_do_not_retrace():
     extractor = CLIPFeatureExtractorTF(size=8, crop_size=8)
     for size in range(5, 15):
         extractor([noise((size, 2 * size, 3)), written(noise((size, 9, 3)), "PNG")])
@@ -314,7 +314,7 @@ def test_pictures_of_other_sizes_do_not_retrace():
 @pytest.mark.parametrize(
     "bad",
     [
-        *[b"", b"no picture at all", BOMB, b"\xff\xd8\xff" + written(noise(), "PNG")],
+        *[b"", b"no image at all", BOMB, b"\xff\xd8\xff" + written(noise(), "PNG")],
         *[written(noise(), name)[:200] for name in ("JPEG", "PNG", "WEBP", "GIF")],
     ],
     ids=["empty", "text", "bomb", "other magic", "jpeg", "png", "webp", "gif"],
@@ -327,14 +327,14 @@ def test_the_index_and_length_of_a_bad_file_are_named(small, wrap, bad):
 
 
 def test_a_bad_file_inside_a_dataset_stops_it(small):
-    dataset = tf.data.Dataset.from_tensor_slices([b"no picture"]).map(lambda data: small(data)["pixel_values"])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="not a JPEG, PNG, WebP or GIF picture"):
+    dataset = tf.data.Dataset.from_tensor_slices([b"no image"]).map(lambda data: small(data)["pixel_values"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not a JPEG, PNG, WebP or GIF image"):
         next(iter(dataset))
 
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
-    [(b"a text", "not a JPEG"), (b"GIF89a" + bytes(9), "GIF without a picture"), (BOMB, "more than 89478485 pixels")],
+    [(b"a text", "not a JPEG"), (b"GIF89a" + bytes(9), "GIF without an image"), (BOMB, "more than 89478485 pixels")],
 )
 def test_the_index_of_a_bad_file_inside_a_graph_is_named(small, bad, reason):
     dataset = tf.data.Dataset.from_tensors([written(noise(), "PNG"), bad]).map(small)
@@ -355,7 +355,7 @@ def test_pixels_of_other_shapes_are_refused(small, shape):
 
 
 def test_an_empty_list_is_refused(small):
-    with pytest.raises(ValueError, match=r"`images` must hold at least one picture"):
+    with pytest.raises(ValueError, match=r"`images` must hold at least one image"):
         small([])
 
 
@@ -373,7 +373,7 @@ def test_sizes_that_are_none_are_refused_by_name(name, size):
 
 
 @pytest.mark.parametrize("size", [{"shortest_edge": 0}, {"shortest_edge": 5, "longest_edge": 9}, {"longest_edge": 5}])
-def test_edges_that_cannot_be_honoured_are_refused(size):
+def test_edges_that_cannot_be_honored_are_refused(size):
     with pytest.raises(ValueError, match=r"`size` must be .*or {'shortest_edge': n}\. Received"):
         CLIPFeatureExtractorTF(size=size)
 

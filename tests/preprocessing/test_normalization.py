@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tf_clip.preprocessing import unicode_tables
 from tf_clip.preprocessing.normalization import CanonicalComposition, Characters
 
-DATA = unicode_tables.normalisation(as_reference=False)
+DATA = unicode_tables.normalization(as_reference=False)
 # What this Python's Unicode has; a newer Unicode than ours would bring characters that combine.
 CODES = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000 and unicodedata.category(chr(code)) != "Cn"]
 MARKS = [chr(code) for code in CODES if DATA.combining_class[code]]
@@ -37,13 +37,13 @@ def compose():
     return run
 
 
-def normalised(compose, texts):
+def normalized(compose, texts):
     codes = compose(tf.constant(texts, tf.string, shape=[len(texts)])).codes
     return tf.strings.unicode_encode(codes, "UTF-8").numpy().decode().split("\t")[1:]
 
 
 def assert_nfc(compose, texts):
-    found = normalised(compose, texts)
+    found = normalized(compose, texts)
     wanted = [unicodedata.normalize("NFC", text) for text in texts]
     bad = [
         (ascii(text), ascii(got), ascii(want))
@@ -108,7 +108,7 @@ def test_characters_that_stay_taken_apart(compose):
     ],
 )
 def test_known_cases(compose, text, composed):
-    assert normalised(compose, [text]) == [composed]
+    assert normalized(compose, [text]) == [composed]
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -120,7 +120,7 @@ def test_any_texts(compose, texts):
 
 
 def test_nothing_reaches_into_the_next_text(compose):
-    assert normalised(compose, ["e", "\u0301", "\u1100", "\u1161", "", "\u0301"]) == [
+    assert normalized(compose, ["e", "\u0301", "\u1100", "\u1161", "", "\u0301"]) == [
         *["e", "\u0301", "\u1100", "\u1161", "", "\u0301"]
     ]
 
@@ -139,7 +139,7 @@ def test_each_character_is_made_of_those_that_it_spans(compose, text):
 
 
 def test_what_the_reference_does_not_know_stays_as_it_is():
-    known, all_of_it = unicode_tables.normalisation(), DATA
+    known, all_of_it = unicode_tables.normalization(), DATA
     newer = [code for code in range(0x110000) if known.combining_class[code] != all_of_it.combining_class[code]]
     assert 50 < len(newer) < 200
     assert known.composition.items() <= all_of_it.composition.items()

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from picture_files import RGB, noise, png, png_chunk, written
+from image_files import RGB, noise, png, png_chunk, written
 from PIL import Image, ImageOps
 
 from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor
@@ -21,7 +21,7 @@ from tf_clip.preprocessing.opening import open_image
 from tf_clip.preprocessing.orientation import MAX_BLOCKS, orientation, turned_upright
 
 ORIENTATION = 0x0112
-PICTURE = Image.fromarray(noise((9, 12, 3)))
+IMAGE = Image.fromarray(noise((9, 12, 3)))
 FORMATS = ["JPEG", "PNG", "WEBP"]
 TURNED = range(2, 9)
 
@@ -36,7 +36,7 @@ def tag_of(data):
 
 
 def pillows_tag(data):
-    """Returns the tag by which Pillow would turn a picture, or 0 where it would leave it as it lies."""
+    """Returns the tag by which Pillow would turn an image, or 0 where it would leave it as it lies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(io.BytesIO(data))
@@ -67,7 +67,7 @@ def segment(marker, body):
 
 def jpeg_with(*parts, before=None):
     """Returns a JPEG with bytes inserted before the first segment of a marker, by default the first of all."""
-    data = written(PICTURE, "JPEG")
+    data = written(IMAGE, "JPEG")
     data = data[:2] + data[data.index(b"\xff\xdb") :]  # without JFIF, which stands first
     position = 2 if before is None else data.index(b"\xff" + bytes([before]))
     return data[:position] + b"".join(parts) + data[position:]
@@ -80,9 +80,9 @@ def png_with(*chunks, before=b"IDAT"):
 
 
 def webp_with(*chunks, flags):
-    """Returns an extended WebP with chunks behind its picture."""
-    body = written(PICTURE, "WEBP", lossless=True)[12:]
-    size = struct.pack("<I", PICTURE.width - 1)[:3] + struct.pack("<I", PICTURE.height - 1)[:3]
+    """Returns an extended WebP with chunks behind its image."""
+    body = written(IMAGE, "WEBP", lossless=True)[12:]
+    size = struct.pack("<I", IMAGE.width - 1)[:3] + struct.pack("<I", IMAGE.height - 1)[:3]
     body = b"VP8X" + struct.pack("<IB3x", 10, flags) + size + body
     for name, content in chunks:
         body += name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
@@ -112,7 +112,7 @@ def test_every_orientation_is_turned_as_pillow_does(file_format):
         exif.endian = order
         exif[0x010F] = "a maker whose name lies elsewhere"
         exif[ORIENTATION] = tag
-        data = written(PICTURE, file_format, exif=exif)
+        data = written(IMAGE, file_format, exif=exif)
         assert tag_of(data) == tag
         image = Image.open(io.BytesIO(data))
         np.testing.assert_array_equal(_traced_upright(data), ImageOps.exif_transpose(image).convert("RGB"))
@@ -121,7 +121,7 @@ def test_every_orientation_is_turned_as_pillow_does(file_format):
 
 @pytest.mark.parametrize("file_format", [*FORMATS, "GIF"])
 def test_a_file_without_a_tag_stays_as_it_lies(file_format):
-    data = written(PICTURE, file_format)
+    data = written(IMAGE, file_format)
     assert tag_of(data) == 0
     np.testing.assert_array_equal(_traced_upright(data), open_image(data))
 
@@ -203,7 +203,7 @@ def test_a_tag_that_pillow_does_not_see_turns_nothing(name):
     np.testing.assert_array_equal(_traced_upright(NONE[name]), open_image(NONE[name]))
 
 
-def test_a_broken_block_beside_a_resolution_loses_no_picture():
+def test_a_broken_block_beside_a_resolution_loses_no_image():
     # Of this one Pillow's exif_transpose itself raises SyntaxError.
     data = jpeg_with(segment(0xE0, b"JFIF\0\1\1\1\0\x48\0\x48\0\0"), jpeg_exif(b"nothing of the kind"))
     with pytest.raises(SyntaxError):
@@ -301,7 +301,7 @@ def test_a_path_its_bytes_and_a_string_tensor_give_the_same_values(tiny_tokenize
     exif = Image.Exif()
     exif[ORIENTATION] = 8
     path = tmp_path / "turned"
-    path.write_bytes(written(PICTURE, file_format, exif=exif))
+    path.write_bytes(written(IMAGE, file_format, exif=exif))
     image = Image.open(path)
     expected = ImageOps.exif_transpose(image) if apply_exif else image
     extractor = CLIPFeatureExtractorTF(size=10, crop_size=10, apply_exif=apply_exif)

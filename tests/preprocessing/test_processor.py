@@ -1,4 +1,4 @@
-"""`CLIPProcessor`: every kind of picture to pixels, and both halves together."""
+"""`CLIPProcessor`: every kind of image to pixels, and both halves together."""
 
 import io
 import sys
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow as tf
-from picture_files import RGB, noise, png, written
+from image_files import RGB, noise, png, written
 from PIL import Image
 
 from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor
@@ -42,7 +42,7 @@ def test_transparent_modes_are_composited_on_white(mode):
 
 
 @pytest.mark.parametrize(("mode", "transparency"), [("P", 3), ("P", bytes(range(0, 250, 10))), ("L", 77), ("1", 0)])
-def test_transparent_colours_are_composited_on_white(mode, transparency):
+def test_transparent_colors_are_composited_on_white(mode, transparency):
     image = COLOUR.quantize(25) if mode == "P" else COLOUR.convert(mode)
     image.info["transparency"] = transparency
     np.testing.assert_array_equal(open_image(image), on_white(image))
@@ -88,32 +88,32 @@ def test_of_an_animation_the_first_frame_counts():
     ("data", "reason"),
     [
         (b"", "an empty file"),
-        (b"not a picture", "not a picture that Pillow knows"),
+        (b"not an image", "not an image that Pillow knows"),
         (written(COLOUR, "JPEG")[:300], "broken or cut short"),
         (written(noise((90, 90, 3)), "PNG")[:900], "broken or cut short"),
         (written(COLOUR, "WEBP")[:60], "broken or cut short"),
     ],
     ids=["empty", "text", "jpeg", "png", "webp"],
 )
-def test_files_that_are_no_whole_pictures_are_refused_by_name(tmp_path, data, reason, as_source):
+def test_files_that_are_no_whole_images_are_refused_by_name(tmp_path, data, reason, as_source):
     source = data
     if as_source == "path":
         source = tmp_path / "file.jpg"
         source.write_bytes(data)
     name = f"{len(data)} bytes" if as_source == "bytes" else str(source)
-    with pytest.raises(ValueError, match=rf"`images` must be whole pictures of a safe size\..*{reason}") as caught:
+    with pytest.raises(ValueError, match=rf"`images` must be whole images of a safe size\..*{reason}") as caught:
         open_image(source)
     assert repr(name) in str(caught.value)
 
 
 @pytest.mark.parametrize("limit", [50, 107], ids=["beyond twice", "just beyond"])
-def test_a_picture_of_more_pixels_than_pillow_deems_safe_is_refused(monkeypatch, limit):
+def test_an_image_of_more_pixels_than_pillow_deems_safe_is_refused(monkeypatch, limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(ValueError, match=r"of a safe size.*too many pixels"):
         open_image(png(RGB, 8, shape=(9, 12)))
 
 
-def test_threads_that_open_pictures_leave_the_warnings_as_they_were(monkeypatch):
+def test_threads_that_open_images_leave_the_warnings_as_they_were(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 107)
     before = list(warnings.filters)
     large, small = png(RGB, 8, shape=(9, 12)), png(RGB, 8, shape=(8, 12))
@@ -163,8 +163,8 @@ def test_either_may_be_left_out(processor, inputs, names):
     assert set(processor(**inputs)) == names
 
 
-def test_every_kind_of_picture_gives_the_same_values(processor, tmp_path):
-    path = tmp_path / "colour.png"
+def test_every_kind_of_image_gives_the_same_values(processor, tmp_path):
+    path = tmp_path / "color.png"
     COLOUR.save(path)
     images = [COLOUR, path, str(path), path.read_bytes(), np.asarray(COLOUR), tf.constant(np.asarray(COLOUR))]
     rows = processor(images=images, return_tensors="np")["pixel_values"]

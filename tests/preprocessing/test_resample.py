@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from picture_files import noise
+from image_files import noise
 from PIL import Image
 
 from tf_clip.preprocessing.resample import FILTERS, Resampler
@@ -52,7 +52,7 @@ def test_extreme_scales_equal_pillow(resample, source, target):
 
 
 @pytest.mark.parametrize("values", [0, 255], ids=["black", "white"])
-def test_one_colour_stays_one_colour(values):
+def test_one_color_stays_one_color(values):
     image = np.full((37, 41, 3), values, np.uint8)
     assert (resize(image, (19, 97), 3) == values).all()
 

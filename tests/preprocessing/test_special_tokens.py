@@ -1,4 +1,4 @@
-"""Special tokens in normalised text: which are found where several could be, and what a mark spans."""
+"""Special tokens in normalized text: which are found where several could be, and what a mark spans."""
 
 import re
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_clip.preprocessing.normalization import Characters
-from tf_clip.preprocessing.special_tokens import NormalisedTokens, may_overlap
+from tf_clip.preprocessing.special_tokens import NormalizedTokens, may_overlap
 
 TOKENS = st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=2, unique=True)
 
@@ -19,7 +19,7 @@ def codes_of(text):
 
 def marked(tokens, text):
     """Returns the text with "0" for the first token and "1" for the second, and the spans of all characters."""
-    put_marks = NormalisedTokens([(codes_of(token), ord(str(index))) for index, token in enumerate(tokens)])
+    put_marks = NormalizedTokens([(codes_of(token), ord(str(index))) for index, token in enumerate(tokens)])
     index = tf.range(len(text))
     found = put_marks(Characters(tf.constant(codes_of(text), tf.int32), 10 * index, 10 * index + 9))
     codes, first, last = (array.numpy().tolist() for array in found)

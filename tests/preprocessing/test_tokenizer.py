@@ -209,7 +209,7 @@ def test_a_special_token_that_begins_with_the_other_is_found_whole():
     assert tokenizer.tokenize("[x]z").numpy().tolist() == [vocab["[x]"], vocab["z</w>"]]
 
 
-# Special tokens that a checkpoint calls normalised.
+# Special tokens that a checkpoint calls normalized.
 
 BOTH = ["<|startoftext|>", "<|endoftext|>"]
 
@@ -237,7 +237,7 @@ def normalized(request, tiny_vocabulary, tiny_merges):
         "<|START\u3000OFTEXT|>",
     ],
 )
-def test_normalised_special_tokens_are_found_as_the_reference_finds_them(normalized, text):
+def test_normalized_special_tokens_are_found_as_the_reference_finds_them(normalized, text):
     tokenizer, reference = normalized
     assert ids_of(tokenizer, text) == [reference.encode(text).ids]
 
@@ -283,7 +283,7 @@ def test_special_tokens_of_any_kind_are_what_the_reference_makes_of_them(bos, eo
     assert ids_of(tokenizer, texts) == [reference.encode(text).ids for text in texts]
 
 
-def test_offsets_of_normalised_special_tokens_span_what_they_were(tiny_vocabulary, tiny_merges):
+def test_offsets_of_normalized_special_tokens_span_what_they_were(tiny_vocabulary, tiny_merges):
     tokenizer = CLIPTokenizer(tiny_vocabulary, tiny_merges, normalized_tokens=BOTH[:1])
     text = "é <|STARTOFTEXT|>a\t<|endoftext|><|StartOfText|>"
     _, starts, ends = tokenizer.tokenize_with_offsets(text)
@@ -291,14 +291,14 @@ def test_offsets_of_normalised_special_tokens_span_what_they_were(tiny_vocabular
     assert spans == ["é", "é", "<|STARTOFTEXT|>", "a", "<|endoftext|>", "<|StartOfText|>"]
 
 
-def test_a_graph_finds_normalised_special_tokens(normalized):
+def test_a_graph_finds_normalized_special_tokens(normalized):
     tokenizer, _ = normalized
     texts = [text for text in TEXTS if "<|" in text]
     traced = tf.function(lambda texts: tokenizer(texts)["input_ids"])(tf.constant(texts))
     np.testing.assert_array_equal(traced, tokenizer(texts)["input_ids"])
 
 
-def test_normalised_special_tokens_are_saved(normalized, tmp_path):
+def test_normalized_special_tokens_are_saved(normalized, tmp_path):
     tokenizer, _ = normalized
     tokenizer.save_pretrained(tmp_path)
     loaded = CLIPTokenizer.from_pretrained(tmp_path)
@@ -729,7 +729,7 @@ HOSTILE = {
 
 
 @pytest.fixture(scope="module")
-def normalising_tokenizer(real_vocabulary, real_merges):
+def normalizing_tokenizer(real_vocabulary, real_merges):
     return CLIPTokenizer(real_vocabulary, real_merges, normalized_tokens=BOTH)
 
 
@@ -737,7 +737,7 @@ def normalising_tokenizer(real_vocabulary, real_merges):
     ("tokenizer", "kind"),
     [
         *(("real_tokenizer", kind) for kind in HOSTILE),
-        *(("normalising_tokenizer", kind) for kind in ("brackets", "special tokens in capitals")),
+        *(("normalizing_tokenizer", kind) for kind in ("brackets", "special tokens in capitals")),
     ],
 )
 @pytest.mark.parametrize("method", ["tokenize", "tokenize_with_offsets"])

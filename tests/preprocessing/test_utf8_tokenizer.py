@@ -232,14 +232,14 @@ def test_invalid_utf8_is_replaced_as_python_does():
 
 
 def test_what_the_arithmetic_relies_on():
-    normalisation, lower = unicode_tables.normalisation(), unicode_tables.lower_case()
-    firsts = {pair[0] for pair in normalisation.composition}
-    seconds = {pair[1] for pair in normalisation.composition}
-    assert not [code for code in seconds & firsts if normalisation.combining_class[code] == 0]
-    assert not [code for code in firsts if normalisation.combining_class[code]]
+    normalization, lower = unicode_tables.normalization(), unicode_tables.lower_case()
+    firsts = {pair[0] for pair in normalization.composition}
+    seconds = {pair[1] for pair in normalization.composition}
+    assert not [code for code in seconds & firsts if normalization.combining_class[code] == 0]
+    assert not [code for code in firsts if normalization.combining_class[code]]
     for code in CODES:
         size = len(chr(code).encode())
-        parts = normalisation.decomposition.get(code, [code])
+        parts = normalization.decomposition.get(code, [code])
         assert len(parts) <= size * 3 // 2
         composed = unicodedata.normalize("NFC", chr(code))
         assert len(composed) <= size

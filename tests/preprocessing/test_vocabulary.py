@@ -40,7 +40,7 @@ def test_written_files_read_back_equal(folder, vocabulary):
     assert Vocabulary.read(folder) == vocabulary
 
 
-# Which special tokens are found in normalised text. What is expected was asked of transformers 5.23.
+# Which special tokens are found in normalized text. What is expected was asked of transformers 5.23.
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -58,7 +58,7 @@ def listed(start, end):
     [
         ({}, None, None, set()),
         ({"bos_token": START, "eos_token": END}, None, None, set()),
-        # The end token has other names, and one without a description says that it is not normalised.
+        # The end token has other names, and one without a description says that it is not normalized.
         ({"bos_token": described(START, True), "eos_token": described(END, True)}, None, None, {START}),
         ({"eos_token": described(END, True), "pad_token": described(END, False)}, None, None, set()),
         ({"eos_token": END, "unk_token": described(END, True)}, None, None, {END}),
@@ -87,7 +87,7 @@ def listed(start, end):
         ),
     ],
 )
-def test_files_say_which_tokens_are_normalised(folder, config, names, tokens, normalized):
+def test_files_say_which_tokens_are_normalized(folder, config, names, tokens, normalized):
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     if names is not None:
         (folder / "special_tokens_map.json").write_text(json.dumps(names))
@@ -100,7 +100,7 @@ def test_files_say_which_tokens_are_normalised(folder, config, names, tokens, no
 
 @pytest.mark.parametrize("names", [(START,), (END,), (START, END)])
 @pytest.mark.parametrize("lost", ["tokenizer.json", "tokenizer_config.json"])
-def test_one_file_is_enough_to_know_which_tokens_are_normalised(tiny_vocabulary, tmp_path, names, lost):
+def test_one_file_is_enough_to_know_which_tokens_are_normalized(tiny_vocabulary, tmp_path, names, lost):
     vocabulary = Vocabulary(tiny_vocabulary, (), normalized_tokens=frozenset(names))
     vocabulary.write(tmp_path)
     (tmp_path / lost).unlink()
@@ -114,7 +114,7 @@ def test_names_of_special_tokens_may_have_a_file_of_their_own(folder):
     assert Vocabulary.read(folder).pad_token == "#"
 
 
-def test_a_normalised_token_that_is_no_special_one_is_refused(tiny_vocabulary):
+def test_a_normalized_token_that_is_no_special_one_is_refused(tiny_vocabulary):
     with pytest.raises(ValueError, match=r"`normalized_tokens` must be among bos_token and eos_token\. Received: '!'"):
         Vocabulary(tiny_vocabulary, (), normalized_tokens=frozenset("!"))
 
@@ -252,10 +252,10 @@ def test_sides_that_a_config_leaves_open_are_right(folder):
 
 
 @pytest.mark.parametrize("normalizer", [None, {"type": "NFKC"}, {"type": "Sequence", "normalizers": [{"type": "NFC"}]}])
-def test_a_tokenizer_json_that_normalises_in_another_way_is_refused(folder, normalizer):
+def test_a_tokenizer_json_that_normalizes_in_another_way_is_refused(folder, normalizer):
     with_tokenizer_json(folder, "{} {}".format)
     rewrite(folder / "tokenizer.json", lambda values: values.update(normalizer=normalizer))
-    with pytest.raises(ValueError, match=r"tokenizer.json must normalise as CLIP does: .*Received: \["):
+    with pytest.raises(ValueError, match=r"tokenizer.json must normalize as CLIP does: .*Received: \["):
         Vocabulary.read(folder)
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-PICTURES = Path(__file__).resolve().parents[2] / "examples" / "pictures"
+IMAGES = Path(__file__).resolve().parents[2] / "examples" / "images"
 LABELS = ["owl", "bicycle", "bus", "castle", "a ripe strawberry", "red heart", "rocket"]
 TEMPLATES = ["{}", "a drawing of {}"]
 TOP_K = 3
 
-NOT_A_PICTURE = "not a JPEG, PNG, WebP or GIF file"
+NOT_AN_IMAGE = "not a JPEG, PNG, WebP or GIF file"
 TOO_MANY_PIXELS = "more than 89478485 pixels"
 BROKEN = "the file is broken or cut short"
 TOO_LONG = "more than 65536 bytes of text"
@@ -24,16 +24,16 @@ TOO_LONG = "more than 65536 bytes of text"
 
 def in_format(name, file_format, mode="RGB", **options):
     file = io.BytesIO()
-    Image.open(PICTURES / f"{name}.png").convert("RGBA").convert(mode).save(file, file_format, **options)
+    Image.open(IMAGES / f"{name}.png").convert("RGBA").convert(mode).save(file, file_format, **options)
     return file.getvalue()
 
 
-OWL = (PICTURES / "owl.png").read_bytes()
+OWL = (IMAGES / "owl.png").read_bytes()
 BUS = in_format("bus", "JPEG", quality=90)
 CUT = BUS[: len(BUS) // 2]
 # A header alone: 40 000 x 40 000 pixels, which would be 4.8 GB.
 HUGE = OWL[:16] + (40_000).to_bytes(4, "big") * 2 + OWL[24:]
-GOOD_PICTURES = [
+GOOD_IMAGES = [
     OWL,
     BUS,
     in_format("castle", "WEBP", lossless=True),
@@ -41,10 +41,10 @@ GOOD_PICTURES = [
     in_format("elephant", "PNG", "L"),
     in_format("pizza", "JPEG", "L", progressive=True),
 ]
-BAD_PICTURES = {
+BAD_IMAGES = {
     1: (CUT, BROKEN),
-    2: (b"", NOT_A_PICTURE),
-    4: (b"no picture", NOT_A_PICTURE),
+    2: (b"", NOT_AN_IMAGE),
+    4: (b"no image", NOT_AN_IMAGE),
     5: (HUGE, TOO_MANY_PIXELS),
 }
 TEXTS = [
@@ -76,7 +76,7 @@ def strings(rows):
     return np.array([*rows, None], object)[:-1]
 
 
-def pictures(rows):
+def images(rows):
     return {"image_bytes": strings(rows)}
 
 
@@ -84,8 +84,8 @@ def texts(rows):
     return {"text": strings(rows)}
 
 
-def with_bad_pictures(good, bad):
-    """Returns pictures with bad ones at their places, and why each of those is bad."""
+def with_bad_images(good, bad):
+    """Returns images with bad ones at their places, and why each of those is bad."""
     rows = list(good)
     for index, (data, _) in bad.items():
         rows.insert(index, data)
@@ -95,7 +95,7 @@ def with_bad_pictures(good, bad):
 def calls(processor):
     """Returns what is asked of an exported model with this processor, by the calls' names."""
     generator = np.random.default_rng(0)
-    mixed, why = with_bad_pictures(GOOD_PICTURES[:3], BAD_PICTURES)
+    mixed, why = with_bad_images(GOOD_IMAGES[:3], BAD_IMAGES)
     many = [OWL, BUS] * 32
     many[17] = CUT
     megabyte = [b"an owl", b"a" * 2**20, b"a bus"]
@@ -105,25 +105,25 @@ def calls(processor):
     no_id = f"a token id outside 0..{processor.tokenizer.vocab_size - 1}"
     pixels = generator.integers(0, 256, (2, 47, 30, 3)).astype("uint8")
     found = {
-        "every format": Call("encode_image", pictures(GOOD_PICTURES)),
-        "one picture": Call("encode_image", pictures([OWL])),
-        "bad pictures among good": Call("encode_image", pictures(mixed), {"image_bytes": why}),
-        "bad pictures alone": Call(
-            "encode_image", pictures([CUT, b""]), {"image_bytes": {0: BROKEN, 1: NOT_A_PICTURE}}
+        "every format": Call("encode_image", images(GOOD_IMAGES)),
+        "one image": Call("encode_image", images([OWL])),
+        "bad images among good": Call("encode_image", images(mixed), {"image_bytes": why}),
+        "bad images alone": Call(
+            "encode_image", images([CUT, b""]), {"image_bytes": {0: BROKEN, 1: NOT_AN_IMAGE}}
         ),
-        "a cut JPEG among 64": Call("encode_image", pictures(many), {"image_bytes": {17: BROKEN}}),
+        "a cut JPEG among 64": Call("encode_image", images(many), {"image_bytes": {17: BROKEN}}),
         "pixels": Call("encode_image_pixels", {"image_pixels": pixels}),
         "texts": Call("encode_text", texts(TEXTS)),
         "a text of a megabyte": Call("encode_text", texts(megabyte), {"text": {1: TOO_LONG}}),
         "token ids": Call("encode_tokens", {"input_ids": ids}),
         "an unknown token id": Call("encode_tokens", {"input_ids": unknown}, {"input_ids": {0: no_id}}),
-        "classes": Call("classify", pictures(mixed), {"image_bytes": why}),
-        "the default": Call("serving_default", pictures(GOOD_PICTURES)),
+        "classes": Call("classify", images(mixed), {"image_bytes": why}),
+        "the default": Call("serving_default", images(GOOD_IMAGES)),
     }
     both = {"image_bytes": why, "text": {1: TOO_LONG}}
-    found["all with all"] = Call("similarity", pictures(mixed) | texts(megabyte), both)
+    found["all with all"] = Call("similarity", images(mixed) | texts(megabyte), both)
     both = {"image_bytes": why, "text": {6: TOO_LONG}}
-    found["pairs"] = Call("similarity_pairs", pictures(mixed) | texts([*TEXTS, b"a" * 2**17]), both)
+    found["pairs"] = Call("similarity_pairs", images(mixed) | texts([*TEXTS, b"a" * 2**17]), both)
     return found
 
 

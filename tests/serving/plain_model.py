@@ -34,8 +34,8 @@ class PlainModel(tf.Module):
     def images(self, image_bytes):
         good = tf.strings.regex_full_match(tf.strings.substr(image_bytes, 0, 4), "\\C" + "PNG")
         if self.strict:
-            tf.debugging.Assert(tf.reduce_all(good), ["not a picture"])
-        status = tf.where(good, "ok", "not a picture")
+            tf.debugging.Assert(tf.reduce_all(good), ["not an image"])
+        status = tf.where(good, "ok", "not an image")
         return self.embed(image_bytes) * tf.cast(good, tf.float32)[:, tf.newaxis], status
 
     @tf.function(input_signature=[STRINGS])

@@ -8,7 +8,7 @@ from plain_model import write_plain_model
 from running import LocalServer
 
 MODEL = "/v1/models/clip:predict"
-PICTURE = {"b64": base64.b64encode(b"\x89PNG").decode()}
+IMAGE = {"b64": base64.b64encode(b"\x89PNG").decode()}
 
 BODIES = {
     "no JSON": (b"{", "JSON"),
@@ -46,7 +46,7 @@ CALLS = {
     "no base64": ({"signature_name": "encode_text", "inputs": [{"b64": "?"}]}, "string"),
     "base64 that is no string": ({"signature_name": "encode_text", "inputs": [{"b64": 1}]}, "string"),
     "sides of different length": (
-        {"signature_name": "similarity_pairs", "inputs": {"image_bytes": [PICTURE], "text": ["a", "b"]}},
+        {"signature_name": "similarity_pairs", "inputs": {"image_bytes": [IMAGE], "text": ["a", "b"]}},
         "same number",
     ),
 }
@@ -92,9 +92,9 @@ def test_addresses(server, method, path, status):
 
 
 def test_one_bad_row_among_64_is_that_rows_alone(server):
-    pictures = [PICTURE] * 64
-    pictures[17] = {"b64": base64.b64encode(b"GIF8").decode()}
-    outputs = server.columns("encode_image", image_bytes=pictures)
+    images = [IMAGE] * 64
+    images[17] = {"b64": base64.b64encode(b"GIF8").decode()}
+    outputs = server.columns("encode_image", image_bytes=images)
     assert [index for index, status in enumerate(outputs["status"]) if status != "ok"] == [17]
     assert outputs["image_embeds"][17] == [0.0] * 4 and outputs["image_embeds"][16] == outputs["image_embeds"][18]
 
@@ -106,10 +106,10 @@ def test_strings_of_any_kind_reach_the_model(server):
 
 def test_a_model_that_fails_on_bad_rows_fails_the_request_that_has_one(tmp_path):
     write_plain_model(tmp_path / "strict", 1, strict=True)
-    bad = {"signature_name": "encode_image", "inputs": [PICTURE, "no picture"]}
-    good = {"signature_name": "encode_image", "inputs": [PICTURE]}
+    bad = {"signature_name": "encode_image", "inputs": [IMAGE, "no image"]}
+    good = {"signature_name": "encode_image", "inputs": [IMAGE]}
     # Long enough for all to be run together first.
     with LocalServer(tmp_path / "strict", "--batch-timeout-ms", "100") as server, ThreadPoolExecutor(9) as pool:
         answers = list(pool.map(server.predict, [good] * 4 + [bad] + [good] * 4))
         assert [answer.status_code for answer in answers] == [200] * 4 + [400] + [200] * 4
-        assert "not a picture" in answers[4].json()["error"] and len(answers[4].json()["error"]) < 400
+        assert "not an image" in answers[4].json()["error"] and len(answers[4].json()["error"]) < 400

@@ -72,8 +72,8 @@ def test_lengths_that_are_none(small_server, length):
 def test_more_rows_than_are_allowed(small_server):
     response = small_server.predict({"signature_name": "encode_text", "inputs": ["a"] * 5})
     assert response.status_code == 400 and "batch size 4" in response.json()["error"]
-    pictures_and_texts = {"image_bytes": ["a"], "text": ["a"] * 5}
-    assert small_server.predict({"signature_name": "similarity", "inputs": pictures_and_texts}).status_code == 400
+    images_and_texts = {"image_bytes": ["a"], "text": ["a"] * 5}
+    assert small_server.predict({"signature_name": "similarity", "inputs": images_and_texts}).status_code == 400
 
 
 def wait_until_in_flight(server, count):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from browser import browser
-from calls import PICTURES
-from colours import contrast
+from calls import IMAGES
+from colors import contrast
 from models import pictogram_clip
 from running import ROOT, LocalServer
 from selenium.webdriver.common.by import By
@@ -74,7 +74,7 @@ class Page:
         self.wait_for("#status", until)
 
     def answers(self):
-        """Returns (label, percentage) pairs for each picture, or the sentence that stands instead."""
+        """Returns (label, percentage) pairs for each image, or the sentence that stands instead."""
         cards = self.chrome.find_elements(By.CSS_SELECTOR, ".answer")
         rows = [[tuple(row.text.split("\n")) for row in card.find_elements(By.TAG_NAME, "li")] for card in cards]
         return [found or card.text for found, card in zip(rows, cards, strict=True)]
@@ -88,15 +88,15 @@ def page(chrome, server):
     assert [entry["message"] for entry in chrome.get_log("browser")] == []
 
 
-def pictures(*names):
-    return [PICTURES / f"{name}.png" for name in names]
+def images(*names):
+    return [IMAGES / f"{name}.png" for name in names]
 
 
-def test_pictures_and_labels_give_bars(page, server, tmp_path):
-    (tmp_path / "notes.png").write_text("no picture")
-    page.choose(*pictures(*NAMES), tmp_path / "notes.png")
+def test_images_and_labels_give_bars(page, server, tmp_path):
+    (tmp_path / "notes.png").write_text("no image")
+    page.choose(*images(*NAMES), tmp_path / "notes.png")
     page.type(*NAMES)
-    page.compare(until="Done: 6 pictures, 1 without an answer.")
+    page.compare(until="Done: 6 images, 1 without an answer.")
     *scored, refused = page.answers()
     assert [rows[0][0] for rows in scored] == NAMES
     assert refused == "No answer: not a JPEG, PNG, WebP or GIF file."
@@ -114,11 +114,11 @@ def test_pictures_and_labels_give_bars(page, server, tmp_path):
 def as_json(name):
     import base64
 
-    return [{"b64": base64.b64encode((PICTURES / f"{name}.png").read_bytes()).decode()}]
+    return [{"b64": base64.b64encode((IMAGES / f"{name}.png").read_bytes()).decode()}]
 
 
 def test_the_sentence_around_the_labels_is_used(page, server):
-    page.choose(*pictures("owl"))
+    page.choose(*images("owl"))
     page.type("owl", "bus")
     page.find("#template").clear()
     page.find("#template").send_keys("a drawing of $& {}")
@@ -132,29 +132,29 @@ def test_the_sentence_around_the_labels_is_used(page, server):
 
 
 def test_the_models_own_labels(page):
-    page.choose(*pictures("castle", "bus"))
+    page.choose(*images("castle", "bus"))
     page.find("#own").click()
     page.wait_for("#status", "Done")
     assert [rows[0][0] for rows in page.answers()] == ["castle", "bus"]
     assert {len(rows) for rows in page.answers()} == {3}
 
 
-def test_more_pictures_than_one_request_takes(page):
-    page.choose(*[path for _ in range(4) for path in pictures(*NAMES)])
+def test_more_images_than_one_request_takes(page):
+    page.choose(*[path for _ in range(4) for path in images(*NAMES)])
     page.type(*NAMES)
-    page.compare(until="Done: 20 pictures")
+    page.compare(until="Done: 20 images")
     assert [rows[0][0] for rows in page.answers()] == NAMES * 4
 
 
 def test_many_labels_are_folded(page):
-    page.choose(*pictures("owl"))
+    page.choose(*images("owl"))
     page.type("owl", *(f"a thing of kind {index}" for index in range(11)))
     page.compare()
     assert len(page.chrome.find_elements(By.CSS_SELECTOR, ".answer > ol > li")) == 8
     assert page.texts("summary") == ["4 more"]
 
 
-def test_pictures_are_dropped_and_taken_away(page):
+def test_images_are_dropped_and_taken_away(page):
     script = """
         const files = new DataTransfer();
         for (const name of ["one.png", "two.png"]) files.items.add(new File(["x"], name, {type: "image/png"}));
@@ -171,19 +171,19 @@ def test_pictures_are_dropped_and_taken_away(page):
 def test_names_and_labels_are_text_whatever_they_hold(page, tmp_path):
     attack = "<img src=x onerror=document.title='taken'>"
     path = tmp_path / "<b onmouseover=alert(1)>.png"
-    path.write_bytes((PICTURES / "owl.png").read_bytes())
+    path.write_bytes((IMAGES / "owl.png").read_bytes())
     page.choose(path)
     page.type(attack, "owl")
     page.compare()
     assert attack in [label for label, _ in page.answers()[0]]
     assert page.texts("figcaption") == [path.name]
-    assert page.chrome.title == "Pictures and labels"
+    assert page.chrome.title == "Images and labels"
 
 
 def test_what_is_missing_and_what_the_server_refuses_is_said(page, chrome):
     page.type("owl")
-    page.compare(until="Choose a picture first")
-    page.choose(*pictures("owl"))
+    page.compare(until="Choose an image first")
+    page.choose(*images("owl"))
     page.find("#labels").clear()
     page.compare(until="at least one label")
     # By script, since typing two hundred lines takes long.
@@ -198,7 +198,7 @@ def test_what_is_missing_and_what_the_server_refuses_is_said(page, chrome):
 def test_the_server_that_has_ended_is_said(model_dir, chrome):
     with LocalServer(model_dir) as server:
         page = Page(chrome, server)
-        page.choose(*pictures("owl"))
+        page.choose(*images("owl"))
         page.type("owl")
     page.compare(until="does not answer")
     chrome.get_log("browser")
@@ -221,7 +221,7 @@ def test_nothing_comes_from_elsewhere_and_only_the_pages_own_script_runs(page, s
 
 
 def test_everything_to_operate_has_a_name_and_a_visible_focus(page, chrome):
-    page.choose(*pictures("owl"))
+    page.choose(*images("owl"))
     nodes = chrome.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     operated = [
         node for node in nodes if node.get("role", {}).get("value") in ("button", "textbox", "link", "checkbox")
@@ -243,21 +243,21 @@ def test_text_can_be_told_from_what_it_is_on(page, chrome, dark):
     pairs = [("ink", "paper"), ("ink", "card"), ("ink", "field"), ("soft", "paper"), ("soft", "card"), ("soft", "rail")]
     pairs += [("accent", "card"), ("accent", "tint"), ("on-accent", "accent"), ("bad", "bad-tint"), ("bad", "card")]
     for text, ground in pairs:
-        colours = chrome.execute_script(read, [f"--{text}", f"--{ground}"])
-        assert contrast(*colours) >= 4.5, (text, ground)
+        colors = chrome.execute_script(read, [f"--{text}", f"--{ground}"])
+        assert contrast(*colors) >= 4.5, (text, ground)
     # A bar must be told from its rail, too, if less than letters.
     assert contrast(*chrome.execute_script(read, ["--accent", "--rail"])) >= 3
 
 
-def test_the_picture_of_the_page(server, tmp_path, request):
+def test_the_image_of_the_page(server, tmp_path, request):
     """Also the page at the size that the docs show it at; the file is written on demand only."""
     bad = tmp_path / "notes.png"
-    bad.write_text("no picture")
-    target = SHOWN if request.config.getoption("write_picture") else tmp_path / "page.png"
+    bad.write_text("no image")
+    target = SHOWN if request.config.getoption("write_image") else tmp_path / "page.png"
     target.parent.mkdir(exist_ok=True)
     with browser(tmp_path / "profile", width=1280, height=1080) as chrome:
         page = Page(chrome, server)
-        page.choose(*pictures(*NAMES), bad)
+        page.choose(*images(*NAMES), bad)
         page.type(*NAMES)
         page.compare()
         time.sleep(0.5)  # the bars take their time
@@ -269,7 +269,7 @@ def test_the_picture_of_the_page(server, tmp_path, request):
 def test_the_page_on_a_phone(server, tmp_path):
     with browser(tmp_path / "profile", width=360, height=780, dark=True) as chrome:
         page = Page(chrome, server)
-        page.choose(*pictures("owl"))
+        page.choose(*images("owl"))
         page.type("owl", "averyveryveryveryveryveryveryveryveryverylonglabelthatdoesnotend")
         page.compare()
         assert chrome.execute_script("return document.documentElement.scrollWidth <= innerWidth")

@@ -29,7 +29,7 @@ def test_columns_name_every_output(server, reference):
     outputs = server.columns("encode_image", image_bytes=[AS_JSON, "not one"])
     wanted = reference.encode_image([PNG, b"not one"])
     np.testing.assert_allclose(outputs["image_embeds"], wanted["image_embeds"], atol=1e-6)
-    assert outputs["status"] == ["ok", "not a picture"]
+    assert outputs["status"] == ["ok", "not an image"]
     assert outputs["image_embeds"][1] == [0] * 4
 
 
@@ -115,12 +115,12 @@ def test_an_answer_does_not_wait_for_its_headers_to_be_acknowledged(server):
 
 
 def test_bytes_of_outputs_that_say_so_are_base64():
-    outputs = {"picture_bytes": np.array([PNG], object), "label": np.array(["Bär".encode()], object)}
+    outputs = {"image_bytes": np.array([PNG], object), "label": np.array(["Bär".encode()], object)}
     assert orjson.loads(json_tensors.to_json(outputs, in_rows=False)) == {
-        "outputs": {"picture_bytes": [AS_JSON], "label": ["Bär"]}
+        "outputs": {"image_bytes": [AS_JSON], "label": ["Bär"]}
     }
     assert orjson.loads(json_tensors.to_json(outputs, in_rows=True)) == {
-        "predictions": [{"picture_bytes": AS_JSON, "label": "Bär"}]
+        "predictions": [{"image_bytes": AS_JSON, "label": "Bär"}]
     }
 
 

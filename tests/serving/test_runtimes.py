@@ -34,7 +34,7 @@ TOLERANCE = {"float32": 1e-5, "float16": 1e-3}
 # What tf_clip.client offers; the others are for programs of other kinds.
 OF_THE_CLIENT = {"encode_image", "encode_text", "classify", "similarity", "similarity_pairs"}
 CALLS = [
-    "every format", "one picture", "bad pictures among good", "bad pictures alone", "a cut JPEG among 64", "pixels",
+    "every format", "one image", "bad images among good", "bad images alone", "a cut JPEG among 64", "pixels",
     "texts", "a text of a megabyte", "token ids", "an unknown token id", "classes", "the default", "all with all",
     "pairs",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ class FixedBatches:
 
 @pytest.fixture(scope="session")
 def random_pairs():
-    """24 random pictures, each with its own random caption."""
+    """24 random images, each with its own random caption."""
     generator = np.random.default_rng(1)
     input_ids = generator.integers(0, 512, (24, 6)).astype("int32")
     input_ids[:, 0], input_ids[:, -1] = 512, 513

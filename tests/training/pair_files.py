@@ -1,4 +1,4 @@
-"""Pictures with captions in all the files that training reads, sound and broken."""
+"""Images with captions in all the files that training reads, sound and broken."""
 
 import csv
 import io
@@ -9,17 +9,17 @@ import numpy as np
 from PIL import Image
 
 
-def picture(index, size=(24, 28), file_format="PNG", **options):
-    """Returns an encoded picture of noise, each index another."""
+def image(index, size=(24, 28), file_format="PNG", **options):
+    """Returns an encoded image of noise, each index another."""
     pixels = np.random.default_rng(index).integers(0, 256, (*size, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, file_format, **options)
     return file.getvalue()
 
 
-def write_pictures(folder, count, **options):
+def write_images(folder, count, **options):
     for index in range(count):
-        (folder / f"{index}.png").write_bytes(picture(index, **options))
+        (folder / f"{index}.png").write_bytes(image(index, **options))
 
 
 def write_csv(path, rows, header=("image", "caption"), **options):

@@ -107,8 +107,8 @@ def test_tensorboard_gets_curves_and_the_best_and_worst_pairs(tiny_model, tiny_p
     for tag, order in (("best pairs", np.argsort(-own)), ("worst pairs", np.argsort(own))):
         width, height, *shown = found["images", tag][1]
         assert (width, height) == (b"20", b"20")
-        for index, picture in zip(order[:2], shown, strict=True):
-            np.testing.assert_allclose(tf.io.decode_png(picture), images[index], atol=1)
+        for index, image in zip(order[:2], shown, strict=True):
+            np.testing.assert_allclose(tf.io.decode_png(image), images[index], atol=1)
         text = found["text", tag][1][0].decode()
         assert [line.split()[-1] for line in text.splitlines()] == [CAPTIONS[index][0] for index in order[:2]]
 
@@ -132,7 +132,7 @@ def test_a_log_that_goes_on_drops_what_will_be_done_again(tiny_model, tmp_path):
     assert new == {"epoch": 2, "batch": 1, "step": 3, "loss": 1.5, "learning_rate": 0.5, "logit_scale": scale}
 
 
-def test_captions_for_each_picture_are_needed(tiny_processor, images):
+def test_captions_for_each_image_are_needed(tiny_processor, images):
     with pytest.raises(ValueError, match="`captions` must hold the captions of each of `images`"):
         RetrievalRecall(tiny_processor, images, CAPTIONS[:2])
     with pytest.raises(ValueError, match="`captions` must hold the captions of each of `images`"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from pair_files import faults, picture, write_csv, write_pictures, write_tar
+from pair_files import faults, image, write_csv, write_images, write_tar
 from PIL import Image
 
 from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor, CLIPTokenizer
@@ -25,9 +25,9 @@ AUGMENT = Augmentation(
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """50 rows: every tenth has a broken picture, line 12 has none, and all of the rest have two captions."""
+    """50 rows: every tenth has a broken image, line 12 has none, and all of the rest have two captions."""
     folder = tmp_path_factory.mktemp("table")
-    write_pictures(folder, 50)
+    write_images(folder, 50)
     for index in range(3, 50, 10):
         path = folder / f"{index}.png"
         path.write_bytes(path.read_bytes()[:500])
@@ -59,8 +59,8 @@ def assert_equal(found, expected):
             np.testing.assert_array_equal(one[name], other[name])
 
 
-def test_without_augmentation_pictures_are_the_processors(tmp_path, tiny_processor):
-    """Orientation tags are honoured, as the processor does for paths."""
+def test_without_augmentation_images_are_the_processors(tmp_path, tiny_processor):
+    """Orientation tags are honored, as the processor does for paths."""
     exif = Image.Exif()
     exif[0x0112] = 6
     kinds = [
@@ -73,7 +73,7 @@ def test_without_augmentation_pictures_are_the_processors(tmp_path, tiny_process
     paths = []
     for index, (kind, options) in enumerate(kinds):
         paths.append(tmp_path / f"{index}.{kind.lower()}")
-        paths[-1].write_bytes(picture(index, (30 + index, 47), kind, **options))
+        paths[-1].write_bytes(image(index, (30 + index, 47), kind, **options))
     captions = ["one", "two words", "three", "four", "five"]
     table = write_csv(tmp_path / "pairs.csv", [(path.name, text) for path, text in zip(paths, captions, strict=True)])
     data = TrainingData(read_pairs(table), tiny_processor, batch_size=5, shuffle=False)
@@ -99,7 +99,7 @@ def test_each_epoch_has_every_row_once_in_another_order(table, tiny_processor):
 
 @pytest.mark.parametrize("drop_remainder", [True, False])
 def test_a_run_goes_on_with_the_very_batches_it_would_have_got(table, tiny_processor, drop_remainder):
-    """Shuffled, augmented, with two captions a picture, and with bad rows: bit for bit, in a new object each time."""
+    """Shuffled, augmented, with two captions an image, and with bad rows: bit for bit, in a new object each time."""
     whole = batches(training_data(table, tiny_processor, drop_remainder=drop_remainder).dataset(epoch=2))
     steps = 6 if drop_remainder else 7
     assert [len(batch["input_ids"]) for batch in whole] == [8] * 6 + [2] * (steps - 6)
@@ -144,7 +144,7 @@ def test_a_bad_row_does_not_move_the_others_and_no_row_is_twice_in_a_batch(table
 
 
 def test_a_table_as_small_as_a_batch_is_filled_up(tmp_path, tiny_processor):
-    write_pictures(tmp_path, 3)
+    write_images(tmp_path, 3)
     (tmp_path / "1.png").write_bytes(b"")
     table = write_csv(tmp_path / "pairs.csv", [(f"{index}.png", f"nr {index}") for index in range(3)])
     data = training_data(table, tiny_processor, batch_size=3, shuffle=False, max_bad_share=0.5)
@@ -153,7 +153,7 @@ def test_a_table_as_small_as_a_batch_is_filled_up(tmp_path, tiny_processor):
 
 BROKEN = {
     4: ("missing.png", "a missing file"),
-    30: ("truncated.jpg", "a truncated picture"),
+    30: ("truncated.jpg", "a truncated image"),
     50: ("50.png", ""),
     70: ("70.png", "wrong encoding: caf\udce9"),
     90: ("90.png", "too many columns", "x"),
@@ -161,8 +161,8 @@ BROKEN = {
 
 
 def test_a_table_with_broken_rows_trains_and_lists_them_all(tmp_path, tiny_processor, tiny_model):
-    write_pictures(tmp_path, 100)
-    (tmp_path / "truncated.jpg").write_bytes(picture(0, file_format="JPEG")[:-200])
+    write_images(tmp_path, 100)
+    (tmp_path / "truncated.jpg").write_bytes(image(0, file_format="JPEG")[:-200])
     lines = [",".join(BROKEN.get(index, (f"{index}.png", f"number {index}"))) for index in range(100)]
     table = tmp_path / "pairs.csv"
     table.write_bytes("\n".join(["image,caption", *lines]).encode("utf-8", "surrogateescape"))
@@ -226,7 +226,7 @@ def test_one_of_several_captions_is_drawn(table, tiny_processor):
 
 
 def test_pairs_that_belong_together_share_a_number(tmp_path, tiny_processor):
-    write_pictures(tmp_path, 3)
+    write_images(tmp_path, 3)
     rows = [("0.png", "one"), ("1.png", "two"), ("0.png", "three"), ("2.png", "four")]
     table = write_csv(tmp_path / "pairs.csv", rows)
     (batch,) = batches(TrainingData(read_pairs(table), tiny_processor, batch_size=4, shuffle=False).dataset())
@@ -276,10 +276,10 @@ def test_batches_that_there_are_not_are_refused(table, tiny_processor):
     assert batches(data.dataset(0, 6)) == []
 
 
-def test_a_processor_must_make_pictures_of_one_size(table, tiny_processor):
+def test_a_processor_must_make_images_of_one_size(table, tiny_processor):
     for options in ({"do_center_crop": False}, {"do_resize": False}):
         processor = CLIPProcessor(CLIPFeatureExtractorTF(size=20, crop_size=20, **options), tiny_processor.tokenizer)
-        with pytest.raises(ValueError, match="`processor` must bring all pictures to one size"):
+        with pytest.raises(ValueError, match="`processor` must bring all images to one size"):
             training_data(table, processor)
     squeezing = CLIPFeatureExtractorTF(size={"height": 10, "width": 12}, do_center_crop=False)
     data = training_data(table, CLIPProcessor(squeezing, tiny_processor.tokenizer))
@@ -301,7 +301,7 @@ def test_a_tokenizer_that_is_python_will_do(table, tiny_processor):
 
 
 def test_lists_in_memory_will_do(tmp_path, tiny_processor):
-    write_pictures(tmp_path, 2)
+    write_images(tmp_path, 2)
     pairs = ListedPairs([tmp_path / "0.png", str(tmp_path / "1.png")], ["one", ["two"]])
     assert pairs.groups is None and pairs.where(1).endswith("1.png")
     (batch,) = batches(TrainingData(pairs, tiny_processor, batch_size=2, shuffle=False).dataset())
@@ -313,8 +313,8 @@ def test_lists_in_memory_will_do(tmp_path, tiny_processor):
 @pytest.mark.parametrize(
     ("captions", "reason"), [([], "the caption is empty"), (["", None], "the caption is empty"), ([7], "is not text")]
 )
-def test_a_picture_without_a_caption_is_a_bad_row(tmp_path, tiny_processor, captions, reason):
-    write_pictures(tmp_path, 2)
+def test_an_image_without_a_caption_is_a_bad_row(tmp_path, tiny_processor, captions, reason):
+    write_images(tmp_path, 2)
     pairs = ListedPairs([tmp_path / "0.png", tmp_path / "1.png"], [captions, "two"])
     data = TrainingData(pairs, tiny_processor, batch_size=1, max_bad_share=0.5)
     assert len(batches(data.dataset())) == 2
@@ -330,7 +330,7 @@ def test_what_is_no_file_is_a_bad_row(tmp_path, path):
         pairs.read(0)
 
 
-def test_a_picture_file_of_gigabytes_is_a_bad_row(tmp_path):
+def test_an_image_file_of_gigabytes_is_a_bad_row(tmp_path):
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(5_000_000_000)
     with pytest.raises(RowError, match="more than 268435456"):

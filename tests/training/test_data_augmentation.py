@@ -1,4 +1,4 @@
-"""Random changes of pictures: what may come out, and that it does so again."""
+"""Random changes of images: what may come out, and that it does so again."""
 
 import colorsys
 import functools
@@ -31,7 +31,7 @@ def augmented(augmentation, pixels, count=1, size=SIZE):
 
 
 def boxes(height, width, scale, ratio):
-    """Returns every part of a picture that may be drawn: left, top, right and bottom, as Pillow counts."""
+    """Returns every part of an image that may be drawn: left, top, right and bottom, as Pillow counts."""
     for part_height in range(1, height + 1):
         for part_width in range(1, width + 1):
             # A side is rounded by half a pixel at most.
@@ -51,7 +51,7 @@ def test_crops_are_pillows_and_within_the_limits():
         np.asarray(Image.fromarray(pixels).crop(box).resize(SIZE, Image.Resampling.BICUBIC)).tobytes(): box
         for box in boxes(20, 26, augmentation.scale, augmentation.ratio)
     }
-    drawn = [possible[picture.tobytes()] for picture in augmented(augmentation, pixels, 60)]
+    drawn = [possible[image.tobytes()] for image in augmented(augmentation, pixels, 60)]
     areas = [(right - left) * (bottom - top) / (20 * 26) for left, top, right, bottom in drawn]
     assert len(set(drawn)) > 30
     assert min(areas) < 0.7 and max(areas) > 0.9
@@ -62,50 +62,50 @@ def test_crops_are_pillows_and_within_the_limits():
 def test_where_no_crop_fits_the_centre_is_taken(height, width):
     """As torchvision's `RandomResizedCrop.get_params` falls back."""
     pixels = noise(height, width)
-    (picture,) = augmented(Augmentation(), pixels)
+    (image,) = augmented(Augmentation(), pixels)
     part_height, part_width = min(height, round(width / 0.75)), min(width, round(height * 4 / 3))
     top, left = (height - part_height) // 2, (width - part_width) // 2
     box = (left, top, left + part_width, top + part_height)
     expected = Image.fromarray(pixels).crop(box).resize(SIZE, Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(picture, np.asarray(expected))
+    np.testing.assert_array_equal(image, np.asarray(expected))
 
 
-def test_a_whole_picture_is_resized_as_pillow_does():
+def test_a_whole_image_is_resized_as_pillow_does():
     pixels = noise(30, 30)
-    (picture,) = augmented(Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0)), pixels, size=(12, 18))
+    (image,) = augmented(Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0)), pixels, size=(12, 18))
     expected = Image.fromarray(pixels).resize((18, 12), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(picture, np.asarray(expected))
+    np.testing.assert_array_equal(image, np.asarray(expected))
 
 
 def whole(**changes):
-    """Returns an augmentation that cuts nothing off a square picture."""
+    """Returns an augmentation that cuts nothing off a square image."""
     return Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), **changes)
 
 
 def test_half_are_mirrored():
     pixels = noise(16, 16)
-    pictures = augmented(whole(flip_prob=0.5), pixels, 100)
-    mirrored = sum(np.array_equal(picture, pixels[:, ::-1]) for picture in pictures)
-    assert mirrored + sum(np.array_equal(picture, pixels) for picture in pictures) == 100
+    images = augmented(whole(flip_prob=0.5), pixels, 100)
+    mirrored = sum(np.array_equal(image, pixels[:, ::-1]) for image in images)
+    assert mirrored + sum(np.array_equal(image, pixels) for image in images) == 100
     assert 30 < mirrored < 70
 
 
-def test_some_lose_their_colours():
+def test_some_lose_their_colors():
     pixels = noise(16, 16)
-    grey = np.asarray(Image.fromarray(pixels).convert("L"))
-    pictures = augmented(whole(gray_scale_prob=0.3), pixels, 100)
-    grey_ones = [picture for picture in pictures if not np.array_equal(picture, pixels)]
+    gray = np.asarray(Image.fromarray(pixels).convert("L"))
+    images = augmented(whole(gray_scale_prob=0.3), pixels, 100)
+    gray_ones = [image for image in images if not np.array_equal(image, pixels)]
     assert 15 < len(grey_ones) < 45
-    for picture in grey_ones:
-        np.testing.assert_allclose(picture, np.repeat(grey[..., None], 3, -1), rtol=0, atol=1)
+    for image in gray_ones:
+        np.testing.assert_allclose(image, np.repeat(grey[..., None], 3, -1), rtol=0, atol=1)
 
 
 ENHANCERS = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
 
 
 @pytest.mark.parametrize("index", range(3))
-def test_colours_change_as_pillow_changes_them(index):
-    """Whatever factor was drawn, Pillow's picture of some factor in the range is the same."""
+def test_colors_change_as_pillow_changes_them(index):
+    """Whatever factor was drawn, Pillow's image of some factor in the range is the same."""
     pixels = noise(16, 16)
     strengths = [0.0] * 4
     strengths[index] = 0.4
@@ -113,8 +113,8 @@ def test_colours_change_as_pillow_changes_them(index):
     factors = np.linspace(0.6, 1.4, 401)
     candidates = np.stack([np.asarray(enhancer.enhance(factor)) for factor in factors]).astype(int)
     chosen = []
-    for picture in augmented(whole(color_jitter=tuple(strengths)), pixels, 12):
-        differences = np.abs(candidates - picture).max(axis=(1, 2, 3))
+    for image in augmented(whole(color_jitter=tuple(strengths)), pixels, 12):
+        differences = np.abs(candidates - image).max(axis=(1, 2, 3))
         assert differences.min() <= 2
         chosen.append(factors[differences.argmin()])
     assert min(chosen) < 0.85 and max(chosen) > 1.15
@@ -124,20 +124,20 @@ def test_hues_are_turned():
     pixels = np.full((16, 16, 3), (200, 60, 40), np.uint8)
     start = colorsys.rgb_to_hsv(*pixels[0, 0] / 255)
     turns = []
-    for picture in augmented(whole(color_jitter=(0.0, 0.0, 0.0, 0.1)), pixels, 20):
-        hue, saturation, value = colorsys.rgb_to_hsv(*picture[0, 0] / 255)
+    for image in augmented(whole(color_jitter=(0.0, 0.0, 0.0, 0.1)), pixels, 20):
+        hue, saturation, value = colorsys.rgb_to_hsv(*image[0, 0] / 255)
         turns.append((hue - start[0] + 0.5) % 1 - 0.5)
         np.testing.assert_allclose((saturation, value), start[1:], atol=0.02)
     assert -0.105 < min(turns) < -0.05 and 0.05 < max(turns) < 0.105
 
 
-def test_the_order_of_colour_changes_is_drawn():
+def test_the_order_of_color_changes_is_drawn():
     """Made brighter and then of less contrast, black and white add up to white; the other way round, to more."""
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[:8] = 250
-    pictures = augmented(whole(color_jitter=(0.9, 0.9, 0.0, 0.0)), pixels, 60)
-    grey = [(int(picture[-1, 0, 0]), int(picture[0, 0, 0])) for picture in pictures]
-    sums = [black + white for black, white in grey if black > 0]
+    images = augmented(whole(color_jitter=(0.9, 0.9, 0.0, 0.0)), pixels, 60)
+    gray = [(int(image[-1, 0, 0]), int(image[0, 0, 0])) for image in images]
+    sums = [black + white for black, white in gray if black > 0]
     assert sum(254 <= total <= 256 for total in sums) > 3
     assert sum(total > 258 for total in sums) > 3
 
@@ -170,4 +170,4 @@ def test_jpegs_of_photographs_stay_in_range():
     Image.fromarray(noise(90, 60)).save(file, "JPEG")
     pixels = np.asarray(Image.open(file))
     augmentation = Augmentation((0.1, 1.0), color_jitter=(1.0, 1.0, 1.0, 0.5))
-    assert len({picture.tobytes() for picture in augmented(augmentation, pixels, 8)}) == 8
+    assert len({image.tobytes() for image in augmented(augmentation, pixels, 8)}) == 8

@@ -11,23 +11,23 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair_files import all_pairs, faults, picture, write_records, write_tar
+from pair_files import all_pairs, faults, image, write_records, write_tar
 
 from tf_clip.training.bad_rows import RowError
 from tf_clip.training.data import read_pairs
 from tf_clip.training.tfrecords import _masked_crc
 
-PICTURES = [picture(index) for index in range(4)]
+IMAGES = [image(index) for index in range(4)]
 
 
 def test_shards_are_read_where_they_lie(tmp_path):
-    write_tar(tmp_path / "0.tar", [("a/0.png", PICTURES[0]), ("a/0.txt", "one\n"), ("a/0.json", {"caption": "no"})])
-    members = [("1.jpg", PICTURES[1]), ("1.0.txt", "two"), ("1.de.txt", "zwei"), ("1.cls", "7")]
-    members += [("2.JSON", {"caption": ["three", "drei"]}), ("2.PNG", PICTURES[2])]
+    write_tar(tmp_path / "0.tar", [("a/0.png", IMAGES[0]), ("a/0.txt", "one\n"), ("a/0.json", {"caption": "no"})])
+    members = [("1.jpg", IMAGES[1]), ("1.0.txt", "two"), ("1.de.txt", "zwei"), ("1.cls", "7")]
+    members += [("2.JSON", {"caption": ["three", "drei"]}), ("2.PNG", IMAGES[2])]
     write_tar(tmp_path / "1.tar", members)
     pairs = read_pairs(tmp_path / "*.tar")
     expected = [["one"], ["two", "zwei"], ["three", "drei"]]
-    assert all_pairs(pairs) == list(zip(PICTURES[:3], expected, strict=True))
+    assert all_pairs(pairs) == list(zip(IMAGES[:3], expected, strict=True))
     assert list(pairs.bad_rows) == [] and pairs.groups is None
     assert pairs.where(0).endswith("0.tar: a/0")
     assert sorted(pairs.shuffled(np.random.default_rng(0))) == [0, 1, 2]
@@ -35,11 +35,11 @@ def test_shards_are_read_where_they_lie(tmp_path):
 
 def test_long_names_and_other_file_systems_will_do(tmp_path):
     name = "long/" * 40 + "ö"
-    data = write_tar(tmp_path / "a.tar", [(f"{name}.png", PICTURES[0]), (f"{name}.txt", "one")]).read_bytes()
+    data = write_tar(tmp_path / "a.tar", [(f"{name}.png", IMAGES[0]), (f"{name}.txt", "one")]).read_bytes()
     with tf.io.gfile.GFile("ram://long.tar", "wb") as file:
         file.write(data)
     pairs = read_pairs("ram://long.tar")
-    assert all_pairs(pairs) == [(PICTURES[0], ["one"])] and pairs.where(0).endswith(name)
+    assert all_pairs(pairs) == [(IMAGES[0], ["one"])] and pairs.where(0).endswith(name)
 
 
 def link(name, kind=tarfile.SYMTYPE):
@@ -50,36 +50,36 @@ def link(name, kind=tarfile.SYMTYPE):
 
 def test_broken_samples_cost_their_own_row(tmp_path):
     members = [
-        ("0.png", PICTURES[0]),
+        ("0.png", IMAGES[0]),
         ("0.txt", "one"),
-        ("1.png", PICTURES[1]),
-        ("2.txt", "no picture"),
-        ("3.png", PICTURES[1]),
-        ("3.jpg", PICTURES[1]),
-        ("3.txt", "two pictures"),
+        ("1.png", IMAGES[1]),
+        ("2.txt", "no image"),
+        ("3.png", IMAGES[1]),
+        ("3.jpg", IMAGES[1]),
+        ("3.txt", "two images"),
         ("4.png", link("4.png")),
         ("4.txt", "a link"),
-        ("5.png", PICTURES[1]),
+        ("5.png", IMAGES[1]),
         ("5.txt", b"caf\xe9"),
-        ("6.png", PICTURES[1]),
+        ("6.png", IMAGES[1]),
         ("6.txt", " \n"),
-        ("7.png", PICTURES[1]),
+        ("7.png", IMAGES[1]),
         ("7.json", "[" * 100_000),
-        ("8.png", PICTURES[1]),
+        ("8.png", IMAGES[1]),
         ("8.json", {"text": "other"}),
-        ("9.png", PICTURES[1]),
+        ("9.png", IMAGES[1]),
         ("9.txt", b"x" * (1 << 21)),
-        ("../10.png", PICTURES[2]),
+        ("../10.png", IMAGES[2]),
         ("../10.txt", "a name is but a name"),
     ]
     pairs = read_pairs(write_tar(tmp_path / "a.tar", members))
     assert faults(pairs.bad_rows) == [
-        ("a.tar: '1'", "neither a .txt nor a .json beside the picture"),
-        ("a.tar: '2'", "no pictures"),
-        ("a.tar: '3'", "2 pictures"),
+        ("a.tar: '1'", "neither a .txt nor a .json beside the image"),
+        ("a.tar: '2'", "no images"),
+        ("a.tar: '3'", "2 images"),
         ("a.tar: '4'", "a link or a special file"),
     ]
-    assert pairs.read(0) == (PICTURES[0], ["one"]) and pairs.read(6) == (PICTURES[2], ["a name is but a name"])
+    assert pairs.read(0) == (IMAGES[0], ["one"]) and pairs.read(6) == (IMAGES[2], ["a name is but a name"])
     reasons = ["not valid UTF-8", "the caption is empty", "is not JSON", "has no 'caption'", "more than 1048576"]
     for row, reason in enumerate(reasons, 1):
         with pytest.raises(RowError, match=reason):
@@ -93,7 +93,7 @@ def claims(size):
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
-SAMPLE = [("0.png", PICTURES[0]), ("0.txt", "one")]
+SAMPLE = [("0.png", IMAGES[0]), ("0.txt", "one")]
 NO_END = slice(None, -1024)
 BROKEN_TAILS = {
     "a size of gigabytes": claims(5_000_000_000),
@@ -116,7 +116,7 @@ def test_a_broken_tar_keeps_what_comes_before(tmp_path, name):
     pairs = read_pairs(path)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert all_pairs(pairs) == [(PICTURES[0], ["one"])] and most < 30_000_000
+    assert all_pairs(pairs) == [(IMAGES[0], ["one"])] and most < 30_000_000
     (bad_row,) = pairs.bad_rows
     assert bad_row.why.startswith("cut short or broken behind '0'")
 
@@ -147,7 +147,7 @@ def read_or_refuse(path):
 
 
 def record_file(path):
-    return write_records(path, [{"image": [PICTURES[0]], "caption": [b"one", b"two"]}, {"image": [b"x"]}])
+    return write_records(path, [{"image": [IMAGES[0]], "caption": [b"one", b"two"]}, {"image": [b"x"]}])
 
 
 CHANGES = st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=12)), max_size=4)
@@ -186,28 +186,28 @@ def test_hostile_headers_are_refused_or_left_out(tmp_path_factory, fields):
 
 def test_records_are_read_where_they_lie(tmp_path):
     rows = [
-        {"image": [PICTURES[0]], "caption": [b"one", b"", b"two"]},
-        {"image": [PICTURES[1]], "caption": ["drei Ö".encode()]},
+        {"image": [IMAGES[0]], "caption": [b"one", b"", b"two"]},
+        {"image": [IMAGES[1]], "caption": ["drei Ö".encode()]},
         {"caption": [b"no image"]},
-        {"image": [PICTURES[1], PICTURES[2]], "caption": [b"two images"]},
-        {"image": [PICTURES[1]], "caption": [b"\xff"]},
-        {"image": [PICTURES[1]], "caption": []},
-        {"image": [PICTURES[1]]},
+        {"image": [IMAGES[1], IMAGES[2]], "caption": [b"two images"]},
+        {"image": [IMAGES[1]], "caption": [b"\xff"]},
+        {"image": [IMAGES[1]], "caption": []},
+        {"image": [IMAGES[1]]},
     ]
     write_records(tmp_path / "a.tfrecord-00000-of-00002", rows)
     write_records(tmp_path / "a.tfrecord-00001-of-00002", rows[:1])
     pairs = read_pairs(tmp_path / "a.tfrecord*")
     assert len(pairs) == 8
     for row in (0, 7):
-        assert pairs.read(row) == (PICTURES[0], ["one", "two"])
-    assert pairs.read(1) == (PICTURES[1], ["drei Ö"]) and pairs.where(7).endswith("00001-of-00002: record 0")
+        assert pairs.read(row) == (IMAGES[0], ["one", "two"])
+    assert pairs.read(1) == (IMAGES[1], ["drei Ö"]) and pairs.where(7).endswith("00001-of-00002: record 0")
     reasons = ["no values of 'image'", "2 values", "not valid UTF-8", "the caption is empty", "has no 'caption'"]
     for row, reason in enumerate(reasons, 2):
         with pytest.raises(RowError, match=reason):
             pairs.read(row)
-    other = write_records(tmp_path / "b.tfrec", [{"image/encoded": [PICTURES[0]], "title": [b"x"], "text": [b"y"]}])
+    other = write_records(tmp_path / "b.tfrec", [{"image/encoded": [IMAGES[0]], "title": [b"x"], "text": [b"y"]}])
     pairs = read_pairs(other, image_column="image/encoded", caption_column=["text", "title"])
-    assert all_pairs(pairs) == [(PICTURES[0], ["y", "x"])]
+    assert all_pairs(pairs) == [(IMAGES[0], ["y", "x"])]
 
 
 @pytest.mark.parametrize("length", [5_000_000_000, (1 << 64) - 1, 2_000])
@@ -216,7 +216,7 @@ def test_a_broken_record_file_keeps_what_comes_before(tmp_path, length):
     size = struct.pack("<Q", length)
     path.write_bytes(path.read_bytes() + size + struct.pack("<I", _masked_crc(size)) + b"x" * 100)
     pairs = read_pairs(path)
-    assert len(pairs) == 2 and pairs.read(0) == (PICTURES[0], ["one", "two"])
+    assert len(pairs) == 2 and pairs.read(0) == (IMAGES[0], ["one", "two"])
     assert faults(pairs.bad_rows) == [("a.tfrecord: record 2", "broken or cut short, and all behind it")]
 
 
@@ -231,18 +231,18 @@ def test_classes_are_captions(tmp_path):
     for name, count in (("golden_retriever", 2), ("cat", 1)):
         (tmp_path / name).mkdir()
         for index in range(count):
-            (tmp_path / name / f"{index}.png").write_bytes(PICTURES[index])
+            (tmp_path / name / f"{index}.png").write_bytes(IMAGES[index])
     (tmp_path / "cat" / ".hidden").touch()
     (tmp_path / "cat" / "more").mkdir()
     (tmp_path / "README.md").touch()
     pairs = read_pairs(tmp_path)
-    expected = [(PICTURES[0], ["a photo of a cat."])]
-    expected += [(PICTURES[index], ["a photo of a golden retriever."]) for index in range(2)]
+    expected = [(IMAGES[0], ["a photo of a cat."])]
+    expected += [(IMAGES[index], ["a photo of a golden retriever."]) for index in range(2)]
     assert all_pairs(pairs) == expected
     assert pairs.groups.tolist() == [0, 1, 1]
     assert faults(pairs.bad_rows) == [("more", "a folder inside a class folder")]
     assert read_pairs(tmp_path, template=["{}", "my {}"]).read(0).captions == ["cat", "my cat"]
-    with pytest.raises(ValueError, match="`source` must be a folder with a folder of pictures for each class"):
+    with pytest.raises(ValueError, match="`source` must be a folder with a folder of images for each class"):
         read_pairs(tmp_path / "cat")
     with pytest.raises(ValueError, match="`group_column` must go with"):
         read_pairs(tmp_path, group_column="x")
@@ -252,7 +252,7 @@ def test_classes_are_captions(tmp_path):
 
 def test_a_template_is_text_but_for_the_place_of_the_class(tmp_path):
     (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "0.png").write_bytes(PICTURES[0])
+    (tmp_path / "cat" / "0.png").write_bytes(IMAGES[0])
     assert read_pairs(tmp_path, template="{x} {}, {0}").read(0).captions == ["{x} cat, {0}"]
     for template in ("", "a photo", [], ["{}", "a photo"]):
         with pytest.raises(ValueError, match="`template` must be sentences with {}"):

@@ -9,20 +9,20 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair_files import all_pairs, faults, picture, write_csv, write_pictures
+from pair_files import all_pairs, faults, image, write_csv, write_images
 
 from tf_clip.training import text_tables
 from tf_clip.training.bad_rows import RowError
 from tf_clip.training.data import read_pairs
 
-PICTURES = [picture(index) for index in range(3)]
+IMAGES = [image(index) for index in range(3)]
 CAPTIONS = ['a "red" apple, ripe', "zwei\nZeilen", "ein Ö"]
-EXPECTED = [(image, [caption]) for image, caption in zip(PICTURES, CAPTIONS, strict=True)]
+EXPECTED = [(image, [caption]) for image, caption in zip(IMAGES, CAPTIONS, strict=True)]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    write_pictures(tmp_path, 3)
+    write_images(tmp_path, 3)
     return tmp_path
 
 
@@ -50,19 +50,19 @@ def test_each_kind_of_table_gives_the_same_pairs(folder, kind):
 
 
 def test_any_file_system_of_tensorflow_will_do():
-    for index, data in enumerate(PICTURES):
-        tf.io.gfile.makedirs("ram://shop/pictures")
-        with tf.io.gfile.GFile(f"ram://shop/pictures/{index}.png", "wb") as file:
+    for index, data in enumerate(IMAGES):
+        tf.io.gfile.makedirs("ram://shop/images")
+        with tf.io.gfile.GFile(f"ram://shop/images/{index}.png", "wb") as file:
             file.write(data)
     with tf.io.gfile.GFile("ram://shop/pairs.csv", "w") as file:
-        file.write("image,caption\npictures/0.png,one\nram://shop/pictures/1.png,two\npictures/9.png,none\n")
+        file.write("image,caption\nimages/0.png,one\nram://shop/images/1.png,two\nimages/9.png,none\n")
     pairs = read_pairs("ram://shop/*.csv")
-    assert (pairs.read(0), pairs.read(1)) == ((PICTURES[0], ["one"]), (PICTURES[1], ["two"]))
+    assert (pairs.read(0), pairs.read(1)) == ((IMAGES[0], ["one"]), (IMAGES[1], ["two"]))
     with pytest.raises(RowError, match="does not exist"):
         pairs.read(2)
 
 
-def test_a_picture_may_have_several_captions(folder):
+def test_an_image_may_have_several_captions(folder):
     several = write_csv(folder / "a.csv", [("0.png", "one", "", "two")], ("image", "caption", "caption", "title"))
     assert all_pairs(read_pairs(several))[0][1] == ["one"]
     assert all_pairs(read_pairs(several, caption_column=["title", "caption"]))[0][1] == ["two", "one"]
@@ -73,24 +73,24 @@ def test_a_picture_may_have_several_captions(folder):
     assert faults(pairs.bad_rows) == [("b.jsonl:2", "the caption is empty")]
 
 
-def test_rows_of_one_picture_or_one_group_belong_together(folder):
+def test_rows_of_one_image_or_one_group_belong_together(folder):
     rows = [("0.png", "one", "x"), ("1.png", "two", "y"), ("0.png", "three", "z"), ("2.png", "four", "y")]
     path = write_csv(folder / "pairs.csv", rows, ("image", "caption", "product"))
     assert read_pairs(path).groups.tolist() == [0, 1, 0, 2]
     assert read_pairs(path, group_column="product").groups.tolist() == [0, 1, 2, 1]
 
 
-def test_pictures_may_be_inside_a_table(folder):
-    uri = "data:image/png;base64," + base64.b64encode(PICTURES[0]).decode()
+def test_images_may_be_inside_a_table(folder):
+    uri = "data:image/png;base64," + base64.b64encode(IMAGES[0]).decode()
     pairs = read_pairs(write_csv(folder / "a.csv", [(uri, "one"), ("data:image/png,x", "two")]))
-    assert pairs.read(0).image == PICTURES[0]
+    assert pairs.read(0).image == IMAGES[0]
     with pytest.raises(RowError, match="not base64"):
         pairs.read(1)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "hugging face"])
-def test_pictures_may_be_bytes_in_parquet(tmp_path, kind):
-    images = [*PICTURES, None, b""]
+def test_images_may_be_bytes_in_parquet(tmp_path, kind):
+    images = [*IMAGES, None, b""]
     captions = [*CAPTIONS, "none", "nothing"]
     column = images if kind == "bytes" else [{"bytes": image, "path": "x.png"} for image in images]
     table = pyarrow.table({"image": column, "caption": captions, "other": range(5)})
@@ -225,7 +225,7 @@ def test_a_line_is_read_again_only_so_often(tmp_path, monkeypatch):
 @given(place=st.floats(0, 1), value=st.integers(0, 255), is_cut=st.booleans(), has_bytes=st.booleans())
 def test_hostile_parquet_is_refused_or_left_out(tmp_path_factory, place, value, is_cut, has_bytes):
     path = tmp_path_factory.getbasetemp() / "hostile.parquet"
-    images = PICTURES if has_bytes else ["0.png", "1.png", "2.png"]
+    images = IMAGES if has_bytes else ["0.png", "1.png", "2.png"]
     pyarrow.parquet.write_table(pyarrow.table({"image": images, "caption": CAPTIONS}), path)
     data = bytearray(path.read_bytes())
     at = int(place * (len(data) - 1))

@@ -19,7 +19,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def clouds():
-    """Points around the centre of their class, for training, validation and test."""
+    """Points around the center of their class, for training, validation and test."""
     generator = np.random.default_rng(0)
     centres = generator.normal(size=(3, 6))
     targets = np.arange(120) % 3
@@ -62,7 +62,7 @@ def test_the_search_finds_a_peak_in_15_trials(peak):
     assert len(tried) <= 15
 
 
-def test_refitting_uses_all_pictures(clouds):
+def test_refitting_uses_all_images(clouds):
     (train, classes), (valid, valid_classes), _ = clouds
     probe = linear_probe(train, classes, valid, valid_classes)
     everything = np.concatenate([train, valid]), np.concatenate([classes, valid_classes])
@@ -107,7 +107,7 @@ def test_a_probe_of_embeddings_is_class_embeddings(tiny_model, tiny_processor):
         ({"targets": [0, 1]}, "`targets` must hold a class for each row of `features`"),
         ({"targets": [0.0, 1.0, 0.0, 1.0]}, "`targets` must be whole numbers"),
         ({"targets": [0, 0, 0, 0]}, "`targets` must be numbers of 2 classes"),
-        ({"class_names": ["a", "b", "c"]}, r"without a picture: \[2\]"),
+        ({"class_names": ["a", "b", "c"]}, r"without an image: \[2\]"),
         ({"features": np.full((4, 2), np.nan)}, "`features` must be finite"),
     ],
 )
@@ -121,13 +121,13 @@ def test_what_does_not_fit_is_refused(changes, message):
 def test_unknown_features_are_refused(tiny_model, tiny_processor):
     with pytest.raises(ValueError, match="`features` must be one of"):
         image_features(tiny_model, tiny_processor, ["x"], "logits")
-    with pytest.raises(ValueError, match="`images` must hold a picture that can be read"):
+    with pytest.raises(ValueError, match="`images` must hold an image that can be read"):
         image_features(tiny_model, tiny_processor, [b"x", "/nowhere"], skip_bad=True)
-    with pytest.raises(ValueError, match="must be whole pictures"):
+    with pytest.raises(ValueError, match="must be whole images"):
         image_features(tiny_model, tiny_processor, [b"x"])
 
 
-def test_bad_pictures_are_left_out(tiny_model, tiny_processor):
+def test_bad_images_are_left_out(tiny_model, tiny_processor):
     images = list(np.random.default_rng(0).integers(0, 256, (3, 20, 20, 3), dtype=np.uint8))
     whole = image_features(tiny_model, tiny_processor, images)
     mixed = image_features(tiny_model, tiny_processor, [images[0], b"broken", *images[1:]], skip_bad=True, batch_size=2)

@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230)}
 
 
-def picture(path, colour, generator):
+def image(path, color, generator):
     noise = generator.integers(-20, 20, (24, 24, 3))
-    Image.fromarray(np.uint8(np.clip(np.array(colour) + noise, 0, 255))).save(path)
+    Image.fromarray(np.uint8(np.clip(np.array(color) + noise, 0, 255))).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def table(tmp_path_factory):
     rows = []
     for index in range(57):
         name = list(COLOURS)[index % 3]
-        picture(folder / f"{index}.png", COLOURS[name], generator)
+        image(folder / f"{index}.png", COLOURS[name], generator)
         rows.append((f"{index}.png", f"{name} {index}"))
-    picture(folder / "whole.jpg", COLOURS["red"], generator)
+    image(folder / "whole.jpg", COLOURS["red"], generator)
     (folder / "short.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:200])
     rows[5:5] = [("missing.png", "gone"), ("short.jpg", "cut"), ("0.png", "")]
     with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
@@ -51,13 +51,13 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def class_folders(tmp_path_factory):
-    """Three classes of eight pictures that any model can tell apart."""
+    """Three classes of eight images that any model can tell apart."""
     folder = tmp_path_factory.mktemp("classes")
     generator = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
+    for name, color in COLOURS.items():
         (folder / name).mkdir()
         for index in range(8):
-            picture(folder / name / f"{index}.png", colour, generator)
+            image(folder / name / f"{index}.png", color, generator)
     return folder
 
 
@@ -207,7 +207,7 @@ def test_nothing_is_not_the_default(run, table, tmp_path):
     assert first["learning_rate"] > 9e-4
 
 
-def test_a_broken_validation_picture_is_listed(run, class_folders, tmp_path):
+def test_a_broken_validation_image_is_listed(run, class_folders, tmp_path):
     shutil.copytree(class_folders, tmp_path / "kept")
     (tmp_path / "kept" / "red" / "broken.png").write_bytes(b"broken")
     status, _, errors = run(

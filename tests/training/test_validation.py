@@ -10,12 +10,12 @@ from tf_clip.training.augmentation import Augmentation
 from tf_clip.training.bad_rows import BadRow
 from tf_clip.training.pairs import ListedPairs
 from tf_clip.training.training_data import TrainingData
-from tf_clip.training.validation import pictures_and_captions, split_pairs
+from tf_clip.training.validation import images_and_captions, split_pairs
 
 
 @pytest.fixture
 def pairs(tmp_path):
-    """12 rows of 6 pictures, two rows each; of the last there is no file."""
+    """12 rows of 6 images, two rows each; of the last there is no file."""
     paths = []
     for index in range(6):
         path = tmp_path / f"{index}.bin"
@@ -71,15 +71,15 @@ def test_shares_that_leave_a_side_empty_are_refused(pairs, share, message):
         split_pairs(pairs, share)
 
 
-def test_pictures_come_once_with_all_their_captions(pairs):
-    pictures, captions, bad_rows = pictures_and_captions(pairs)
-    assert list(pictures) == [bytes([index]) for index in range(5)]
-    assert pictures[1:3] == [b"\1", b"\2"]
+def test_images_come_once_with_all_their_captions(pairs):
+    images, captions, bad_rows = images_and_captions(pairs)
+    assert list(images) == [bytes([index]) for index in range(5)]
+    assert images[1:3] == [b"\1", b"\2"]
     assert captions == [[f"{index}", "both", f"{index + 6}"] for index in range(5)]
     assert [row.why for row in bad_rows] == ["empty"] + ["the image's file does not exist"] * 2
-    assert pictures.where(3).endswith("3.bin")
+    assert images.where(3).endswith("3.bin")
 
 
 def test_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="must hold a pair that can be read"):
-        pictures_and_captions(ListedPairs([str(tmp_path / "no.png")], [["x"]]))
+        images_and_captions(ListedPairs([str(tmp_path / "no.png")], [["x"]]))

@@ -50,7 +50,7 @@ def page(chrome, url):
 
 @pytest.fixture(scope="session")
 def cosines():
-    """Computes the cosines of pictures and a sentence with the Keras model."""
+    """Computes the cosines of images and a sentence with the Keras model."""
     from tf_clip import CLIPModel, CLIPProcessor, embed_images, embed_texts
 
     model, processor = CLIPModel.from_pretrained("pictogram-clip"), CLIPProcessor.from_pretrained("pictogram-clip")

@@ -9,19 +9,19 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from browser import browser
-from colours import contrast
+from colors import contrast
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from web_page import PICTURES, ROOT, WebPage, served, with_model, without
+from web_page import IMAGES, ROOT, WebPage, served, with_model, without
 
 import tf_clip
 
-EXAMPLES = sorted(PICTURES.glob("*.png"))
+EXAMPLES = sorted(IMAGES.glob("*.png"))
 SENTENCES = ["an animal", "a boat on the sea", "Großes ROTES Obst, isn't it? 🍓"]
 DOCS_IMAGES = ROOT / "docs" / "images"
-# What three digits and a grey level of difference, which resizing may make, come to.
+# What three digits and a gray level of difference, which resizing may make, come to.
 FLOAT32, DYNAMIC_INT8 = 0.0015, 0.02
 
 
@@ -69,10 +69,10 @@ def test_the_other_recipes(quantization, tolerance, pytestconfig, folder, chrome
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Pictures as people have them: wide, tall, tiny, grey, with a palette, transparent, lying on their side."""
-    folder = tmp_path_factory.mktemp("pictures")
-    owl, bus = (Image.open(PICTURES / f"{name}.png") for name in ("owl", "bus"))
+def images(tmp_path_factory):
+    """Images as people have them: wide, tall, tiny, gray, with a palette, transparent, lying on their side."""
+    folder = tmp_path_factory.mktemp("images")
+    owl, bus = (Image.open(IMAGES / f"{name}.png") for name in ("owl", "bus"))
     white = Image.new("RGBA", owl.size, "white")
     flat = Image.alpha_composite(white, owl.convert("RGBA")).convert("RGB")
     flat.resize((900, 260)).save(folder / "wide.png")
@@ -87,18 +87,18 @@ def pictures(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
-def test_pictures_of_ones_own(pictures, float32_folder, chrome, cosines):
+def test_images_of_ones_own(images, float32_folder, chrome, cosines):
     with served(float32_folder) as url:
         page = WebPage(chrome, url)
-        page.choose(*pictures)
+        page.choose(*images)
         page.type("an animal")
         # JPEG's decoders may round otherwise, which is some levels.
-        assert_shown(page, pictures, cosines(pictures, "an animal"), 0.004)
+        assert_shown(page, images, cosines(images, "an animal"), 0.004)
 
 
 def test_a_photographs_size(float32_folder, chrome, cosines, tmp_path):
     path = tmp_path / "large.jpg"
-    Image.open(PICTURES / "castle.png").convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC).save(path)
+    Image.open(IMAGES / "castle.png").convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC).save(path)
     with served(float32_folder) as url:
         page = WebPage(chrome, url)
         page.choose(path)
@@ -106,23 +106,23 @@ def test_a_photographs_size(float32_folder, chrome, cosines, tmp_path):
         assert_shown(page, [path], cosines([path], "an old building"), 0.01)
 
 
-def test_files_that_are_no_pictures_are_said_and_cost_nobody_else(page, tmp_path):
+def test_files_that_are_no_images_are_said_and_cost_nobody_else(page, tmp_path):
     attack = "<img src=x onerror=document.title='taken'>.png"
-    (tmp_path / "notes.png").write_text("no picture")
-    (tmp_path / "cut.png").write_bytes((PICTURES / "owl.png").read_bytes()[:60])
-    (tmp_path / attack).write_bytes((PICTURES / "owl.png").read_bytes())
-    page.choose(tmp_path / "notes.png", tmp_path / attack, tmp_path / "cut.png", PICTURES / "bus.png")
+    (tmp_path / "notes.png").write_text("no image")
+    (tmp_path / "cut.png").write_bytes((IMAGES / "owl.png").read_bytes()[:60])
+    (tmp_path / attack).write_bytes((IMAGES / "owl.png").read_bytes())
+    page.choose(tmp_path / "notes.png", tmp_path / attack, tmp_path / "cut.png", IMAGES / "bus.png")
     page.type("an animal")
     assert page.texts(".name")[:2] == [attack, "bus.png"]
-    assert page.texts(".problem") == ["Not a picture that this browser reads."] * 2
-    assert page.chrome.title == "Find a picture by a sentence"
+    assert page.texts(".problem") == ["Not an image that this browser reads."] * 2
+    assert page.chrome.title == "Find an image by a sentence"
     page.find("#clear").click()
     page.choose(tmp_path / "notes.png")
-    page.wait_for("None of these files is a picture.")
+    page.wait_for("None of these files is an image.")
 
 
 def test_a_sentence_that_is_too_long_or_none(page):
-    page.choose(PICTURES / "owl.png")
+    page.choose(IMAGES / "owl.png")
     page.type("an owl " * 300, until="only its beginning was read")
     page.type("   ", until="Type a sentence")
     assert page.texts(".score") == [""] and not page.find("#legend").is_displayed()
@@ -133,13 +133,13 @@ def test_a_sentence_that_is_too_long_or_none(page):
     [
         ("model", "There is no model here yet (model/", "tf-clip export litert model --parts image,"),
         ("node_modules", "LiteRT.js is not in this folder", "npm ci"),
-        ("pictures", "The example pictures are not here", "cp -R examples/pictures ."),
+        ("images", "The example images are not here", "cp -R examples/images ."),
     ],
 )
 def test_what_is_missing_is_told_with_the_command_that_brings_it(missing, told, command, folder, chrome, tmp_path):
     with served(without(missing, folder, tmp_path)) as url:
-        page = WebPage(chrome, url, until="Ready" if missing == "pictures" else told)
-        if missing == "pictures":
+        page = WebPage(chrome, url, until="Ready" if missing == "images" else told)
+        if missing == "images":
             page.take_examples()
             page.wait_for(told)
         assert page.find("#command").text.startswith(command)
@@ -219,15 +219,15 @@ def test_the_keyboard_is_enough(page, chrome):
 
 
 def test_everything_to_operate_has_a_name(page, chrome):
-    page.choose(PICTURES / "owl.png")
+    page.choose(IMAGES / "owl.png")
     nodes = chrome.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     operated = [node for node in nodes if node.get("role", {}).get("value") in ("button", "textbox", "progressbar")]
     names = [node["name"]["value"] for node in operated]
-    assert all(names) and {"What are you looking for?", "Remove owl.png", "Take the example pictures"} <= set(names)
+    assert all(names) and {"What are you looking for?", "Remove owl.png", "Take the example images"} <= set(names)
     assert chrome.execute_script("return document.documentElement.lang") == "en"
 
 
-def test_pictures_are_dropped(page):
+def test_images_are_dropped(page):
     script = """
         const files = new DataTransfer();
         for (const name of ["one.png", "two.png"]) files.items.add(new File(["x"], name, {type: "image/png"}));
@@ -245,16 +245,16 @@ def test_text_can_be_told_from_what_it_is_on(page, chrome, dark):
     pairs = [("ink", "paper"), ("ink", "card"), ("soft", "paper"), ("soft", "card"), ("soft", "rail"), ("soft", "tint")]
     pairs += [("accent", "paper"), ("accent", "tint"), ("bad", "bad-tint")]
     for text, ground in pairs:
-        colours = chrome.execute_script(read, [f"--{text}", f"--{ground}"])
-        assert contrast(*colours) >= 4.5, (text, ground)
+        colors = chrome.execute_script(read, [f"--{text}", f"--{ground}"])
+        assert contrast(*colors) >= 4.5, (text, ground)
     assert contrast(*chrome.execute_script(read, ["--accent", "--rail"])) >= 3
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_the_picture_of_the_page(dark, url, tmp_path, request):
+def test_the_image_of_the_page(dark, url, tmp_path, request):
     """The page at the size that the docs show it at; the file is written on demand only."""
     name = "web_page_dark.png" if dark else "web_page.png"
-    target = (DOCS_IMAGES if request.config.getoption("write_picture") else tmp_path) / name
+    target = (DOCS_IMAGES if request.config.getoption("write_image") else tmp_path) / name
     with browser(tmp_path / "profile", width=1180, height=940, dark=dark) as chrome:
         page = WebPage(chrome, url)
         page.take_examples()
@@ -269,8 +269,8 @@ def test_the_page_on_a_phone(url, tmp_path):
     with browser(tmp_path / "profile", width=360, height=780, dark=True) as chrome:
         page = WebPage(chrome, url)
         long = tmp_path / f"{'averyvery' * 12}longname.png"
-        long.write_bytes((PICTURES / "owl.png").read_bytes())
-        page.choose(long, PICTURES / "bus.png")
+        long.write_bytes((IMAGES / "owl.png").read_bytes())
+        page.choose(long, IMAGES / "bus.png")
         page.type("averyvery" * 20)
         assert chrome.execute_script("return document.documentElement.scrollWidth <= innerWidth")
         assert len({card.rect["y"] for card in chrome.find_elements(By.CSS_SELECTOR, "#cards > li")}) == 1

@@ -21,7 +21,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).resolve().parents[2]
-WEB, PICTURES = ROOT / "examples" / "web", ROOT / "examples" / "pictures"
+WEB, IMAGES = ROOT / "examples" / "web", ROOT / "examples" / "images"
 NODE_MODULES = Path(sys.prefix) / "web" / "node_modules"
 """Where `tests/serving/install_tools.py web` puts LiteRT.js."""
 

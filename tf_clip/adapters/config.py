@@ -286,7 +286,7 @@ class PrefixTuningConfig(AdapterConfig):
 
 @dataclasses.dataclass(frozen=True)
 class PromptTuningConfig(AdapterConfig):
-    """Learned tokens behind the start token of texts (CoOp), and behind the class token of pictures (VPT, shallow).
+    """Learned tokens behind the start token of texts (CoOp), and behind the class token of images (VPT, shallow).
 
     Args:
         prompt_length: how many in each tower.

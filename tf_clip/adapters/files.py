@@ -75,7 +75,7 @@ def load_adapter(
 
     Raises:
         FileNotFoundError: the folder has no adapter.
-        ValueError: the configuration has a value that cannot be honoured.
+        ValueError: the configuration has a value that cannot be honored.
         CheckpointError: weights are missing, left over or misshapen.
     """
     folder = Path(folder)

@@ -54,7 +54,7 @@ class WithAdapterFiles:
 
         Raises:
             FileNotFoundError: the folder has no adapter.
-            ValueError: its configuration cannot be honoured, or there is one of that name.
+            ValueError: its configuration cannot be honored, or there is one of that name.
             CheckpointError: weights are missing, left over or misshapen; nothing is added then.
         """
         name = files.load_adapter(_whole(self), folder, load_as, tuple(leave_out), overwrite_ok)

@@ -1,4 +1,4 @@
-"""Prompt tuning: learned tokens behind a text's start token, and behind a picture's class token.
+"""Prompt tuning: learned tokens behind a text's start token, and behind an image's class token.
 
 A place's state is `(x, offset)`: the tokens `[batch, length, width]`, and how many prompts are in them already.
 """
@@ -20,7 +20,7 @@ class Prompt(Adapter):
     """Learned tokens of one tower.
 
     Args:
-        embedding: the tower's table of token embeddings, for `prompt_init_ids`; None for pictures.
+        embedding: the tower's table of token embeddings, for `prompt_init_ids`; None for images.
 
     Source: Zhou et al. 2022 (CoOp, one context for all classes); Jia et al. 2022 (VPT, shallow).
     """
@@ -47,7 +47,7 @@ class Prompt(Adapter):
             self.prompt.assign(ops.take(table, np.array(config.prompt_init_ids, "int32"), axis=0))
 
     def adapt(self, state: tuple[Any, int], rows: RowInputs, training: bool | None) -> tuple[Any, int]:
-        """Puts the tokens in: in a text in place of those that make room for them, in a picture between the others."""
+        """Puts the tokens in: in a text in place of those that make room for them, in an image between the others."""
         x, offset = state
         first = 1 + offset
         rest = first + self.length if self.location.tower == "text" else first

@@ -80,7 +80,7 @@ def _batch_split(block: BatchSplit, at: At, state: State) -> State:
     if known is not None and known != total:
         raise ValueError(
             f"`batch_sizes` must add up to the number of rows, {known}. Received: batch_sizes={block.batch_sizes}. "
-            "Text and picture batches of a CLIPModel must both have that many."
+            "Text and image batches of a CLIPModel must both have that many."
         )
     # Rows that are unknown until the graph runs fail here if they are not as many.
     state, rows = _of_rows(state, at.rows, lambda x: ops.reshape(x, (total, *ops.shape(x)[1:])))
@@ -114,7 +114,7 @@ def _split(block: Split, at: At, state: State) -> State:
     if known is not None and known != total:
         raise ValueError(
             f"`splits` must add up to the number of tokens, {known}. Received: splits={block.splits}. Texts and "
-            "pictures have different numbers: leave one tower's layers out with `leave_out` or `skip_layers`."
+            "images have different numbers: leave one tower's layers out with `leave_out` or `skip_layers`."
         )
     state = tuple(ops.reshape(x, (-1, total, x.shape[-1])) for x in state)
     results, begin = [], 0

@@ -1,4 +1,4 @@
-"""Times a model's work on this machine: pictures, captions, both, and both from files and strings."""
+"""Times a model's work on this machine: images, captions, both, and both from files and strings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Measurement:
 
     Args:
         kind: one of `KINDS`.
-        batch: pictures, or captions, or both.
+        batch: images, or captions, or both.
         engine: what computed.
         seconds: of a call, the median of the rounds.
         fastest: seconds of the fastest round.
@@ -51,7 +51,7 @@ class Measurement:
 
     @property
     def per_second(self) -> float:
-        """Pictures, captions or pairs of them a second."""
+        """Images, captions or pairs of them a second."""
         return self.batch / self.seconds
 
 
@@ -72,8 +72,8 @@ def benchmark(
         model: the model.
         processor: its processor.
         engines: names that `compile_for_inference` takes; the first is what the others are compared with.
-        batches: how many pictures and captions at once.
-        kinds: some of `KINDS`: pictures, captions, both compared, or both from JPEG bytes and strings.
+        batches: how many images and captions at once.
+        kinds: some of `KINDS`: images, captions, both compared, or both from JPEG bytes and strings.
         rounds: in each of which every engine has a turn.
         seconds: of a turn, at least; one call is always made.
         on_progress: called with the number of pieces of work just done.
@@ -111,14 +111,14 @@ def work(kind: str, batch: int, processor: CLIPProcessor, engine: CompiledModel)
 
     Args:
         kind: one of `KINDS`.
-        batch: how many pictures, captions or both.
+        batch: how many images, captions or both.
         processor: the model's.
         engine: the model's compiled towers.
     """
     # No two begin alike: what texts have in common is computed once.
     strings = [f"{index} {_CAPTIONS[index % len(_CAPTIONS)]}" for index in range(batch)]
     if kind == "end_to_end":
-        files = tf.constant(list(_pictures(batch)))
+        files = tf.constant(list(_images(batch)))
         prepare = _preparation(processor)
 
         def end_to_end() -> Any:
@@ -156,7 +156,7 @@ def _preparation(processor: CLIPProcessor) -> Callable[..., Any]:
     return prepare
 
 
-def _pictures(count: int) -> Iterator[bytes]:
+def _images(count: int) -> Iterator[bytes]:
     generator = np.random.default_rng(0)
     for _ in range(count):
         rough = generator.integers(0, 256, (_HEIGHT // 8, _WIDTH // 8, 3), dtype=np.uint8)

@@ -20,7 +20,7 @@ _RENAMES = (
     (r"^text_encoder/", "text_model/"),
     (r"^image_encoder/", "vision_model/"),
     (r"/layers_(\d+)/", r"/encoder/layers/\1/"),
-    (r"/pre_layernorm/", "/pre_layrnorm/"),  # misspelt in every file ever published
+    (r"/pre_layernorm/", "/pre_layrnorm/"),  # misspelled in every file ever published
     (r"/stem/", "/"),
     (r"/stage(\d+)_(\d+)/", r"/layer\1/\2/"),
     (r"/downsample_conv/", "/downsample/0/"),

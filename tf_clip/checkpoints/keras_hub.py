@@ -137,7 +137,7 @@ def _config(backbone: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     height, width, channels = vision["image_shape"]
     if height != width or text["embedding_dim"] != text["hidden_dim"]:
         raise CheckpointError(
-            f"{folder} must have square pictures and one width a tower. Received: image_shape={vision['image_shape']}, "
+            f"{folder} must have square images and one width a tower. Received: image_shape={vision['image_shape']}, "
             f"embedding_dim={text['embedding_dim']}, hidden_dim={text['hidden_dim']}. tf_clip has no such CLIP."
         )
     vocab_size, projection_dim = text["vocabulary_size"], backbone["projection_dim"]

@@ -1,6 +1,6 @@
 """Translates between OpenCLIP's `open_clip_config.json` and Hugging Face's `config.json`.
 
-A field that is unknown, or has a value that these towers cannot honour, is an error: OpenCLIP's format also
+A field that is unknown, or has a value that these towers cannot honor, is an error: OpenCLIP's format also
 holds SigLIP, CoCa, EVA, ConvNeXt and others.
 """
 
@@ -56,7 +56,7 @@ def to_config(described: Mapping[str, Any], source: str, *, has_logit_bias: bool
         has_logit_bias: whether the weights have one, which some files do not say.
 
     Raises:
-        ValueError: it describes another architecture, or a field cannot be honoured.
+        ValueError: it describes another architecture, or a field cannot be honored.
     """
     model = dict(described.get("model_cfg", described))
     vision, text = dict(_take(model, "vision_cfg", source)), dict(_take(model, "text_cfg", source))
@@ -274,7 +274,7 @@ def to_preprocessor(described: Mapping[str, Any], config: Mapping[str, Any], sou
         source: where it was found, for messages.
 
     Raises:
-        ValueError: a picture is to be prepared in a way that tf_clip does not have.
+        ValueError: an image is to be prepared in a way that tf_clip does not have.
     """
     fields = dict(described.get("preprocess_cfg") or {})
     size = config["vision_config"]["image_size"]
@@ -282,7 +282,7 @@ def to_preprocessor(described: Mapping[str, Any], config: Mapping[str, Any], sou
     if mode not in ("shortest", "squash") or interpolation not in _RESAMPLES:
         raise ValueError(
             "`preprocess_cfg` must resize by shortest or squash, bicubic or bilinear. Received: "
-            f"resize_mode={mode!r}, interpolation={interpolation!r} in {source}. Prepare the pictures yourself."
+            f"resize_mode={mode!r}, interpolation={interpolation!r} in {source}. Prepare the images yourself."
         )
     square = {"height": size, "width": size}
     return {

@@ -14,9 +14,9 @@ from tf_clip.cli.main import EXIT_DONE
 from tf_clip.inference import ENGINES, compile_for_inference
 
 _TITLES = {
-    "image": "pictures to embeddings, pictures a second",
+    "image": "images to embeddings, images a second",
     "text": "captions to embeddings, captions a second",
-    "joint": "pictures with as many captions, pairs a second",
+    "joint": "images with as many captions, pairs a second",
     "end_to_end": "the same from JPEG bytes and strings, pairs a second",
 }
 _SHOWN_OPERATIONS = 12

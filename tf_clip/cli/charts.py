@@ -1,4 +1,4 @@
-"""Charts as SVG elements to put into a page: no scripts, colours from the page's style."""
+"""Charts as SVG elements to put into a page: no scripts, colors from the page's style."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def calibration_chart(bins: Sequence[CalibrationBin]) -> str:
             continue
         (x, y), (right, bottom) = _point(part.low, part.accuracy), _point(part.high, 0.0)
         _, sure = _point(0.0, part.confidence)
-        said = f"{part.count} pictures, {part.confidence:.1%} sure, {part.accuracy:.1%} right"
+        said = f"{part.count} images, {part.confidence:.1%} sure, {part.accuracy:.1%} right"
         width = round(right - x - 2, 1)
         parts.append(f'<g class="first"><title>{said}</title>')
         parts.append(f'<rect class="filled" x="{x + 1}" y="{y}" width="{width}" height="{round(bottom - y, 1)}"/>')

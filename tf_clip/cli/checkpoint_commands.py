@@ -24,7 +24,7 @@ def info(options: argparse.Namespace) -> int:
     facts["preprocessing"] = _preprocessing(checkpoint.path)
     known = registry.find(options.model)
     if known:
-        facts["published"] = f"by {known.publisher}, trained on {known.trained_on}, licence {known.licence}"
+        facts["published"] = f"by {known.publisher}, trained on {known.trained_on}, license {known.license}"
     facts["odd"] = [*checkpoint.notes, *_oddities(checkpoint)]
     if options.json:
         tables.print_json(facts)
@@ -45,9 +45,9 @@ def models(options: argparse.Namespace) -> int:
             "parameters": cost.parameter_count(model.config),
             "GFLOPs per image": _giga(cost.operations_per_image(model.config)),
             "trained on": model.trained_on,
-            "licence": model.licence,
+            "license": model.license,
             "format": model.layout,
-            "pictures": model.pictures,
+            "images": model.images,
             "url": model.url,
             "sha256": model.sha256,
         }
@@ -67,10 +67,10 @@ def models(options: argparse.Namespace) -> int:
             f"{row['parameters'] / 1e6:,.0f} M",
             f"{row['GFLOPs per image']:,.1f}",
         )
-        groups.setdefault(f"{model.publisher}, {model.trained_on}, {model.licence}", []).append(cells)
+        groups.setdefault(f"{model.publisher}, {model.trained_on}, {model.license}", []).append(cells)
     headings = ("model", "architecture", "pixels", "parameters", "GFLOPs")
     tables.show_groups(groups, headings, numbers=("pixels", "parameters", "GFLOPs"))
-    tables.say("Pass a model's name to --model or from_pretrained. GFLOPs are per picture, two per multiply-add.")
+    tables.say("Pass a model's name to --model or from_pretrained. GFLOPs are per image, two per multiply-add.")
     return EXIT_DONE
 
 
@@ -192,7 +192,7 @@ def _copy_processor(source: Path, target: Path) -> None:
     try:
         CLIPFeatureExtractorTF.from_pretrained(source).save_pretrained(target)
     except FileNotFoundError:
-        tables.warn("The source does not say how to prepare pictures: no preprocessor_config.json was written.")
+        tables.warn("The source does not say how to prepare images: no preprocessor_config.json was written.")
     _copy_tokenizer(source, target)
 
 
@@ -212,7 +212,7 @@ def _openclip_preprocessing(source: Path) -> dict[str, Any] | None:
         return openclip.from_preprocessor(CLIPFeatureExtractorTF.from_pretrained(source).to_dict())
     except FileNotFoundError:
         tables.warn(
-            "The source does not say how to prepare pictures: OpenAI's mean and standard deviation were written."
+            "The source does not say how to prepare images: OpenAI's mean and standard deviation were written."
         )
         return None
 

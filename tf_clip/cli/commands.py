@@ -1,4 +1,4 @@
-"""What the commands on pictures and texts do: gather the input, call the library, hand the result to a view."""
+"""What the commands on images and texts do: gather the input, call the library, hand the result to a view."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 # From here on, rewriting the weights and tracing their graphs takes less time than it saves.
 _MANY = 64
-PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def classify(options: argparse.Namespace) -> int:
-    """Chooses the best label for each picture."""
+    """Chooses the best label for each image."""
     labels = labels_of(options)
-    paths = picture_paths(options.images)
+    paths = image_paths(options.images)
     templates = options.template or ("{}",)
     processor, encoder = load_fast(options.model, len(paths) + len(labels) * len(templates))
     class_embeds = class_embeddings(encoder, processor, labels, templates)
@@ -50,14 +50,14 @@ def classify(options: argparse.Namespace) -> int:
     else:
         tables.show_scores([(path.name, scores) for path, scores in scored], ("image", "label"))
         if options.html:
-            tables.say(f"The page with the pictures: {options.html.resolve()}")
+            tables.say(f"The page with the images: {options.html.resolve()}")
     return report(skipped_of(paths, embedded.failures))
 
 
 def similarity(options: argparse.Namespace) -> int:
-    """Ranks the pictures for each sentence, by cosine similarity."""
+    """Ranks the images for each sentence, by cosine similarity."""
     texts = _texts(options)
-    paths = picture_paths(options.images)
+    paths = image_paths(options.images)
     processor, encoder = load_fast(options.model, len(paths) + len(texts))
     text_embeds = embed_texts(encoder, processor, texts)
     embedded = _embed(encoder, processor, paths, options)
@@ -76,7 +76,7 @@ def similarity(options: argparse.Namespace) -> int:
 
 
 def embed(options: argparse.Namespace) -> int:
-    """Writes embeddings of pictures, texts or both to an .npz file, or to a folder."""
+    """Writes embeddings of images, texts or both to an .npz file, or to a folder."""
     if options.output:
         from tf_clip.cli.embed_command import embed_to_folder
 
@@ -84,7 +84,7 @@ def embed(options: argparse.Namespace) -> int:
     texts = _texts(options)
     if not options.images and not texts:
         raise ValueError("`IMAGE`, `--text` or `--texts-file` must be given. Received none. Name what to embed.")
-    paths = picture_paths(options.images)
+    paths = image_paths(options.images)
     processor, encoder = load_fast(options.model, len(paths) + len(texts))
     embedded = _embed(encoder, processor, paths, options)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -118,7 +118,7 @@ def load(name: str) -> tuple[CLIPModel, CLIPProcessor]:
 
 
 def load_fast(name: str, count: int) -> tuple[CLIPProcessor, PairEncoder]:
-    """Loads a processor, and what encodes so many pictures and texts soonest.
+    """Loads a processor, and what encodes so many images and texts soonest.
 
     Few are done by the model itself, before graphs of it would be ready.
     """
@@ -130,7 +130,7 @@ def load_fast(name: str, count: int) -> tuple[CLIPProcessor, PairEncoder]:
 
 def load_compiled(name: str, place: Path) -> tuple[CLIPProcessor, CompiledModel]:
     """Loads a processor and a compiled model, called by a name, from where `hub.resolve` found it."""
-    # Imported here: few pictures do without, and would wait for it.
+    # Imported here: few images do without, and would wait for it.
     from tf_clip.inference import compile_for_inference
 
     with tables.status(f"Loading {name}"):
@@ -158,19 +158,19 @@ def _take_threads(place: Path) -> None:
 def _embed(
     model: PairEncoder, processor: CLIPProcessor, paths: Sequence[Path], options: argparse.Namespace
 ) -> ImageEmbeddings:
-    with tables.progress("Reading pictures", len(paths)) as advance:
+    with tables.progress("Reading images", len(paths)) as advance:
         return embed_images(model, processor, paths, batch_size=options.batch_size, skip_bad=True, on_progress=advance)
 
 
-def picture_paths(given: Sequence[Path]) -> list[Path]:
-    """Replaces each folder by the pictures in it; files stay, whatever their name."""
+def image_paths(given: Sequence[Path]) -> list[Path]:
+    """Replaces each folder by the images in it; files stay, whatever their name."""
     paths: list[Path] = []
     for path in given:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:
                 raise ValueError(
-                    f"`IMAGE` must be a picture or a folder of them. Received: {path}, a folder without any."
+                    f"`IMAGE` must be an image or a folder of them. Received: {path}, a folder without any."
                 )
             paths += inside
         else:
@@ -212,12 +212,12 @@ def _ranked(names: Sequence[str], scores: np.ndarray[Any, Any], top: int) -> lis
 
 
 def skipped_of(paths: Sequence[Path], failures: Mapping[int, str]) -> list[dict[str, str]]:
-    """Returns the pictures that were left out, and why."""
+    """Returns the images that were left out, and why."""
     return [{"image": str(paths[index]), "reason": reason} for index, reason in failures.items()]
 
 
 def report(skipped: Sequence[Mapping[str, str]]) -> int:
-    """Warns of every picture that was left out, and returns the exit code."""
+    """Warns of every image that was left out, and returns the exit code."""
     for one in skipped:
         tables.warn(f"skipped {one['image']}: {one['reason']}")
     return EXIT_SOME_SKIPPED if skipped else EXIT_DONE

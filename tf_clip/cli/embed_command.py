@@ -1,4 +1,4 @@
-"""`tf-clip embed --output`: any number of pictures or texts, in bounded memory, and on from where it stopped."""
+"""`tf-clip embed --output`: any number of images or texts, in bounded memory, and on from where it stopped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from tf_clip.checkpoints import hub
 from tf_clip.cli import tables
-from tf_clip.cli.commands import load_compiled, picture_paths, report, require_file, skipped_of
+from tf_clip.cli.commands import load_compiled, image_paths, report, require_file, skipped_of
 from tf_clip.tasks.embedding_files import (
     EmbeddingJob,
     embed_images_to_file,
@@ -24,7 +24,7 @@ def embed_to_folder(options: argparse.Namespace) -> int:
         raise ValueError("`IMAGE` or `--texts-file` must be given. Received neither. Name what to embed.")
     if options.texts_file:
         require_file(options.texts_file, "--texts-file")
-    paths = picture_paths(options.images)
+    paths = image_paths(options.images)
     place = hub.resolve(options.model)
     # One engine always: a job that goes on must give the same file.
     processor, fast = load_compiled(options.model, place)
@@ -33,7 +33,7 @@ def embed_to_folder(options: argparse.Namespace) -> int:
     shared = {"width": fast.config.projection_dim, "model": weights}
     jobs: dict[str, EmbeddingJob] = {}
     if paths:
-        with tables.progress("Reading pictures", len(paths)) as advance:
+        with tables.progress("Reading images", len(paths)) as advance:
             jobs["image_embeds"] = embed_images_to_file(
                 fast.get_image_features,
                 processor,

@@ -1,4 +1,4 @@
-"""What `tf-clip evaluate` does: read pictures and texts, embed them, measure, and write what was found."""
+"""What `tf-clip evaluate` does: read images and texts, embed them, measure, and write what was found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from tf_clip.cli import evaluation_page, tables
 from tf_clip.cli.commands import load
-from tf_clip.cli.evaluation_data import EmbeddedPictures, embed_pairs
+from tf_clip.cli.evaluation_data import EmbeddedImages, embed_pairs
 from tf_clip.cli.main import EXIT_DONE, EXIT_SOME_SKIPPED
 from tf_clip.evaluation.classification import ClassificationReport
 from tf_clip.evaluation.ranks import recall_curve
@@ -27,7 +27,7 @@ _THUMBNAIL = 192
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Measures a model on pictures of known labels or captions."""
+    """Measures a model on images of known labels or captions."""
     return {"zero-shot": _zero_shot, "retrieval": _retrieval}[options.task](options)
 
 
@@ -64,7 +64,7 @@ def _zero_shot(options: argparse.Namespace) -> int:
         "task": "zero-shot",
         "model": options.model,
         "data": options.data,
-        "pictures": len(targets),
+        "images": len(targets),
         "classes": list(report.labels),
         "templates": list(templates),
         **_classified(report),
@@ -82,8 +82,8 @@ def _zero_shot(options: argparse.Namespace) -> int:
     }
     if robustness:
         result["robustness"] = _compared(robustness)
-    pictures = [data.picture(data.text_rows[place], _THUMBNAIL) for place in worst]
-    return _finish(options, result, evaluation_page.zero_shot_page(result, report, pictures))
+    images = [data.image(data.text_rows[place], _THUMBNAIL) for place in worst]
+    return _finish(options, result, evaluation_page.zero_shot_page(result, report, images))
 
 
 def _classified(report: ClassificationReport) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _retrieval(options: argparse.Namespace) -> int:
         "task": "retrieval",
         "model": options.model,
         "data": options.data,
-        "pictures": len(names),
+        "images": len(names),
         "captions": len(data.texts),
         "shared_captions": _shared(data),
         "metrics": {"image_to_text": report.image_to_text, "text_to_image": report.text_to_image},
@@ -156,31 +156,31 @@ def _retrieval(options: argparse.Namespace) -> int:
         },
         "skipped": _skipped(data),
     }
-    pictures = {
-        "image_to_text": [[_picture(data, image)] for image in images],
+    images = {
+        "image_to_text": [[_image(data, image)] for image in images],
         "text_to_image": [
-            [_picture(data, data.image_of_text[text]), _picture(data, first)]
+            [_image(data, data.image_of_text[text]), _image(data, first)]
             for text, first in zip(texts, first_images, strict=True)
         ],
     }
     if result["shared_captions"]:
         tables.warn(evaluation_page.SHARED.format(count=result["shared_captions"]))
-    return _finish(options, result, evaluation_page.retrieval_page(result, pictures))
+    return _finish(options, result, evaluation_page.retrieval_page(result, images))
 
 
-def _shared(data: EmbeddedPictures) -> int:
-    """Returns how many captions another picture has, too, word for word."""
+def _shared(data: EmbeddedImages) -> int:
+    """Returns how many captions another image has, too, word for word."""
     owners: dict[str, set[int]] = {}
     for text, image in zip(data.texts, data.image_of_text.tolist(), strict=True):
         owners.setdefault(text, set()).add(image)
     return sum(len(owners[text]) > 1 for text in data.texts)
 
 
-def _picture(data: EmbeddedPictures, image: int) -> str | None:
-    return data.picture(data.image_rows[image], _THUMBNAIL)
+def _image(data: EmbeddedImages, image: int) -> str | None:
+    return data.image(data.image_rows[image], _THUMBNAIL)
 
 
-def _best_caption(data: EmbeddedPictures, text_embeds: np.ndarray, image: int) -> int:
+def _best_caption(data: EmbeddedImages, text_embeds: np.ndarray, image: int) -> int:
     own = np.flatnonzero(data.image_of_text == image)
     return int(own[nearest(data.image_embeds[image : image + 1], text_embeds[own])[0]])
 
@@ -192,7 +192,7 @@ def _last(ranks: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
-def _skipped(data: EmbeddedPictures) -> list[dict[str, str]]:
+def _skipped(data: EmbeddedImages) -> list[dict[str, str]]:
     return [{"where": row.where, "reason": row.why} for row in data.skipped]
 
 

@@ -1,4 +1,4 @@
-"""What `tf-clip evaluate` measures on: pictures read once and embedded, and the texts that belong to them."""
+"""What `tf-clip evaluate` measures on: images read once and embedded, and the texts that belong to them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tf_clip.training.pairs import Pairs
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbeddedPictures:
-    """Pictures and texts of a table, folder or archive; rows with the same file share a picture.
+class EmbeddedImages:
+    """Images and texts of a table, folder or archive; rows with the same file share an image.
 
     Args:
         pairs: where they were read from.
         image_embeds: float32 `[num_images, projection_dim]`, of unit length.
-        image_rows: the first row of each picture.
+        image_rows: the first row of each image.
         texts: the labels or captions.
-        image_of_text: int64 `[num_texts]`, which picture each text belongs to.
+        image_of_text: int64 `[num_texts]`, which image each text belongs to.
         text_rows: the row of each text.
         skipped: the rows that cannot be used.
     """
@@ -39,8 +39,8 @@ class EmbeddedPictures:
     text_rows: Sequence[int]
     skipped: Sequence[BadRow]
 
-    def picture(self, row: int, largest: int) -> str | None:
-        """Returns a row's picture as an address that holds it; None if it has gone since."""
+    def image(self, row: int, largest: int) -> str | None:
+        """Returns a row's image as an address that holds it; None if it has gone since."""
         try:
             return as_data_uri(self.pairs.read(row).image, largest)
         except (RowError, ValueError):
@@ -49,24 +49,24 @@ class EmbeddedPictures:
 
 def embed_pairs(
     model: CLIPModel, processor: CLIPProcessor, pairs: Pairs, batch_size: int, *, one_text: bool
-) -> EmbeddedPictures:
-    """Reads all pictures behind a progress bar, and embeds each different file once.
+) -> EmbeddedImages:
+    """Reads all images behind a progress bar, and embeds each different file once.
 
     Args:
         model: the model.
         processor: its processor.
-        pairs: pictures and texts.
-        batch_size: rows read, and pictures computed, at a time; bounds the memory.
-        one_text: leave out rows with several texts, which cannot all be the picture's label.
+        pairs: images and texts.
+        batch_size: rows read, and images computed, at a time; bounds the memory.
+        one_text: leave out rows with several texts, which cannot all be the image's label.
 
     Raises:
         ValueError: no row can be used.
     """
-    pictures, skipped = _Pictures(model, processor), list(pairs.bad_rows)
+    images, skipped = _Images(model, processor), list(pairs.bad_rows)
     texts: list[str] = []
     owners: list[int] = []
     text_rows: list[int] = []
-    with tables.progress("Reading pictures", len(pairs)) as advance:
+    with tables.progress("Reading images", len(pairs)) as advance:
         for start in range(0, len(pairs), batch_size):
             rows = range(start, min(start + batch_size, len(pairs)))
             found: list[tuple[int, bytes, Sequence[str]]] = []
@@ -78,7 +78,7 @@ def embed_pairs(
                     found.append((row, image, captions))
                 except RowError as error:
                     skipped.append(BadRow(pairs.where(row), str(error)))
-            for (row, _, captions), owner in zip(found, pictures.add(found), strict=True):
+            for (row, _, captions), owner in zip(found, images.add(found), strict=True):
                 if isinstance(owner, str):
                     skipped.append(BadRow(pairs.where(row), owner))
                     continue
@@ -87,12 +87,12 @@ def embed_pairs(
                 text_rows += [row] * len(captions)
             advance(len(rows))
     if not texts:
-        raise ValueError(f"`DATA` must hold a picture that can be read. Received none:\n{listed(skipped)}\nCheck them.")
-    embeds = np.concatenate(pictures.embeds)
-    return EmbeddedPictures(pairs, embeds, pictures.rows, texts, np.array(owners), text_rows, skipped)
+        raise ValueError(f"`DATA` must hold an image that can be read. Received none:\n{listed(skipped)}\nCheck them.")
+    embeds = np.concatenate(images.embeds)
+    return EmbeddedImages(pairs, embeds, images.rows, texts, np.array(owners), text_rows, skipped)
 
 
-class _Pictures:
+class _Images:
     """Embeds files, each different one once."""
 
     def __init__(self, model: CLIPModel, processor: CLIPProcessor) -> None:
@@ -102,7 +102,7 @@ class _Pictures:
         self.rows: list[int] = []
 
     def add(self, found: Sequence[tuple[int, bytes, Sequence[str]]]) -> list[int | str]:
-        """Returns the number of each row's picture, or why it cannot be read."""
+        """Returns the number of each row's image, or why it cannot be read."""
         digests = [hashlib.blake2b(image, digest_size=16).digest() for _, image, _ in found]
         fresh: dict[bytes, tuple[int, bytes]] = {}
         for digest, (row, image, _) in zip(digests, found, strict=True):

@@ -72,23 +72,23 @@ _TILES = {
     "mean_per_class": "mean per class",
     "ece": "calibration error",
 }
-_DIRECTIONS = {"image_to_text": "picture → caption", "text_to_image": "caption → picture"}
+_DIRECTIONS = {"image_to_text": "image → caption", "text_to_image": "caption → image"}
 _MOST_CLASSES, _SOME_CLASSES, _PAIRS = 40, 30, 14
 
 
 SHARED = (
-    "{count:,} captions are another picture's, too. Equal captions tie, and a tie counts against the model: "
+    "{count:,} captions are another image's, too. Equal captions tie, and a tie counts against the model: "
     "where captions are classes, `tf-clip evaluate zero-shot` asks the better question."
 )
 
 
-def zero_shot_page(result: Mapping[str, Any], report: ClassificationReport, pictures: Sequence[str | None]) -> str:
+def zero_shot_page(result: Mapping[str, Any], report: ClassificationReport, images: Sequence[str | None]) -> str:
     """Returns the page of a zero-shot evaluation.
 
     Args:
         result: what the JSON file holds.
         report: what it was made of.
-        pictures: for each of `result["worst"]` its picture as an address, None if it cannot be shown.
+        images: for each of `result["worst"]` its image as an address, None if it cannot be shown.
     """
     metrics = result["metrics"]
     tiles = "".join(_tile(f"{metrics[name]:.1%}", said) for name, said in _TILES.items())
@@ -108,25 +108,25 @@ def zero_shot_page(result: Mapping[str, Any], report: ClassificationReport, pict
         parts.append(_robustness(result["robustness"]))
     cards = [
         _card(
-            [picture],
+            [image],
             f'<span class="wrong">{escape(row["predicted"])}</span> {row["confidence"]:.1%}, but is '
             f'<span class="right">{escape(row["label"])}</span> {row["label_probability"]:.1%}',
             _file(row["image"]),
         )
-        for row, picture in zip(result["worst"], pictures, strict=True)
+        for row, image in zip(result["worst"], images, strict=True)
     ]
     parts.append(_mistakes("The surest mistakes", cards))
-    about = f"{_count(result['pictures'], 'picture')} of {_count(len(report.labels), 'class', 'classes')} in "
+    about = f"{_count(result['images'], 'image')} of {_count(len(report.labels), 'class', 'classes')} in "
     wordings = _count(len(result["templates"]), "wording")
     return _page(result, about, f"zero-shot, {wordings}", parts)
 
 
-def retrieval_page(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Sequence[str | None]]]) -> str:
+def retrieval_page(result: Mapping[str, Any], images: Mapping[str, Sequence[Sequence[str | None]]]) -> str:
     """Returns the page of a retrieval evaluation.
 
     Args:
         result: what the JSON file holds.
-        pictures: for each direction, for each of its worst rows, the pictures to show as addresses.
+        images: for each direction, for each of its worst rows, the images to show as addresses.
     """
     metrics = result["metrics"]
     tiles = "".join(
@@ -137,16 +137,16 @@ def retrieval_page(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Se
     curves = [(said, np.array(result["recall_curve"][direction])) for direction, said in _DIRECTIONS.items()]
     parts = [
         f'<div class="tiles">{tiles}</div><div class="two">',
-        _section("Recall", charts.recall_chart(curves, 1 / result["pictures"])),
+        _section("Recall", charts.recall_chart(curves, 1 / result["images"])),
         _section("All figures", _figures(metrics)),
         "</div>",
     ]
     if result["shared_captions"]:
         parts.append(_section("Shared captions", f"<p>{escape(SHARED.format(count=result['shared_captions']))}</p>"))
     for direction, rows in result["worst"].items():
-        cards = [_retrieval_card(direction, row, shown) for row, shown in zip(rows, pictures[direction], strict=True)]
+        cards = [_retrieval_card(direction, row, shown) for row, shown in zip(rows, images[direction], strict=True)]
         parts.append(_mistakes(f"Found last: {_DIRECTIONS[direction]}", cards))
-    about = f"{_count(result['pictures'], 'picture')} with {_count(result['captions'], 'caption')} in "
+    about = f"{_count(result['images'], 'image')} with {_count(result['captions'], 'caption')} in "
     return _page(result, about, "retrieval", parts)
 
 
@@ -183,7 +183,7 @@ def _confusion(report: ClassificationReport) -> str:
         f'<td class="number">{mistakes[row, column]} of {report.confusion[row].sum()}</td></tr>'
         for row, column in pairs[:_PAIRS]
     )
-    head = '<thead><tr><th>is</th><th>was taken for</th><th class="number">pictures</th></tr></thead>'
+    head = '<thead><tr><th>is</th><th>was taken for</th><th class="number">images</th></tr></thead>'
     return f'<div class="beside">{matrix}{_section("Most often confused", f"<table>{head}{rows}</table>")}</div>'
 
 
@@ -213,23 +213,23 @@ def _figures(metrics: Mapping[str, Mapping[str, float]]) -> str:
     return f"<table><thead><tr><th></th>{heads}</tr></thead>{''.join(rows)}</table>"
 
 
-def _retrieval_card(direction: str, row: Mapping[str, Any], pictures: Sequence[str | None]) -> str:
+def _retrieval_card(direction: str, row: Mapping[str, Any], images: Sequence[str | None]) -> str:
     caption = f'“<span class="right">{escape(row["caption"])}</span>”, found as number {row["rank"]:,}'
     file = _file(row["image"])
     if direction == "image_to_text":
-        return _card(pictures, f'{caption}; first: “<span class="wrong">{escape(row["first"])}</span>”', file)
-    return _card(pictures, f"{caption}; on the right what came first", f"{file}, {_file(row['first'])}")
+        return _card(images, f'{caption}; first: “<span class="wrong">{escape(row["first"])}</span>”', file)
+    return _card(images, f"{caption}; on the right what came first", f"{file}, {_file(row['first'])}")
 
 
 def _file(path: str) -> str:
-    """Returns a picture's name and its folder's, which may be its class."""
+    """Returns an image's name and its folder's, which may be its class."""
     return "/".join(Path(path).parts[-2:])
 
 
-def _card(pictures: Sequence[str | None], said: str, files: str) -> str:
+def _card(images: Sequence[str | None], said: str, files: str) -> str:
     images = "".join(
-        f'<img alt="" loading="lazy" src="{picture}">' if picture else "<span>cannot be shown</span>"
-        for picture in pictures
+        f'<img alt="" loading="lazy" src="{image}">' if image else "<span>cannot be shown</span>"
+        for image in images
     )
     return (
         f'<figure><div class="shown">{images}</div><div>{said}</div><figcaption>{escape(files)}</figcaption></figure>'

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_clip.cli import tables
-from tf_clip.cli.commands import labels_of, lines, load, picture_paths
+from tf_clip.cli.commands import labels_of, lines, load, image_paths
 from tf_clip.cli.main import EXIT_DONE
 from tf_clip.export.litert_file import description_of
 from tf_clip.export.litert_measure import RecipeReport, litert_report
@@ -98,7 +98,7 @@ def _litert(options: argparse.Namespace) -> int:
         )
     templates = options.template or ("{}",)
     calibration: dict[str, Any] = {
-        "calibration_images": picture_paths(options.calibration_images),
+        "calibration_images": image_paths(options.calibration_images),
         "calibration_texts": lines(options.calibration_texts_file, "--calibration-texts-file")
         if options.calibration_texts_file
         else [],
@@ -124,7 +124,7 @@ def _litert(options: argparse.Namespace) -> int:
         )
     reports = []
     if options.report:
-        images = picture_paths(options.report)
+        images = image_paths(options.report)
         with tables.status("Measuring every recipe"):
             reports = litert_report(
                 model,
@@ -175,7 +175,7 @@ def _report_row(report: RecipeReport, first: RecipeReport) -> tuple[str, ...]:
 
 
 def _targets(images: Sequence[Path], labels: Sequence[str]) -> list[int] | None:
-    """Returns the labels that the pictures are named as, if all are."""
+    """Returns the labels that the images are named as, if all are."""
     names = [image.stem for image in images]
     return [labels.index(name) for name in names] if set(names) <= set(labels) else None
 

@@ -1,4 +1,4 @@
-"""The page that `tf-clip classify --html` writes: one file, pictures and bars inside."""
+"""The page that `tf-clip classify --html` writes: one file, images and bars inside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>tf_clip: {count} pictures</title>
+<title>tf_clip: {count} images</title>
 <style>
 :root {{ color-scheme: light dark; --ink: #1c2430; --paper: #f6f7f9; --card: #fff; --bar: #3b82f6; --rail: #e6e9ee; }}
 @media (prefers-color-scheme: dark) {{
@@ -36,7 +36,7 @@ figcaption {{ margin: .8rem 0; font-size: .85rem; opacity: .7; overflow-wrap: an
 .rail {{ grid-column: 1 / -1; height: .4rem; border-radius: .2rem; background: var(--rail); }}
 .rail div {{ height: 100%; border-radius: .2rem; background: var(--bar); }}
 </style>
-<h1>{count} pictures, named by {model}</h1>
+<h1>{count} images, named by {model}</h1>
 <main>
 {figures}
 </main>
@@ -45,10 +45,10 @@ figcaption {{ margin: .8rem 0; font-size: .85rem; opacity: .7; overflow-wrap: an
 
 
 def page(scored: Sequence[tuple[Path, Sequence[tuple[str, float]]]], model: str) -> str:
-    """Returns a page of pictures with their labels.
+    """Returns a page of images with their labels.
 
     Args:
-        scored: each picture's path and its (label, probability) pairs, best first.
+        scored: each image's path and its (label, probability) pairs, best first.
         model: what the model is called.
 
     Returns:
@@ -69,9 +69,9 @@ def _figure(path: Path, scores: Sequence[tuple[str, float]]) -> str:
     return f'<figure><img alt="{best}" src="{address}"><figcaption>{name}</figcaption>{bars}</figure>'
 
 
-def as_data_uri(picture: Path | bytes, largest: int) -> str:
-    """Returns a picture file as an address that holds it, made smaller if a side is longer than `largest` pixels."""
-    image = Image.fromarray(open_image(picture))
+def as_data_uri(image: Path | bytes, largest: int) -> str:
+    """Returns an image file as an address that holds it, made smaller if a side is longer than `largest` pixels."""
+    image = Image.fromarray(open_image(image))
     image.thumbnail((largest, largest))
     data = io.BytesIO()
     image.save(data, "PNG")

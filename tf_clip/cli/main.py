@@ -88,7 +88,7 @@ def _quiet_start() -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="tf-clip", description="Classify, search and rank pictures with plain sentences."
+        prog="tf-clip", description="Classify, search and rank images with plain sentences."
     )
     parser.add_argument("--version", action="version", version=f"tf_clip {tf_clip.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -112,16 +112,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_images(parser: argparse.ArgumentParser, nargs: str) -> None:
-    parser.add_argument("images", nargs=nargs, type=Path, metavar="IMAGE", help="a picture file, or a folder of them")
-    parser.add_argument("--batch-size", type=_positive, default=32, help="pictures at a time (default: 32)")
+    parser.add_argument("images", nargs=nargs, type=Path, metavar="IMAGE", help="an image file, or a folder of them")
+    parser.add_argument("--batch-size", type=_positive, default=32, help="images at a time (default: 32)")
 
 
 def _add_classify(commands: Commands, shared: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser("classify", parents=[shared], help="choose the best label for each picture")
+    parser = commands.add_parser("classify", parents=[shared], help="choose the best label for each image")
     _add_images(parser, "+")
     _add_labels(parser, required=True)
-    parser.add_argument("--top", type=_positive, default=5, help="labels shown a picture (default: 5)")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the pictures and their scores")
+    parser.add_argument("--top", type=_positive, default=5, help="labels shown an image (default: 5)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the images and their scores")
 
 
 def _add_labels(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -136,17 +136,17 @@ def _add_labels(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def _add_similarity(commands: Commands, shared: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser("similarity", parents=[shared], help="rank pictures for each sentence")
+    parser = commands.add_parser("similarity", parents=[shared], help="rank images for each sentence")
     _add_images(parser, "+")
     texts = parser.add_mutually_exclusive_group(required=True)
     texts.add_argument("--text", action="append", help="a sentence; may be given several times")
     texts.add_argument("--texts-file", type=Path, help="a file with one sentence a line")
-    parser.add_argument("--top", type=_positive, default=5, help="pictures shown a sentence (default: 5)")
+    parser.add_argument("--top", type=_positive, default=5, help="images shown a sentence (default: 5)")
 
 
 def _add_embed(commands: Commands, shared: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "embed", parents=[shared], help="write embeddings of pictures or texts to a file, or any number to a folder"
+        "embed", parents=[shared], help="write embeddings of images or texts to a file, or any number to a folder"
     )
     _add_images(parser, "*")
     parser.add_argument("--text", action="append", help="a text; may be given several times")
@@ -226,22 +226,22 @@ def _add_litert(formats: Commands, shared: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="IMAGE",
-        help="measure every recipe on these pictures and the labels; named as their label, they are scored, too",
+        help="measure every recipe on these images and the labels; named as their label, they are scored, too",
     )
 
 
 def _add_evaluate(commands: Commands, shared: argparse.ArgumentParser) -> None:
     tasks = commands.add_parser(
-        "evaluate", help="measure a model on pictures of known labels or captions"
+        "evaluate", help="measure a model on images of known labels or captions"
     ).add_subparsers(dest="task", required=True, metavar="TASK")
     both = argparse.ArgumentParser(add_help=False)
     both.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="where report.json and report.html are written"
     )
     both.add_argument("--image-column", default="image", help="a table's column of paths (default: image)")
-    both.add_argument("--batch-size", type=_positive, default=32, help="pictures at a time (default: 32)")
+    both.add_argument("--batch-size", type=_positive, default=32, help="images at a time (default: 32)")
     both.add_argument("--worst", type=_positive, default=12, help="mistakes that are shown (default: 12)")
-    parser = tasks.add_parser("zero-shot", parents=[shared, both], help="name pictures by their classes' names")
+    parser = tasks.add_parser("zero-shot", parents=[shared, both], help="name images by their classes' names")
     parser.add_argument("data", metavar="DATA", help="a folder of class folders, or a CSV of images and labels")
     parser.add_argument("--label-column", default="label", help="a table's column of labels (default: label)")
     wording = parser.add_mutually_exclusive_group()
@@ -255,11 +255,11 @@ def _add_evaluate(commands: Commands, shared: argparse.ArgumentParser) -> None:
         "--template", action="append", help='a sentence with {} for the label; several are averaged (default: "{}")'
     )
     parser.add_argument("--robustness", action="store_true", help="measure each sentence alone, too")
-    parser = tasks.add_parser("retrieval", parents=[shared, both], help="find captions by pictures, and the reverse")
+    parser = tasks.add_parser("retrieval", parents=[shared, both], help="find captions by images, and the reverse")
     parser.add_argument("data", metavar="DATA", help="a CSV of images and captions; several rows an image")
     parser.add_argument("--caption-column", default="caption", help="its column of captions (default: caption)")
     parser.add_argument(
-        "--chunk-size", type=_positive, default=1024, help="pictures and captions compared at a time (default: 1024)"
+        "--chunk-size", type=_positive, default=1024, help="images and captions compared at a time (default: 1024)"
     )
 
 
@@ -291,7 +291,7 @@ def _add_bench(commands: Commands, shared: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[1, 8],
         metavar="N",
-        help="pictures and texts at once (default: 1 8)",
+        help="images and texts at once (default: 1 8)",
     )
     parser.add_argument(
         "--engine",

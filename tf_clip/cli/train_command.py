@@ -39,7 +39,7 @@ from tf_clip.training.resume import STATE_FILE
 from tf_clip.training.tensorboard import PairsInTensorBoard
 from tf_clip.training.trainer import train as fit
 from tf_clip.training.training_data import TrainingData
-from tf_clip.training.validation import pictures_and_captions
+from tf_clip.training.validation import images_and_captions
 from tf_clip.training.wise_ft import interpolate_weights
 
 LOG_FILE, BAD_ROWS_FILE, ADAPTER_FOLDER = "log.jsonl", "bad_rows.jsonl", "adapter"
@@ -194,10 +194,10 @@ def _evaluation(
             raise ValueError("`--tensorboard` must have validation pairs to show. Received: none. Keep some back.")
         return [], list
     with tables.status("Reading validation pairs"):
-        images, captions, bad_rows = pictures_and_captions(validation)
+        images, captions, bad_rows = images_and_captions(validation)
     evaluation: RetrievalRecall | ZeroShotAccuracy
     if Path(options.validation_data or options.data).is_dir():
-        # Pictures of a class share their captions: which class it is can be asked, and not which caption.
+        # Images of a class share their captions: which class it is can be asked, and not which caption.
         names = sorted({group[0] for group in captions})
         targets = [names.index(group[0]) for group in captions]
         evaluation = ZeroShotAccuracy(processor, images, targets, names, batch_size=options.batch_size)

@@ -47,7 +47,7 @@ def add_train(commands: Commands, default_model: str) -> None:
     """Adds the command's arguments."""
     parser = commands.add_parser(
         "train",
-        help="train a model further on pictures and captions",
+        help="train a model further on images and captions",
         description="Any option can also be in a TOML file, under its name without the dashes before it.",
         allow_abbrev=False,
     )
@@ -122,9 +122,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--batch-size", type=int, default=64, help="pairs a batch (default: 64)")
     group.add_argument(
-        "--augment", choices=("none", "crop", "strong"), help="of pictures (default: crop, as the paper)"
+        "--augment", choices=("none", "crop", "strong"), help="of images (default: crop, as the paper)"
     )
-    group.add_argument("--flip", action="store_true", default=None, help="mirror every other picture, too")
+    group.add_argument("--flip", action="store_true", default=None, help="mirror every other image, too")
     group.add_argument("--max-length", type=int, help="of captions, in tokens")
     group.add_argument("--max-bad-share", type=float, help="of rows that may be bad (default: 0.1)")
     group.add_argument("--seed", type=int, default=0, help="of orders, augmentation, split (default: 0)")

@@ -13,11 +13,11 @@ from tf_clip.cli.train_data import read, sides
 from tf_clip.cli.train_options import RUN_FILE, as_toml, run_options
 from tf_clip.training.bad_rows import BadRow
 from tf_clip.training.probe import image_features, linear_probe
-from tf_clip.training.validation import pictures_and_captions
+from tf_clip.training.validation import images_and_captions
 
 
 def train_probe(options: argparse.Namespace) -> list[BadRow]:
-    """Fits a probe on pictures whose captions are their labels, and saves it as an image classifier.
+    """Fits a probe on images whose captions are their labels, and saves it as an image classifier.
 
     Returns:
         The rows that could not be used.
@@ -25,15 +25,15 @@ def train_probe(options: argparse.Namespace) -> list[BadRow]:
     training, validation = sides(options, read(options, options.data))
     if validation is None:
         raise ValueError(
-            "`--validation-share` must not be 0 for --recipe probe, which chooses its strength on validation pictures. "
+            "`--validation-share` must not be 0 for --recipe probe, which chooses its strength on validation images. "
             "Received: 0. Leave it out."
         )
     model, processor = load(options.model)
     bad_rows: list[BadRow] = []
     found_sides = []
     for side in (training, validation):
-        images, captions, bad = pictures_and_captions(side)
-        with tables.progress("Reading pictures", len(images)) as advance:
+        images, captions, bad = images_and_captions(side)
+        with tables.progress("Reading images", len(images)) as advance:
             found = image_features(
                 model,
                 processor,
@@ -47,8 +47,8 @@ def train_probe(options: argparse.Namespace) -> list[BadRow]:
         several = [group for group in labels if len(group) > 1]
         if several:
             raise ValueError(
-                "`--data` must have one label a picture for --recipe probe. "
-                f"Received: a picture with {several[0]!r}. Name the column with --caption-column."
+                "`--data` must have one label an image for --recipe probe. "
+                f"Received: an image with {several[0]!r}. Name the column with --caption-column."
             )
         bad_rows += bad + [BadRow(images.where(index), reason) for index, reason in found.failures.items()]
         found_sides.append((found.values, [group[0] for group in labels]))
@@ -63,7 +63,7 @@ def train_probe(options: argparse.Namespace) -> list[BadRow]:
         {
             "model": str(options.output),
             "classes": len(names),
-            "pictures": f"{len(targets[0])} and {len(targets[1])} for validation",
+            "images": f"{len(targets[0])} and {len(targets[1])} for validation",
             "C": f"{probe.C:.3g}",
             "validation accuracy": f"{probe.validation_accuracy[probe.C]:.3f}",
         }
@@ -75,7 +75,7 @@ def _numbers(labels: list[str], names: list[str]) -> np.ndarray[Any, Any]:
     unknown = sorted(set(labels) - set(names))
     if unknown:
         raise ValueError(
-            f"`--data` must have training pictures of every label. Received only for validation: {unknown[:5]}. "
+            f"`--data` must have training images of every label. Received only for validation: {unknown[:5]}. "
             "Add some, or pass --validation-data of labels that are in --data."
         )
     return np.array([names.index(label) for label in labels])

@@ -1,4 +1,4 @@
-"""Pictures and texts of any kind to the bytes that are sent."""
+"""Images and texts of any kind to the bytes that are sent."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def check_images(images: Any) -> list[Any]:
-    """Returns the pictures as a list, after a look at their kinds: a mistake shows before anything is sent.
+    """Returns the images as a list, after a look at their kinds: a mistake shows before anything is sent.
 
     Raises:
         TypeError, ValueError: one is no path, bytes, uint8 array or PIL image.
     """
     if isinstance(images, (str, bytes, Path)):
-        raise TypeError(f"`images` must be a list. Received: images={images!r:.80}. Put the picture in a list.")
+        raise TypeError(f"`images` must be a list. Received: images={images!r:.80}. Put the image in a list.")
     listed = list(images)
     for index, image in enumerate(listed):
         if isinstance(image, np.ndarray):
@@ -55,7 +55,7 @@ def check_texts(texts: Any) -> list[str | bytes]:
 
 
 def image_bytes(image: Any) -> bytes:
-    """Returns the bytes of a picture's file; pixels become a PNG, which loses nothing.
+    """Returns the bytes of an image's file; pixels become a PNG, which loses nothing.
 
     Raises:
         OSError: the file cannot be read.

@@ -33,7 +33,7 @@ class RestClient(ServingClient):
     growing waits, when no connection can be made, it breaks, no answer comes within `timeout`, or the server
     answers 429, 502, 503 or 504; never on another 4xx.
 
-    A row that is bad (a broken picture, a missing file) loses nothing: the other rows have their numbers, its
+    A row that is bad (a broken image, a missing file) loses nothing: the other rows have their numbers, its
     own are zeros, and `status` says why. `on_bad_row="raise"` makes it a `ServingError` instead.
 
     Args:

@@ -15,7 +15,7 @@ def _are_ok(status: list[str]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of pictures or texts, one row each, in the order given.
+    """Embeddings of images or texts, one row each, in the order given.
 
     Args:
         embeds: float32 `[num_rows, projection_dim]`, of unit length; zeros where the status is not `"ok"`.
@@ -33,7 +33,7 @@ class Embeddings:
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """The model's labels for pictures, one row each, in the order given.
+    """The model's labels for images, one row each, in the order given.
 
     Args:
         labels: str `[num_images, k]`, the best first; empty where the status is not `"ok"`.
@@ -55,7 +55,7 @@ class Classification:
 
 @dataclasses.dataclass(frozen=True)
 class PairSimilarity:
-    """How well each picture fits the text of the same place.
+    """How well each image fits the text of the same place.
 
     Args:
         logits: float32 `[num_pairs]`, `logit_scale` times the cosine.
@@ -73,12 +73,12 @@ class PairSimilarity:
 
 @dataclasses.dataclass(frozen=True)
 class Similarity:
-    """How well each picture fits each text.
+    """How well each image fits each text.
 
     Args:
         logits_per_image: float32 `[num_images, num_texts]`, `logit_scale` times the cosine.
         probabilities: float32 `[num_images, num_texts]`, the softmax of each row over the texts that are `"ok"`.
-        image_status: per picture `"ok"`, or why its row is zeros.
+        image_status: per image `"ok"`, or why its row is zeros.
         text_status: per text `"ok"`, or why its column is zeros.
     """
 

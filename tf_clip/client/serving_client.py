@@ -73,13 +73,13 @@ class ServingClient(abc.ABC):
         self._most_rows = batch_size  # less when a server refuses so many
 
     def encode_images(self, images: Iterable[ImageInput]) -> Embeddings:
-        """Embeds pictures.
+        """Embeds images.
 
         Args:
             images: paths, files' bytes, uint8 arrays `[height, width, 3]` or PIL images; any number.
 
         Returns:
-            One row a picture. A file that cannot be read or is no picture has zeros and a status that says so.
+            One row an image. A file that cannot be read or is no image has zeros and a status that says so.
 
         Raises:
             ServingError: the server cannot be reached or refuses; with `on_bad_row="raise"`, a bad row.
@@ -111,7 +111,7 @@ class ServingClient(abc.ABC):
             images: as in `encode_images`.
 
         Returns:
-            One row a picture.
+            One row an image.
 
         Raises:
             ServingError: as in `encode_images`; the model was exported without labels.
@@ -122,7 +122,7 @@ class ServingClient(abc.ABC):
         return Classification(**outputs, status=status)
 
     def similarity_pairs(self, images: Iterable[ImageInput], texts: Iterable[str | bytes]) -> PairSimilarity:
-        """Compares each picture with the text of the same place.
+        """Compares each image with the text of the same place.
 
         Args:
             images: as in `encode_images`.
@@ -135,20 +135,20 @@ class ServingClient(abc.ABC):
             ServingError: as in `encode_images`.
             TypeError, ValueError: the inputs are something else, or not of one length.
         """
-        pictures, sentences = check_images(images), check_texts(texts)
-        if len(pictures) != len(sentences):
+        images, sentences = check_images(images), check_texts(texts)
+        if len(images) != len(sentences):
             raise ValueError(
                 "`images` and `texts` must be of one length. "
-                f"Received: {len(pictures)} images, {len(sentences)} texts. `similarity` compares all with all."
+                f"Received: {len(images)} images, {len(sentences)} texts. `similarity` compares all with all."
             )
-        columns = {"image_bytes": (pictures, image_bytes), "text": (sentences, text_bytes)}
+        columns = {"image_bytes": (images, image_bytes), "text": (sentences, text_bytes)}
         outputs = self._by_rows(signatures.SIMILARITY_PAIRS, columns)
         return PairSimilarity(outputs["logits"], outputs["status"].tolist())
 
     def similarity(self, images: Iterable[ImageInput], texts: Iterable[str | bytes]) -> Similarity:
-        """Compares all pictures with all texts.
+        """Compares all images with all texts.
 
-        Pictures go in batches, each with all the texts. A server that batches requests cannot serve this
+        Images go in batches, each with all the texts. A server that batches requests cannot serve this
         signature; there, compare the results of `encode_images` and `encode_texts`.
 
         Args:
@@ -156,25 +156,25 @@ class ServingClient(abc.ABC):
             texts: as in `encode_texts`; at least one.
 
         Returns:
-            One row a picture, one column a text.
+            One row an image, one column a text.
 
         Raises:
             ServingError: as in `encode_images`; the server batches.
             TypeError, ValueError: the inputs are something else, or empty.
         """
-        pictures, sentences = check_images(images), check_texts(texts)
-        if not pictures or not sentences:
+        images, sentences = check_images(images), check_texts(texts)
+        if not images or not sentences:
             raise ValueError(
                 "`images` and `texts` must not be empty. "
-                f"Received: {len(pictures)} images, {len(sentences)} texts. Give at least one of each."
+                f"Received: {len(images)} images, {len(sentences)} texts. Give at least one of each."
             )
         shared = [text_bytes(text) for text in sentences]
         deadline = Deadline(self.deadline)
 
         def run(part: slice) -> list[Piece]:
-            return [self._similarity_piece(pictures, part, shared, deadline)]
+            return [self._similarity_piece(images, part, shared, deadline)]
 
-        pieces = self._concurrently(run, slices(0, len(pictures), self.batch_size))
+        pieces = self._concurrently(run, slices(0, len(images), self.batch_size))
         outputs = joined(pieces, {"logits_per_image": (len(sentences),), "probabilities": (len(sentences),)})
         text_status = next(
             (piece.shared["text_status"].tolist() for piece in pieces if piece.shared),
@@ -253,8 +253,8 @@ class ServingClient(abc.ABC):
         shapes = {name: shapes.get(name, (0,) * (rank - 1)) for name, rank in signature.outputs.items()}
         return joined(pieces, shapes, signature.strings)
 
-    def _similarity_piece(self, pictures: list[Any], part: slice, texts: list[bytes], deadline: Deadline) -> Piece:
-        piece = read_piece({"image_bytes": (pictures, image_bytes)}, part)
+    def _similarity_piece(self, images: list[Any], part: slice, texts: list[bytes], deadline: Deadline) -> Piece:
+        piece = read_piece({"image_bytes": (images, image_bytes)}, part)
         if piece.sent:
             signature = signatures.SIMILARITY
             rows = {**dict.fromkeys(signature.outputs, len(piece.sent)), "text_status": len(texts)}
@@ -267,7 +267,7 @@ class ServingClient(abc.ABC):
                     )
             piece.shared = {"text_status": outputs.pop("text_status")}
             piece.outputs = {**outputs, "status": outputs.pop("image_status")}
-        self._refuse_bad_rows(piece, [pictures])
+        self._refuse_bad_rows(piece, [images])
         if piece.shared and self.on_bad_row == "raise":
             for index, status in enumerate(piece.shared["text_status"]):
                 if status != OK:

@@ -12,7 +12,7 @@ NUM_BINS = 15
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationBin:
-    """The pictures of which a classifier was about as sure.
+    """The images of which a classifier was about as sure.
 
     Args:
         low: their confidences are above this,
@@ -32,7 +32,7 @@ class CalibrationBin:
 def calibration_bins(
     confidences: np.ndarray, correct: np.ndarray, num_bins: int = NUM_BINS
 ) -> tuple[CalibrationBin, ...]:
-    """Sorts pictures into bins of equal width by confidence.
+    """Sorts images into bins of equal width by confidence.
 
     Args:
         confidences: float `[num_images]`, the probability of the class that was chosen, between 0 and 1.
@@ -55,7 +55,7 @@ def calibration_bins(
 
 
 def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float:
-    """Averages the gap between confidence and accuracy over pictures.
+    """Averages the gap between confidence and accuracy over images.
 
     Args:
         bins: what `calibration_bins` returns; not all empty.

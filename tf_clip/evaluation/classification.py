@@ -1,4 +1,4 @@
-"""How well a classifier names pictures, and whether its probabilities mean what they say."""
+"""How well a classifier names images, and whether its probabilities mean what they say."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tf_clip.evaluation.retrieval import target_ranks
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationReport:
-    """How well pictures were named.
+    """How well images were named.
 
     Args:
         labels: the classes' names, in the order of the scores.
-        top1: the share of pictures whose own class scores highest.
-        top5: the share of pictures whose own class is among the five highest; 1 with five classes or fewer.
-        mean_per_class: the mean over classes of the share of their pictures named right, where a rare class counts as
-            much as a frequent one; classes without pictures are left out.
+        top1: the share of images whose own class scores highest.
+        top5: the share of images whose own class is among the five highest; 1 with five classes or fewer.
+        mean_per_class: the mean over classes of the share of their images named right, where a rare class counts as
+            much as a frequent one; classes without images are left out.
         ece: the expected calibration error, over 15 bins.
         confusion: int64 `[num_classes, num_classes]`; row: the class, column: what it was taken for.
-        calibration: the pictures by how sure the classifier was.
-        ranks: int64 `[num_images]`, from 1: the place of each picture's own class.
-        predictions: int64 `[num_images]`, the class that each picture was taken for.
+        calibration: the images by how sure the classifier was.
+        ranks: int64 `[num_images]`, from 1: the place of each image's own class.
+        predictions: int64 `[num_images]`, the class that each image was taken for.
         confidences: float64 `[num_images]`, the probability of that class.
     """
 
@@ -48,7 +48,7 @@ class ClassificationReport:
 
     @property
     def per_class(self) -> dict[str, float]:
-        """From the name of each class that has pictures to the share of them named right."""
+        """From the name of each class that has images to the share of them named right."""
         counts, right = self.confusion.sum(axis=1), np.diag(self.confusion)
         return {
             label: float(hits / count) for label, hits, count in zip(self.labels, right, counts, strict=True) if count
@@ -62,7 +62,7 @@ def classification_report(
 
     Args:
         scores: float `[num_images, num_classes]`: probabilities, each row of sum 1; logits with `from_logits`.
-        targets: int `[num_images]`, the index of each picture's class.
+        targets: int `[num_images]`, the index of each image's class.
         labels: the classes' names; None calls them by their numbers.
         from_logits: whether the scores are logits, which a softmax turns to probabilities.
 
@@ -72,7 +72,7 @@ def classification_report(
 
     Raises:
         ValueError: the shapes do not fit, a target is not a class, a row is not of probabilities, or there are no
-            pictures.
+            images.
 
     Example:
         >>> report = classification_report([[0.75, 0.25], [0.75, 0.25]], [0, 1], ["cat", "dog"])
@@ -114,11 +114,11 @@ def classification_report(
 
 
 def require_targets(targets: np.ndarray, num_images: int, num_classes: int) -> None:
-    """Raises ValueError unless there is the index of a class for each picture, and at least one picture."""
+    """Raises ValueError unless there is the index of a class for each image, and at least one image."""
     if targets.shape != (num_images,) or targets.dtype.kind not in "iu" or num_images == 0:
         raise ValueError(
             f"`targets` must be integers of shape [{num_images}], at least one. Received: shape={targets.shape}, "
-            f"dtype={targets.dtype}. Pass the index of each picture's class."
+            f"dtype={targets.dtype}. Pass the index of each image's class."
         )
     if targets.min() < 0 or targets.max() >= num_classes:
         raise ValueError(
@@ -132,7 +132,7 @@ def _scores(scores: Any) -> np.ndarray:
     if array.ndim != 2 or array.size == 0:
         raise ValueError(
             "`scores` must have shape [num_images, num_classes], neither zero. "
-            f"Received: scores.shape={array.shape}. Pass a row for each picture."
+            f"Received: scores.shape={array.shape}. Pass a row for each image."
         )
     if not np.isfinite(array).all():
         raise ValueError("`scores` must be finite. Received: NaN or infinity. Look for it in the model's weights.")

@@ -1,4 +1,4 @@
-"""How well pictures and captions find each other, in memory that does not grow with the product of their numbers."""
+"""How well images and captions find each other, in memory that does not grow with the product of their numbers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ROUNDING = 2.0**22
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalReport:
-    """How well pictures and captions find each other.
+    """How well images and captions find each other.
 
     Args:
-        image_to_text: `R@1`, `R@5`, `R@10`, `MRR`, `mean_rank` and `median_rank` of pictures that look for a caption.
-        text_to_image: the same of captions that look for their picture.
-        image_ranks: int64 `[num_images]`, from 1: where each picture found the first of its captions.
-        text_ranks: int64 `[num_texts]`, from 1: where each caption found its picture.
+        image_to_text: `R@1`, `R@5`, `R@10`, `MRR`, `mean_rank` and `median_rank` of images that look for a caption.
+        text_to_image: the same of captions that look for their image.
+        image_ranks: int64 `[num_images]`, from 1: where each image found the first of its captions.
+        text_ranks: int64 `[num_texts]`, from 1: where each caption found its image.
     """
 
     image_to_text: dict[str, float]
@@ -35,25 +35,25 @@ class RetrievalReport:
 def retrieval_report(
     image_embeds: Any, text_embeds: Any, image_of_text: Any = None, *, chunk_size: int = 1024
 ) -> RetrievalReport:
-    """Ranks all captions for each picture and all pictures for each caption, by cosine similarity.
+    """Ranks all captions for each image and all images for each caption, by cosine similarity.
 
     The ranks are exact, but all similarities are never in memory: only `chunk_size` x `chunk_size` of them at a time.
 
     Args:
         image_embeds: float `[num_images, projection_dim]`; of any length, since they are compared by direction.
         text_embeds: float `[num_texts, projection_dim]`.
-        image_of_text: int `[num_texts]`, the picture that each caption is of; every picture has at least one. None
-            where caption i is of picture i.
-        chunk_size: pictures, and captions, compared at a time; bounds the memory and changes nothing else.
+        image_of_text: int `[num_texts]`, the image that each caption is of; every image has at least one. None
+            where caption i is of image i.
+        chunk_size: images, and captions, compared at a time; bounds the memory and changes nothing else.
 
     Returns:
-        The figures of both directions, and the ranks they are made of. A picture with several captions looks for any
+        The figures of both directions, and the ranks they are made of. An image with several captions looks for any
         of them: its rank is that of the best, and its other captions are no rivals. A tie counts against the query,
         so that a model which embeds everything alike finds nothing.
 
     Raises:
         ValueError: the shapes do not fit, an embedding has no direction (zeros or not finite), a caption is of no
-            picture, a picture has no caption, or there is nothing to rank.
+            image, an image has no caption, or there is nothing to rank.
 
     Example:
         >>> import numpy as np
@@ -162,25 +162,25 @@ def _owners(image_of_text: Any, num_images: int, num_texts: int) -> np.ndarray:
     if image_of_text is None:
         if num_images != num_texts:
             raise ValueError(
-                "`image_of_text` must be given where pictures and captions are not pairs. Received: "
-                f"{num_images} pictures, {num_texts} captions. Pass the picture's index for each caption."
+                "`image_of_text` must be given where images and captions are not pairs. Received: "
+                f"{num_images} images, {num_texts} captions. Pass the image's index for each caption."
             )
         return np.arange(num_texts)
     owners = np.asarray(image_of_text)
     if owners.shape != (num_texts,) or owners.dtype.kind not in "iu":
         raise ValueError(
             f"`image_of_text` must be {num_texts} integers, one for each caption. Received: "
-            f"shape={owners.shape}, dtype={owners.dtype}. Pass the picture's index for each caption."
+            f"shape={owners.shape}, dtype={owners.dtype}. Pass the image's index for each caption."
         )
     if owners.min() < 0 or owners.max() >= num_images:
         raise ValueError(
             f"`image_of_text` must be indices below {num_images}. Received: from {owners.min()} to {owners.max()}. "
-            "Check the order of the pictures."
+            "Check the order of the images."
         )
     without = np.flatnonzero(np.bincount(owners, minlength=num_images) == 0)
     if len(without):
         raise ValueError(
-            f"`image_of_text` must name every picture. Received: {len(without)} pictures without a caption, "
+            f"`image_of_text` must name every image. Received: {len(without)} images without a caption, "
             f"the first at index {without[0]}. Leave them out."
         )
     return owners
@@ -217,7 +217,7 @@ def _directions(embeds: np.ndarray, name: str) -> np.ndarray:
     if not np.isfinite(lengths).all() or not lengths.all():
         raise ValueError(
             f"`{name}` must have a direction in every row. Received: a row of zeros, or one with NaN or infinity. "
-            "Look for it in the model's weights or in the pictures."
+            "Look for it in the model's weights or in the images."
         )
     directions: np.ndarray = embeds / lengths
     return directions

@@ -23,7 +23,7 @@ def template_sets() -> dict[str, tuple[str, ...]]:
         'itap of a {}.'
 
     Source: OpenAI's notebook "Prompt Engineering for ImageNet", and `data/prompts.md` of the same repository,
-    under the MIT licence beside the file.
+    under the MIT license beside the file.
     """
     sets = json.loads(_FILE.read_text(encoding="utf-8"))["sets"]
     return {name: tuple(templates) for name, templates in sets.items()}

@@ -19,7 +19,7 @@ from tf_clip.tasks.zero_shot import class_embeddings, class_probabilities
 
 @dataclasses.dataclass(frozen=True)
 class ZeroShotClassifier:
-    """Names pictures by the nearest class embedding; nothing is trained.
+    """Names images by the nearest class embedding; nothing is trained.
 
     Args:
         class_names: the classes' names.
@@ -32,7 +32,7 @@ class ZeroShotClassifier:
     logit_scale: float
 
     def logits(self, image_embeds: np.ndarray) -> np.ndarray:
-        """Returns the scaled similarities of pictures and classes.
+        """Returns the scaled similarities of images and classes.
 
         Args:
             image_embeds: float `[num_images, projection_dim]`, of unit length, as `embed_images` returns them.
@@ -44,7 +44,7 @@ class ZeroShotClassifier:
         return logits
 
     def probabilities(self, image_embeds: np.ndarray) -> np.ndarray:
-        """Says how likely each class is for each picture, if one of them is right.
+        """Says how likely each class is for each image, if one of them is right.
 
         Args:
             image_embeds: as in `logits`.
@@ -59,10 +59,10 @@ class ZeroShotClassifier:
 
         Args:
             image_embeds: as in `logits`.
-            targets: int `[num_images]`, the index of each picture's class in `class_names`.
+            targets: int `[num_images]`, the index of each image's class in `class_names`.
 
         Raises:
-            ValueError: the numbers of pictures and targets differ, or a target is not a class.
+            ValueError: the numbers of images and targets differ, or a target is not a class.
         """
         return classification_report(self.logits(image_embeds), targets, self.class_names, from_logits=True)
 
@@ -140,7 +140,7 @@ def template_robustness(
         model: the model.
         processor: its processor.
         image_embeds: float `[num_images, projection_dim]`, of unit length, as `embed_images` returns them.
-        targets: int `[num_images]`, the index of each picture's class.
+        targets: int `[num_images]`, the index of each image's class.
         class_names: the classes' names, all different and none empty.
         templates: sentences with `{}` where the name goes, or the name of a set.
         on_progress: called with 1 after each template.

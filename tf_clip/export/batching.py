@@ -63,7 +63,7 @@ class Batching:
             "# More waiting batches than this, for each signature, are refused, and clients come back later.\n"
             f"max_enqueued_batches {{ value: {self.max_enqueued_batches} }}\n"
             f"{allowed}"
-            "# Padding would change pictures and token ids. Requests with `image_pixels` of several sizes, or with\n"
+            "# Padding would change images and token ids. Requests with `image_pixels` of several sizes, or with\n"
             "# `input_ids` of several lengths, are refused when they meet in a batch: send one size, and one length.\n"
             "pad_variable_length_inputs: false\n"
         )

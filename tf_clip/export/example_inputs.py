@@ -1,4 +1,4 @@
-"""Inputs that every exported model takes, for warming up and for timing: a small picture, a sentence, pixels, ids."""
+"""Inputs that every exported model takes, for warming up and for timing: a small image, a sentence, pixels, ids."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def example_inputs(names: Iterable[str], rows: int) -> dict[str, Any]:
     examples: dict[str, Any] = {}
     for name in names:
         if name == "image_bytes":
-            examples[name] = [picture_file()] * rows
+            examples[name] = [image_file()] * rows
         elif name == "text":
             examples[name] = [SENTENCE] * rows
         elif name == "image_pixels":
@@ -40,7 +40,7 @@ def example_inputs(names: Iterable[str], rows: int) -> dict[str, Any]:
     return examples
 
 
-def picture_file() -> bytes:
+def image_file() -> bytes:
     """Returns a JPEG file."""
     file = io.BytesIO()
     Image.fromarray(_pixels()).save(file, "JPEG", quality=90)

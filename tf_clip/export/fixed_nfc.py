@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_clip.export.fixed_arrays import BLANK, PagedTable, packed, placed, shifted
-from tf_clip.preprocessing.unicode_tables import Normalisation
+from tf_clip.preprocessing.unicode_tables import Normalization
 
 _LONGEST = 4  # characters that one is taken apart to
 _CLASSES = 256
@@ -26,7 +26,7 @@ class FixedComposition:
     Source: the Unicode Standard, section 3.11.
     """
 
-    def __init__(self, data: Normalisation, codes: int) -> None:
+    def __init__(self, data: Normalization, codes: int) -> None:
         classes, row, first, second = (np.zeros(codes, np.int32) for _ in range(4))
         classes[: len(data.combining_class)] = data.combining_class
         apart = {code: list(parts) for code, parts in data.decomposition.items() if code not in _SYLLABLES}

@@ -41,15 +41,15 @@ class FixedWordSplitter:
     """Finds the words of a text; see `tf_clip.preprocessing.words.WordSplitter`, whose words these are."""
 
     def __init__(self) -> None:
-        normalisation = unicode_tables.normalisation()
+        normalization = unicode_tables.normalization()
         lower, classes = unicode_tables.lower_case(), unicode_tables.classes()
         expands = lower[:, 1] >= 0
-        unusual = normalisation.may_change() | expands
+        unusual = normalization.may_change() | expands
         # A lower-case character says what the other one is. A special token is a word of its own, as a number is.
         kinds = np.append(classes[lower[:, 0]] + _UNUSUAL * unusual, [NUMBER] * 2)
         lower_codes = np.append(lower[:, 0], [BOS_BYTE - ENDS_WORD, EOS_BYTE - ENDS_WORD])
         self._table = PagedTable(lower_codes - np.arange(len(lower_codes)), kinds)
-        self._compose = FixedComposition(normalisation, len(kinds))
+        self._compose = FixedComposition(normalization, len(kinds))
         self._expanding = np.flatnonzero(expands).astype(np.int32)
         self._second_letters = lower[expands, 1]
 
@@ -62,7 +62,7 @@ class FixedWordSplitter:
         distances, kinds = self._table(codes)
         codes, classes = tf.cond(
             tf.reduce_max(kinds) >= _UNUSUAL,
-            lambda: self._normalised(codes),
+            lambda: self._normalized(codes),
             lambda: (codes + distances, kinds),
         )
         begins = (classes != shifted(classes, -1, SPACE)) | (classes == NUMBER)
@@ -72,7 +72,7 @@ class FixedWordSplitter:
         begins = tf.cond(tf.reduce_any(codes == _QUOTE), lambda: _with_contractions(codes, begins), lambda: begins)
         return FixedWords(codes, classes == SPACE, shifted(begins, 1, True))
 
-    def _normalised(self, codes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _normalized(self, codes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Brings a text to NFC and to lower case, which is two letters for some."""
         codes = self._compose(codes)
         size = codes.shape[0]

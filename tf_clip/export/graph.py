@@ -19,7 +19,7 @@ class Limits(NamedTuple):
 
     Args:
         on_bad_row: `"status"` or `"error"`.
-        max_pixels: of an encoded picture.
+        max_pixels: of an encoded image.
         max_text_bytes: of a text.
     """
 
@@ -59,7 +59,7 @@ class CLIPGraph:
         self._text_tower = tf.function(self._run_text_tower, input_signature=[input_ids], autograph=False)
 
     def image_pixels(self, image_pixels: tf.Tensor) -> tf.Tensor:
-        """Encodes pictures of one size, uint8 `[n, height, width, 3]`."""
+        """Encodes images of one size, uint8 `[n, height, width, 3]`."""
         rule = "`image_pixels` must be of at least one row and one column. Received: none. Leave them out."
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.shape(image_pixels)[1:3] > 0), [rule])]):
             image_pixels = tf.identity(image_pixels)
@@ -83,11 +83,11 @@ class CLIPGraph:
         return self._told(embeds, status, "input_ids")
 
     def logits(self, image_embeds: tf.Tensor, other_embeds: tf.Tensor) -> tf.Tensor:
-        """Compares every picture with every text or class, float32 `[n, m]`."""
+        """Compares every image with every text or class, float32 `[n, m]`."""
         return self._scaled(tf.matmul(image_embeds, other_embeds, transpose_b=True))
 
     def logits_of_pairs(self, image_embeds: tf.Tensor, text_embeds: tf.Tensor) -> tf.Tensor:
-        """Compares each picture with its own text, float32 `[n]`."""
+        """Compares each image with its own text, float32 `[n]`."""
         return self._scaled(tf.reduce_sum(image_embeds * text_embeds, axis=1))
 
     def _image_bytes(self, image_bytes: tf.Tensor) -> Embedded:

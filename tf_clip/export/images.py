@@ -1,4 +1,4 @@
-"""Encoded pictures to `pixel_values` in a graph, where a file that cannot be decoded costs its own row only.
+"""Encoded images to `pixel_values` in a graph, where a file that cannot be decoded costs its own row only.
 
 TensorFlow's decoders raise, and a graph has no `except`. A `tf.data` pipeline inside the graph has one:
 it can leave out the elements that failed. It decodes on all cores, too.
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_clip.export.status import BROKEN, NOT_A_PICTURE, OK
+from tf_clip.export.status import BROKEN, NOT_AN_IMAGE, OK
 from tf_clip.preprocessing.decode import pixel_count
 from tf_clip.preprocessing.image import CLIPFeatureExtractorTF
 
-_OK, _BROKEN, _NOT_A_PICTURE, _TOO_MANY_PIXELS = range(4)
+_OK, _BROKEN, _NOT_AN_IMAGE, _TOO_MANY_PIXELS = range(4)
 
 
 class ReadImages(NamedTuple):
@@ -46,7 +46,7 @@ def read_images(
 
     def prepared(row: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         pixels = pixel_count(data)
-        code = tf.where(pixels < 0, _NOT_A_PICTURE, tf.where(pixels > max_pixels, _TOO_MANY_PIXELS, _OK))
+        code = tf.where(pixels < 0, _NOT_AN_IMAGE, tf.where(pixels > max_pixels, _TOO_MANY_PIXELS, _OK))
         values = tf.cond(code == _OK, lambda: extractor.prepare_file(data), lambda: tf.zeros(shape))
         return row, code, tf.ensure_shape(values, shape)
 
@@ -62,7 +62,7 @@ def read_images(
     sentences = {
         _OK: OK,
         _BROKEN: BROKEN,
-        _NOT_A_PICTURE: NOT_A_PICTURE,
+        _NOT_AN_IMAGE: NOT_AN_IMAGE,
         _TOO_MANY_PIXELS: f"more than {max_pixels} pixels",
     }
     status = tf.gather([sentences[code] for code in range(len(sentences))], all_codes)

@@ -13,26 +13,26 @@ from tf_clip.export.latency import Timed
 
 _TEMPLATE = Path(__file__).parent / "templates" / "readme"
 
-# As JSON, in a shell's here-document; and in Python, as the script below reads the picture.
-_PICTURE = '{"b64": "$(base64 < picture.jpg | tr -d \'\\n\')"}'
+# As JSON, in a shell's here-document; and in Python, as the script below reads the image.
+_IMAGE = '{"b64": "$(base64 < image.jpg | tr -d \'\\n\')"}'
 _AS_JSON = {
-    "image_bytes": f"[{_PICTURE}]",
+    "image_bytes": f"[{_IMAGE}]",
     "image_pixels": "[[[[255, 0, 0], [0, 0, 255]], [[0, 255, 0], [255, 255, 255]]]]",
     "text": '["a photo of an owl", "a bus"]',
     "input_ids": "[[0, 1, 2]]",
 }
 _AS_PYTHON = {
-    "image_bytes": "[picture]",
+    "image_bytes": "[image]",
     "image_pixels": "np.zeros((1, 64, 64, 3), np.uint8)",
     "text": '["a photo of an owl", "a bus"]',
     "input_ids": "np.array([[0, 1, 2]], np.int32)",
 }
 _NOTES = {
-    "encode_image_pixels": "All pictures of one size; a server that batches wants one size from all clients.",
+    "encode_image_pixels": "All images of one size; a server that batches wants one size from all clients.",
     "encode_tokens": "Ids of the model's own tokenizer, padded after the end token; a server that batches wants one "
     "length from all clients. `encode_text` needs none of this.",
-    "similarity": "**Not on a server that batches**: it puts the rows of several requests together, and pictures and "
-    "texts are not rows of one table. The call below is refused there, and one with as many texts as pictures may "
+    "similarity": "**Not on a server that batches**: it puts the rows of several requests together, and images and "
+    "texts are not rows of one table. The call below is refused there, and one with as many texts as images may "
     "come back with other people's texts in its softmax. Serve a copy of the version's folder without "
     "`batching_params.pbtxt` under another name in `models.config`, which with the flags of `compose.yaml` is not "
     "batched (read in the server's code, not tried), or compare the results of `encode_image` and `encode_text`.",
@@ -56,7 +56,7 @@ def readme(exported: ExportedModel, name: str, batching: Batching, curves: Mappi
         signatures=_signature_table(signatures),
         calls="\n".join(_call(name, signature, one) for signature, one in sorted(signatures.items())),
         grpc_calls="\n".join(_grpc_call(signature, one) for signature, one in sorted(signatures.items())),
-        classify='    print(client.classify(["picture.jpg"]).labels)\n' if "classify" in signatures else "",
+        classify='    print(client.classify(["image.jpg"]).labels)\n' if "classify" in signatures else "",
         curve=_curve_table(curves),
         max_batch_size=batching.max_batch_size,
         allowed_batch_sizes=", ".join(map(str, batching.allowed_batch_sizes)),
@@ -83,7 +83,7 @@ def _signature_table(signatures: Mapping[str, Any]) -> str:
 
 
 def _rows_alike(described: Mapping[str, Any], examples: Mapping[str, str]) -> dict[str, str]:
-    """Returns example inputs; where rows are pairs, as many texts as pictures."""
+    """Returns example inputs; where rows are pairs, as many texts as images."""
     values = {key: examples[key] for key in described["inputs"]}
     if described["batchable"] and len(values) > 1:
         values["text"] = '["a photo of an owl"]'

@@ -54,9 +54,9 @@ class Reference:
             weights.model.config.text_config.max_position_embeddings, processor.tokenizer.model_max_length
         )
 
-    def image_embeds(self, picture: np.ndarray) -> np.ndarray:
+    def image_embeds(self, image: np.ndarray) -> np.ndarray:
         """Encodes uint8 `[height, width, 3]`, float32 `[1, projection_dim]`."""
-        pixel_values = self.processor.image_processor(picture)["pixel_values"]
+        pixel_values = self.processor.image_processor(image)["pixel_values"]
         with self._weights.lent():
             return unit_length(self._weights.model.image_encoder(pixel_values, training=False).image_embeds).numpy()
 
@@ -66,18 +66,18 @@ class Reference:
             ids = tf.constant(input_ids)
             return unit_length(self._weights.model.text_encoder(ids, training=False).text_embeds).numpy()
 
-    def probabilities(self, picture: np.ndarray) -> np.ndarray:
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Returns how likely each label is, float32 `[1, labels]`."""
-        return tf.nn.softmax(self.image_embeds(picture) @ self._class_kernel).numpy()
+        return tf.nn.softmax(self.image_embeds(image) @ self._class_kernel).numpy()
 
     def tokens(self, text: str) -> dict[str, np.ndarray]:
         """Tokenizes one text to its full length."""
         return self.processor.tokenizer([text], padding="max_length", max_length=self.longest, return_tensors="np")
 
-    def resized(self, picture: np.ndarray) -> np.ndarray:
-        """Resizes one picture as the processor does, uint8 levels as float32 `[1, height, width, 3]`."""
+    def resized(self, image: np.ndarray) -> np.ndarray:
+        """Resizes one image as the processor does, uint8 levels as float32 `[1, height, width, 3]`."""
         options = {"do_rescale": False, "do_normalize": False}
-        return self.processor.image_processor(picture, **options)["pixel_values"].numpy()
+        return self.processor.image_processor(image, **options)["pixel_values"].numpy()
 
 
 class _Answer(NamedTuple):
@@ -101,7 +101,7 @@ def check(file: bytes, reference: Reference, tolerance: Tolerance) -> list[str]:
     require_built_in(operations)
     loaded = LiteRTFile(file)
     for signature, shapes in loaded.shapes.items():
-        answers = _of_utf8 if "utf8" in shapes else _of_ids if "input_ids" in shapes else _of_pictures
+        answers = _of_utf8 if "utf8" in shapes else _of_ids if "input_ids" in shapes else _of_images
         for answer in answers(loaded, signature, reference):
             difference = _difference(answer, tolerance)
             if difference:
@@ -136,22 +136,22 @@ def _of_ids(file: LiteRTFile, signature: str, reference: Reference) -> Iterator[
         yield _Answer("zeros", answer["text_embeds"], np.zeros_like(answer["text_embeds"]))
 
 
-def _of_pictures(file: LiteRTFile, signature: str, reference: Reference) -> Iterator[_Answer]:
+def _of_images(file: LiteRTFile, signature: str, reference: Reference) -> Iterator[_Answer]:
     ((name, shape),) = file.shapes[signature].items()
-    for picture in _pictures(shape):
-        answer = file(signature, **{name: picture.reshape(shape) if len(shape) == 4 else picture})
+    for image in _images(shape):
+        answer = file(signature, **{name: image.reshape(shape) if len(shape) == 4 else image})
         if "image_pixels" in answer:
-            yield _Answer("image_pixels", answer["image_pixels"].astype(np.float32), reference.resized(picture))
+            yield _Answer("image_pixels", answer["image_pixels"].astype(np.float32), reference.resized(image))
             continue
         # A level's difference is no fault of the tower.
-        pixels = picture if len(shape) == 4 else file("resize_picture", picture=picture)["image_pixels"][0]
+        pixels = image if len(shape) == 4 else file("resize_image", image=image)["image_pixels"][0]
         if "probabilities" in answer:
             yield _Answer("probabilities", answer["probabilities"], reference.probabilities(pixels))
         else:
             yield _Answer("image_embeds", answer["image_embeds"], reference.image_embeds(pixels))
 
 
-def _pictures(shape: Sequence[int]) -> Iterator[np.ndarray]:
+def _images(shape: Sequence[int]) -> Iterator[np.ndarray]:
     """Yields noise and gradients, of the size asked for, or where it may be any, wide, tall and small ones."""
     generator = np.random.default_rng(0)
     for height, width in [shape[1:3]] if len(shape) == 4 else [(97, 150), (201, 64), (30, 20)]:

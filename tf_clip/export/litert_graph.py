@@ -1,4 +1,4 @@
-"""The functions inside .tflite files: one picture or one text in, an embedding or probabilities out."""
+"""The functions inside .tflite files: one image or one text in, an embedding or probabilities out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.export.litert_resize import PictureResizer
+from tf_clip.export.litert_resize import ImageResizer
 from tf_clip.export.utf8_tokenizer import Utf8Tokenizer
 from tf_clip.export.weights import StoredWeights
 from tf_clip.models.clip import unit_length
@@ -20,7 +20,7 @@ Signatures = dict[str, tf.types.experimental.GenericFunction]
 class LiteRTGraph:
     """Makes the signatures of each part.
 
-    All sizes are fixed but those of the pictures to be resized, and flags are int32, which every runtime's language
+    All sizes are fixed but those of the images to be resized, and flags are int32, which every runtime's language
     can read.
 
     Args:
@@ -63,10 +63,10 @@ class LiteRTGraph:
         def encode_pixels(image_pixels: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"image_embeds": self.image_embeds(image_pixels)}
 
-        def encode_picture(picture: tf.Tensor) -> dict[str, tf.Tensor]:
-            return encode_pixels(self._resize(picture))
+        def encode_image(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return encode_pixels(self._resize(image))
 
-        return self._of_pictures(encode_pixels, encode_picture)
+        return self._of_images(encode_pixels, encode_image)
 
     def _classify(self) -> Signatures:
         def classify_pixels(image_pixels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -74,26 +74,26 @@ class LiteRTGraph:
             logits = tf.matmul(self.image_embeds(image_pixels), tf.constant(self._class_kernel))
             return {"probabilities": tf.nn.softmax(logits, axis=1)}
 
-        def classify_picture(picture: tf.Tensor) -> dict[str, tf.Tensor]:
-            return classify_pixels(self._resize(picture))
+        def classify_image(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return classify_pixels(self._resize(image))
 
-        return self._of_pictures(classify_pixels, classify_picture)
+        return self._of_images(classify_pixels, classify_image)
 
-    def _of_pictures(self, of_pixels: Callable[..., Any], of_picture: Callable[..., Any]) -> Signatures:
-        """Names the functions of pixels of the model's size, of a picture of any size, and of resizing alone."""
+    def _of_images(self, of_pixels: Callable[..., Any], of_image: Callable[..., Any]) -> Signatures:
+        """Names the functions of pixels of the model's size, of an image of any size, and of resizing alone."""
 
-        def resize_picture(picture: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"image_pixels": self._resize(picture)}
+        def resize_image(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"image_pixels": self._resize(image)}
 
         pixels = tf.TensorSpec([1, self._side, self._side, 3], tf.uint8, "image_pixels")
-        picture = tf.TensorSpec([None, None, 3], tf.uint8, "picture")
+        image = tf.TensorSpec([None, None, 3], tf.uint8, "image")
         signatures = {of_pixels.__name__: _traced(of_pixels, pixels)}
         if not self._is_split:
-            signatures[of_picture.__name__] = _traced(of_picture, picture)
-        return {**signatures, "resize_picture": _traced(resize_picture, picture)}
+            signatures[of_image.__name__] = _traced(of_image, image)
+        return {**signatures, "resize_image": _traced(resize_image, image)}
 
-    def _resize(self, picture: tf.Tensor) -> tf.Tensor:
-        return PictureResizer(self._processor.image_processor)(picture)[tf.newaxis]
+    def _resize(self, image: tf.Tensor) -> tf.Tensor:
+        return ImageResizer(self._processor.image_processor)(image)[tf.newaxis]
 
     def _text(self) -> Signatures:
         def encode_ids(input_ids: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -143,8 +143,8 @@ class LiteRTGraph:
         )
 
     def image_embeds(self, image_pixels: tf.Tensor) -> tf.Tensor:
-        """Encodes pictures of the model's size, uint8 `[n, side, side, 3]`, to unit length."""
-        # One product and one sum of pixels. Inside the patch kernel, they would cost a quantised one its precision.
+        """Encodes images of the model's size, uint8 `[n, side, side, 3]`, to unit length."""
+        # One product and one sum of pixels. Inside the patch kernel, they would cost a quantized one its precision.
         scale, shift = self._processor.image_processor.scale_and_shift()
         with self._weights.lent():
             pixel_values = tf.cast(image_pixels, tf.float32) * scale + shift

@@ -1,4 +1,4 @@
-"""`litert_report`: what each recipe of `litert` saves and costs, measured on pictures and labels of one's own."""
+"""`litert_report`: what each recipe of `litert` saves and costs, measured on images and labels of one's own."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class RecipeReport:
         quantization: the recipe.
         sizes: the bytes of each part's file.
         image_cosine, text_cosine: the embeddings' cosines with the Keras model's, the mean and the worst.
-        agreement: the share of pictures with the same best label as the Keras model's.
-        recall: the share of pictures whose best label is right; None if that is not known.
-        image_time, text_time: of one picture, and of one text of the full length, as a share of float32's.
+        agreement: the share of images with the same best label as the Keras model's.
+        recall: the share of images whose best label is right; None if that is not known.
+        image_time, text_time: of one image, and of one text of the full length, as a share of float32's.
     """
 
     quantization: str
@@ -69,9 +69,9 @@ def litert_report(
         model: the model; it is not changed.
         processor: its processor.
         images: paths, PIL images, files' bytes or uint8 pixels.
-        labels: what the pictures may be.
+        labels: what the images may be.
         templates: sentences with `{}` where a label goes.
-        targets: each picture's right label, by its index.
+        targets: each image's right label, by its index.
         quantizations: the recipes; None takes all, `"int8"` only if there is something to calibrate it with.
         calibration_images: see `litert`; other ones than are measured.
         calibration_texts: see `litert`.
@@ -82,10 +82,10 @@ def litert_report(
         One `RecipeReport` a recipe.
 
     Raises:
-        ImportError, TypeError, ValueError: as `litert`; or there are no pictures.
+        ImportError, TypeError, ValueError: as `litert`; or there are no images.
     """
     if not len(images):
-        raise ValueError("`images` must hold at least one picture. Received: none. Pass some hundred.")
+        raise ValueError("`images` must hold at least one image. Received: none. Pass some hundred.")
     if quantizations is None:
         is_calibrated = len(calibration_images) and len(calibration_texts)
         quantizations = [name for name, recipe in RECIPES.items() if is_calibrated or not recipe.is_static]
@@ -128,18 +128,18 @@ def litert_report(
 
 @dataclasses.dataclass(frozen=True)
 class _Embeds:
-    """Embeddings of the pictures, and of each label in each template, of unit length."""
+    """Embeddings of the images, and of each label in each template, of unit length."""
 
     images: np.ndarray
     texts: np.ndarray
 
     def scores(self, labels: int) -> np.ndarray:
-        """Compares pictures with labels, `[pictures, labels]`."""
+        """Compares images with labels, `[images, labels]`."""
         classes = self.texts.reshape(labels, -1, self.texts.shape[-1]).mean(axis=1)
         return self.images @ (classes / np.linalg.norm(classes, axis=1, keepdims=True)).T
 
     def best(self, labels: int) -> np.ndarray:
-        """Returns each picture's best label."""
+        """Returns each image's best label."""
         return self.scores(labels).argmax(axis=1)
 
 
@@ -159,7 +159,7 @@ def _cosines(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
 
 
 def _times(reference: Path, folder: Path, longest: int, threads: int) -> tuple[float, float]:
-    """Returns the time of a picture and of a text, as shares of the reference's: the best of many, in turns."""
+    """Returns the time of an image and of a text, as shares of the reference's: the best of many, in turns."""
     shares = []
     for part, signature in (("image", "encode_pixels"), ("text", f"encode_ids_{longest}")):
         loaded = [LiteRTFile(place / FILE_OF[part], threads) for place in (reference, folder)]

@@ -24,7 +24,7 @@ _BLOCK = 32
 
 
 class Calibration:
-    """What pictures and texts are like, for the ranges of activations.
+    """What images and texts are like, for the ranges of activations.
 
     Args:
         processor: the model's processor.
@@ -40,12 +40,12 @@ class Calibration:
         """Returns a function that gives inputs of each signature that has a tower.
 
         Raises:
-            ValueError: there are no pictures, or no texts, that a signature could be given.
+            ValueError: there are no images, or no texts, that a signature could be given.
         """
         takes = {name: function.input_signature[0] for name, function in signatures.items()}
-        pictures = [name for name, spec in takes.items() if spec.name == "image_pixels"]
+        images = [name for name, spec in takes.items() if spec.name == "image_pixels"]
         lengths = {name: spec.shape[1] for name, spec in takes.items() if spec.name == "input_ids"}
-        rows = [(name, {"image_pixels": pixels}) for pixels in self._pixels(pictures) for name in pictures]
+        rows = [(name, {"image_pixels": pixels}) for pixels in self._pixels(images) for name in images]
         ids = self._input_ids(lengths)
         # A text that is longer would be one without an end.
         rows += [
@@ -54,9 +54,9 @@ class Calibration:
             for name, length in lengths.items()
             if count <= length
         ]
-        missing = sorted({*pictures, *lengths} - {name for name, _ in rows})
+        missing = sorted({*images, *lengths} - {name for name, _ in rows})
         if missing:
-            argument = "calibration_images" if missing[0] in pictures else "calibration_texts"
+            argument = "calibration_images" if missing[0] in images else "calibration_texts"
             raise ValueError(
                 f"`{argument}` must be given for quantization='int8', for every signature. Received: none for "
                 f"{', '.join(missing)}. Pass some hundred of the kind that the file will see, or take dynamic_int8."
@@ -79,7 +79,7 @@ class Calibration:
 
 
 def model_pixels(processor: CLIPProcessor, image: Any, index: int) -> np.ndarray:
-    """Opens a picture, and resizes it as the processor does, uint8 `[1, side, side, 3]`."""
+    """Opens an image, and resizes it as the processor does, uint8 `[1, side, side, 3]`."""
     opened = image if isinstance(image, np.ndarray) else open_image(image, index=index)
     options = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
     return processor.image_processor(opened, **options)["pixel_values"].astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Resizing and cropping a picture of any size as two matrix products, with what every LiteRT runtime has built in."""
+"""Resizing and cropping an image of any size as two matrix products, with what every LiteRT runtime has built in."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class _Axis(NamedTuple):
     weights: tf.Tensor
 
 
-class PictureResizer:
-    """Brings one picture to the size that a model reads, as `CLIPFeatureExtractorTF` does, within one grey level.
+class ImageResizer:
+    """Brings one image to the size that a model reads, as `CLIPFeatureExtractorTF` does, within one gray level.
 
-    Weights are computed in the graph for the size that comes, and as in Pillow the picture is rounded to bytes between
-    the two products. Only what the centre crop needs is read.
+    Weights are computed in the graph for the size that comes, and as in Pillow the image is rounded to bytes between
+    the two products. Only what the center crop needs is read.
 
     Args:
-        images: the options; cropping or resizing must make one size of every picture.
+        images: the options; cropping or resizing must make one size of every image.
 
     Call arguments:
         pixels: uint8 `[height, width, 3]`; height and width may be unknown.
@@ -82,7 +82,7 @@ class PictureResizer:
         scale = tf.cast(size_in, tf.float32) / tf.cast(size_out, tf.float32)
         stretch = tf.maximum(scale, 1.0)
         support = half_width * stretch
-        # A centre far from the origin would have no digits left behind the point in float32: whole pixels apart.
+        # A center far from the origin would have no digits left behind the point in float32: whole pixels apart.
         halves = tf.cast(2 * tf.clip_by_value(outputs, 0, size_out - 1) + 1, tf.int64) * tf.cast(size_in, tf.int64)
         of_a_pixel = 2 * tf.cast(size_out, tf.int64)
         # LiteRT divides no integers of 64 bits; of a quotient that is whole, a float is near enough.
@@ -95,7 +95,7 @@ class PictureResizer:
         apart = tf.cast(tf.range(first, last) - whole[:, tf.newaxis], tf.float32)
         weights = function((apart + 0.5 - rest[:, tf.newaxis]) / stretch)
         weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
-        # Beyond the picture all is black.
+        # Beyond the image all is black.
         is_inside = tf.cast((outputs >= 0) & (outputs < size_out), tf.float32)
         return _Axis(first, last, weights * is_inside[:, tf.newaxis])
 

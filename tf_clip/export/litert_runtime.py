@@ -79,13 +79,13 @@ class LiteRTFile:
                 wanted = [size if size > 0 else "any" for size in shape]
                 raise ValueError(
                     f"`{name}` must have shape {wanted} for {signature}. Received: shape {list(given)}. "
-                    "Resize pictures, and pad token ids."
+                    "Resize images, and pad token ids."
                 )
         return self._runners[signature](**inputs)
 
 
 class LiteRTModel:
-    """Encodes pictures and texts with the files of a folder that `litert` wrote; neither Keras nor TensorFlow is used.
+    """Encodes images and texts with the files of a folder that `litert` wrote; neither Keras nor TensorFlow is used.
 
     Args:
         folder: the folder.
@@ -106,7 +106,7 @@ class LiteRTModel:
         self._files: dict[str, LiteRTFile] = {}
 
     def encode_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Encodes pictures.
+        """Encodes images.
 
         Args:
             images: uint8 `[height, width, 3]` each, of any sizes.
@@ -116,7 +116,7 @@ class LiteRTModel:
 
         Raises:
             TypeError: the pixels are not uint8.
-            ValueError: a picture has another shape.
+            ValueError: an image has another shape.
         """
         file = self._file("image_encoder")
         rows = []
@@ -128,10 +128,10 @@ class LiteRTModel:
                 )
             if (1, *pixels.shape) == file.shapes["encode_pixels"]["image_pixels"]:
                 answer = file("encode_pixels", image_pixels=pixels[np.newaxis])
-            elif "encode_picture" in file.shapes:
-                answer = file("encode_picture", picture=pixels)
+            elif "encode_image" in file.shapes:
+                answer = file("encode_image", image=pixels)
             else:
-                answer = file("encode_pixels", **file("resize_picture", picture=pixels))
+                answer = file("encode_pixels", **file("resize_image", image=pixels))
             rows.append(answer["image_embeds"])
         return _stacked(rows, file)
 

@@ -69,7 +69,7 @@ def litert(
         text_lengths: the lengths in tokens that texts are computed at; None takes 16, 32 and the longest. The longest
             is always among them.
         max_text_bytes: of a text in UTF-8; from longer ones the first bytes are taken, which the file tells.
-        calibration_images: for `"int8"`, some hundred pictures like those that the file will see: paths, PIL images,
+        calibration_images: for `"int8"`, some hundred images like those that the file will see: paths, PIL images,
             files' bytes or uint8 pixels.
         calibration_texts: for `"int8"`, some hundred texts, too.
         name: what the model is called.

@@ -154,8 +154,8 @@ def _is_after(chosen: tf.Tensor, following: tf.Tensor) -> tf.Tensor:
 
 
 def _without_overlaps(chosen: tf.Tensor, following: tf.Tensor, is_symbol: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Keeps the 1st, 3rd, 5th ... of each run of neighbours, "aaaa" is two pairs, not three; and their right halves."""
-    run = tf.cumsum(tf.cast(is_symbol & tf.logical_not(chosen), tf.int32))  # equal within a run of chosen neighbours
+    """Keeps the 1st, 3rd, 5th ... of each run of neighbors, "aaaa" is two pairs, not three; and their right halves."""
+    run = tf.cumsum(tf.cast(is_symbol & tf.logical_not(chosen), tf.int32))  # equal within a run of chosen neighbors
     ones = tf.cast(chosen, tf.int32)
     count = tf.cumsum(ones)
     before_run = tf.gather(tf.math.unsorted_segment_min(count - ones, run, chosen.shape[0] + 1), run)
@@ -164,7 +164,7 @@ def _without_overlaps(chosen: tf.Tensor, following: tf.Tensor, is_symbol: tf.Ten
 
 
 def _borders(pairs: Iterable[tuple[str, str]], symbols: list[str]) -> np.ndarray:
-    """Returns which two neighbouring bytes no token reaches across, bool `[257 * 513]`.
+    """Returns which two neighboring bytes no token reaches across, bool `[257 * 513]`.
 
     The first one is a byte, or `ENDS_WORD` for any that does, the second as in a text.
     """

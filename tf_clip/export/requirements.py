@@ -49,10 +49,10 @@ def require_processor_fits(model: CLIPModel, processor: CLIPProcessor) -> None:
     size = images.crop_to if images.do_center_crop else images.resized_to if images.do_resize else None
     ends = (tokenizer.eos_token_id, LEGACY_EOS_TOKEN_ID)
     for rule, holds, received in (
-        (f"bring every picture to the model's {side} x {side} pixels", size == (side, side), f"size {size}"),
+        (f"bring every image to the model's {side} x {side} pixels", size == (side, side), f"size {size}"),
         ("use no ids that the model lacks", tokenizer.vocab_size <= text.vocab_size, f"{tokenizer.vocab_size} ids"),
         ("end texts as the model reads them", text.eos_token_id in ends, f"end token {tokenizer.eos_token_id}"),
-        # To the left of a text, padding moves it, and its embedding would depend on its neighbours.
+        # To the left of a text, padding moves it, and its embedding would depend on its neighbors.
         ("pad on the right", tokenizer.padding_side == "right", f"padding_side={tokenizer.padding_side!r}"),
         ("run inside a graph", tokenizer.runs_in_graphs, "a tokenizer with clean='openai'"),
     ):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 OK = "ok"
 BROKEN = "the file is broken or cut short"
-NOT_A_PICTURE = "not a JPEG, PNG, WebP or GIF file"
+NOT_AN_IMAGE = "not a JPEG, PNG, WebP or GIF file"
 ON_BAD_ROW = ("status", "error")
 """Whether a row that cannot be used is told in its `status`, or fails the whole request."""
 

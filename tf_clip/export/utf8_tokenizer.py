@@ -39,7 +39,7 @@ class Utf8Tokenizer:
         padding; `is_cut`, a bool scalar, whether tokens or bytes of the text were left out.
 
     Raises:
-        ValueError: the tokenizer cleans texts in Python, finds special tokens in normalised text, has ids from 65534
+        ValueError: the tokenizer cleans texts in Python, finds special tokens in normalized text, has ids from 65534
             on, or special tokens that are not ASCII or overlap; `max_length` is below 2; `utf8` has no size, or
             one above 1920.
 

@@ -62,7 +62,7 @@ def saved_model(
             `"error"` fails the request.
         top_k: how many labels `classify` ranks; all of them if there are fewer.
         max_text_bytes: longer texts are not read, as rows that cannot be.
-        max_pixels: larger encoded pictures are not read.
+        max_pixels: larger encoded images are not read.
         name: what the model is called.
         overwrite: whether a version that exists is replaced.
         before_publishing: called with the folder that holds the version before all of it is moved to `path`, such as

@@ -12,7 +12,7 @@ from tf_clip.layers.activations import ACTIVATIONS
 Arrange = Callable[[tf.Tensor], tf.Tensor]
 
 
-def centred(x: tf.Tensor) -> tf.Tensor:
+def centered(x: tf.Tensor) -> tf.Tensor:
     """Takes each row's mean away; once, where the stream begins."""
     return x - tf.reduce_mean(x, axis=-1, keepdims=True)
 

@@ -46,12 +46,12 @@ def compile_for_inference(
     Args:
         model: the model; it is not changed if it is kept. ResNets, and towers with adapters, run as Keras has them,
             with the model's own weights: leave both alone afterwards.
-        processor: its processor; needed for pictures as bytes.
+        processor: its processor; needed for images as bytes.
         engine: `"tensorflow"`, `"xla"` (compiles for seconds at each new size), `"litert"` (converts for minutes at
             each new size, and holds the weights once more; needs the extra `litert`) or `"auto"`, which measures
             `candidates` at each new size and takes the fastest.
         candidates: what `"auto"` chooses among.
-        batch_sizes: numbers of pictures, and of texts of any length, that all is made ready for before this returns:
+        batch_sizes: numbers of images, and of texts of any length, that all is made ready for before this returns:
             traced, compiled, and for `"auto"` measured. Other sizes are when they come.
         keep_model: whether the model can be used afterwards. If not, its blocks' weights are moved, one block after
             the other, so that there is never a second copy of all; calling the model is an error from then on.
@@ -120,19 +120,19 @@ class CompiledModel:
         core_count, part_count = cores(), parts()
         choices = Choices(cache_dir, self.config.to_dict(), core_count)
         options = (engine, candidates, choices, core_count)
-        normalisation = None if processor is None else processor.image_processor.scale_and_shift()
+        normalization = None if processor is None else processor.image_processor.scale_and_shift()
         image, text = model.image_encoder, model.text_encoder
         images: Any = _image_function(image)
         if is_plain(image):
-            images = image_weights(image, normalisation, part_count, keep_model)
+            images = image_weights(image, normalization, part_count, keep_model)
         texts: Any = _text_function(text)
         if is_plain(text):
             texts = text_weights(text, part_count, keep_model, in_strips=_in_strips(engine, candidates))
         vision, longest = self.config.vision_config, self.config.text_config.max_position_embeddings
-        self._picture_shape = (vision.image_size, vision.image_size, vision.num_channels)
-        kinds = {"float32": tf.float32} if normalisation is None else {"float32": tf.float32, "uint8": tf.uint8}
+        self._image_shape = (vision.image_size, vision.image_size, vision.num_channels)
+        kinds = {"float32": tf.float32} if normalization is None else {"float32": tf.float32, "uint8": tf.uint8}
         self._encoders = {
-            name: Encoder(ImageWork(f"images {name}", images, normalisation, self._picture_shape, dtype), *options)
+            name: Encoder(ImageWork(f"images {name}", images, normalization, self._image_shape, dtype), *options)
             for name, dtype in kinds.items()
         }
         self._encoders["text"] = Encoder(
@@ -140,7 +140,7 @@ class CompiledModel:
         )
 
     def encode_image(self, images: Any) -> np.ndarray:
-        """Encodes pictures.
+        """Encodes images.
 
         Args:
             images: `pixel_values` as the processor makes them, or uint8 pixels of the model's size,
@@ -170,7 +170,7 @@ class CompiledModel:
         return unit_rows(self.get_text_features(input_ids, attention_mask))
 
     def __call__(self, input_ids: Any, pixel_values: Any = None, attention_mask: Any = None) -> CLIPOutput:
-        """Compares texts with pictures, as `CLIPModel` does.
+        """Compares texts with images, as `CLIPModel` does.
 
         Args:
             input_ids: see `encode_text`; or a dictionary of all arguments.
@@ -190,11 +190,11 @@ class CompiledModel:
         )
 
     def get_image_features(self, pixel_values: Any) -> np.ndarray:
-        """Encodes pictures, **not** to unit length; see `encode_image`."""
+        """Encodes images, **not** to unit length; see `encode_image`."""
         images = np.asarray(pixel_values)
         if np.issubdtype(images.dtype, np.floating):
             images = images.astype(np.float32, copy=False)
-        self._require_pictures(images)
+        self._require_images(images)
         encode, most = self._encoders[images.dtype.name], BATCH_SIZES[-1]
         starts = range(0, len(images), most)
         return self._stacked(
@@ -236,7 +236,7 @@ class CompiledModel:
         lengths = {min(length, longest) for length in (*TEXT_LENGTHS, longest)}
         for count in sizes:
             for dtype in self._encoders.keys() - {"text"}:
-                self.get_image_features(np.zeros((count, *self._picture_shape), dtype))
+                self.get_image_features(np.zeros((count, *self._image_shape), dtype))
             for length in lengths:
                 ids = np.zeros((count, length), np.int32)
                 ids[:, -1] = min(text.eos_token_id, text.vocab_size - 1)
@@ -245,15 +245,15 @@ class CompiledModel:
     def _stacked(self, rows: list[np.ndarray]) -> np.ndarray:
         return np.concatenate([np.empty((0, self.config.projection_dim), np.float32), *rows])
 
-    def _require_pictures(self, images: np.ndarray) -> None:
+    def _require_images(self, images: np.ndarray) -> None:
         if images.dtype == np.uint8 and "uint8" not in self._encoders:
             raise ValueError(
-                "`processor` must be given to compile_for_inference for pictures as bytes. Received: uint8 pixels. "
+                "`processor` must be given to compile_for_inference for images as bytes. Received: uint8 pixels. "
                 "Pass it, or the processor's pixel_values."
             )
-        if images.dtype.name not in self._encoders or images.shape[1:] != self._picture_shape:
+        if images.dtype.name not in self._encoders or images.shape[1:] != self._image_shape:
             raise ValueError(
-                f"`images` must be floats or uint8 of shape [n, {', '.join(map(str, self._picture_shape))}]. "
+                f"`images` must be floats or uint8 of shape [n, {', '.join(map(str, self._image_shape))}]. "
                 f"Received: {images.dtype} of shape {list(images.shape)}. Let the processor make them."
             )
 

@@ -81,7 +81,7 @@ def patch_kernel(kernel: Array) -> Array:
 
 
 def reading_bytes(kernel: Array, bias: Array, scale: Array, shift: Array) -> tuple[Array, Array]:
-    """Takes the normalisation of pixels into the product that reads patches.
+    """Takes the normalization of pixels into the product that reads patches.
 
     Args:
         kernel: float `[side * side * channels, outputs]`.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tf_clip.inference.blocks import centred, norm, pooled, run_all_but_last, run_last_block
+from tf_clip.inference.blocks import centered, norm, pooled, run_all_but_last, run_last_block
 from tf_clip.inference.tower_weights import ImageWeights
 
 
 def encode_image(images: tf.Tensor, weights: ImageWeights) -> tf.Tensor:
-    """Encodes pictures.
+    """Encodes images.
 
     Args:
-        images: `[batch, image_size, image_size, channels]`, uint8, or float32 if they are normalised. A batch of
+        images: `[batch, image_size, image_size, channels]`, uint8, or float32 if they are normalized. A batch of
             unknown size, at least two, is computed in halves: where one waits for its parts, the other goes on.
         weights: the tower's.
 
@@ -45,12 +45,12 @@ def _embedded(images: tf.Tensor, weights: ImageWeights) -> tf.Tensor:
     patches = tf.reshape(tf.concat([product(pixels) for product in products], axis=1), (-1, length - 1, width))
     # The class token is part of its position: here there is only room for it.
     tokens = tf.pad(patches, ((0, 0), (1, 0), (0, 0))) + weights.positions
-    rows = norm(centred(tf.reshape(tokens, (-1, width))), weights.epsilon)
-    return centred(rows * weights.norm_scale + weights.norm_offset)
+    rows = norm(centered(tf.reshape(tokens, (-1, width))), weights.epsilon)
+    return centered(rows * weights.norm_scale + weights.norm_offset)
 
 
 def _patches(images: tf.Tensor, weights: ImageWeights) -> tf.Tensor:
-    """Cuts pictures into rows of pixels, float32 `[batch * patches, patch_size ** 2 * channels]`."""
+    """Cuts images into rows of pixels, float32 `[batch * patches, patch_size ** 2 * channels]`."""
     size, channels = weights.patch_size, images.shape[-1]
     side = weights.image_size // size
     # As a convolution does, it leaves out what is no whole patch at the right and at the bottom.

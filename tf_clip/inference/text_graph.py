@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tf_clip.inference.blocks import centred, pooled, run_all_but_last, run_last_block
+from tf_clip.inference.blocks import centered, pooled, run_all_but_last, run_last_block
 from tf_clip.inference.tower_weights import TextWeights
 
 # Added to the score of a hidden key: exp(-1e9) is exactly zero in float32.
@@ -75,7 +75,7 @@ def encode_one_text(tokens: tf.Tensor, weights: TextWeights) -> tf.Tensor:
 
 def _embedded(tokens: tf.Tensor, positions: tf.Tensor, weights: TextWeights) -> tf.Tensor:
     """Returns the residual stream before the first block, `[rows, hidden_size]`."""
-    return centred(tf.gather(weights.tokens, tokens) + tf.gather(weights.positions, positions))
+    return centered(tf.gather(weights.tokens, tokens) + tf.gather(weights.positions, positions))
 
 
 def _scores(is_hidden: tf.Tensor) -> tf.Tensor:

@@ -105,8 +105,8 @@ class ImageWeights(TowerWeights):
     """The image tower's.
 
     Args:
-        patches: reads patches of normalised pixels, in parts whose outputs stand side by side.
-        patches_of_bytes: reads patches of bytes, likewise; None if it is not known how they are normalised.
+        patches: reads patches of normalized pixels, in parts whose outputs stand side by side.
+        patches_of_bytes: reads patches of bytes, likewise; None if it is not known how they are normalized.
         positions: float32 `[1 + patches, hidden_size]`; the first has the class token added.
         norm_scale, norm_offset: of the norm before the blocks, without a mean.
         image_size, patch_size: in pixels.
@@ -151,7 +151,7 @@ def is_plain(tower: Any) -> bool:
 
 def image_weights(
     tower: CLIPImageEncoder,
-    normalisation: tuple[np.ndarray, np.ndarray] | None,
+    normalization: tuple[np.ndarray, np.ndarray] | None,
     parts: int = 1,
     keep_tower: bool = True,
 ) -> ImageWeights:
@@ -159,7 +159,7 @@ def image_weights(
 
     Args:
         tower: the tower.
-        normalisation: what a byte is multiplied by and what is added, float32 `[channels]` each, or None.
+        normalization: what a byte is multiplied by and what is added, float32 `[channels]` each, or None.
         parts: how many parts blocks are cut into; heads are not cut.
         keep_tower: whether the tower stays as it is; else its blocks' memory is let go, one after the other.
     """
@@ -178,7 +178,7 @@ def image_weights(
     return ImageWeights(
         **_shared(tower, tower.post_layernorm, parts, keep_tower),
         patches=patch_products(kernel, bias),
-        patches_of_bytes=normalisation and patch_products(*folding.reading_bytes(kernel, bias, *normalisation)),
+        patches_of_bytes=normalization and patch_products(*folding.reading_bytes(kernel, bias, *normalization)),
         positions=tf.constant(positions),
         norm_scale=tf.constant(scale),
         norm_offset=tf.constant(offset),

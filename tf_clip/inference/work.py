@@ -45,19 +45,19 @@ class Work(Protocol):
 
 
 class ImageWork(NamedTuple):
-    """Pictures through the image tower.
+    """Images through the image tower.
 
     Args:
         name: tells apart what may differ in speed.
-        tower: the weights of the fast graph, or a function of normalised pictures for a tower that has none.
-        normalisation: for such a function, what bytes are multiplied by and what is added.
-        shape: of a picture.
-        dtype: uint8 for bytes, float32 for normalised pixels.
+        tower: the weights of the fast graph, or a function of normalized images for a tower that has none.
+        normalization: for such a function, what bytes are multiplied by and what is added.
+        shape: of an image.
+        dtype: uint8 for bytes, float32 for normalized pixels.
     """
 
     name: str
     tower: Any
-    normalisation: tuple[np.ndarray, np.ndarray] | None
+    normalization: tuple[np.ndarray, np.ndarray] | None
     shape: tuple[int, int, int]
     dtype: tf.DType
 
@@ -65,26 +65,26 @@ class ImageWork(NamedTuple):
         """Encodes."""
         if isinstance(self.tower, ImageWeights):
             return encode_image(images, self.tower)
-        if self.dtype == tf.uint8 and self.normalisation is not None:
-            scale, shift = self.normalisation
+        if self.dtype == tf.uint8 and self.normalization is not None:
+            scale, shift = self.normalization
             images = tf.cast(images, tf.float32) * scale + shift
         return tf.cast(self.tower(images), tf.float32)
 
     def signature(self, size: Size | None) -> list[tf.TensorSpec]:
-        """Returns the pictures' specification."""
+        """Returns the images' specification."""
         return [tf.TensorSpec([None if size is None else size[0], *self.shape], self.dtype, "images")]
 
     def arrays(self, images: np.ndarray, size: Size | None) -> tuple[np.ndarray, ...]:
-        """Returns the pictures, the last one repeated."""
+        """Returns the images, the last one repeated."""
         missing = 0 if size is None else size[0] - len(images)
         return (np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images,)
 
     def graph_size(self, images: np.ndarray) -> Size | None:
-        """Returns the size of one picture, which the tower's graph of any size cannot halve."""
+        """Returns the size of one image, which the tower's graph of any size cannot halve."""
         return (1,) if len(images) == 1 and isinstance(self.tower, ImageWeights) else None
 
     def size_of(self, images: np.ndarray) -> Size | None:
-        """Returns the number of pictures, rounded up."""
+        """Returns the number of images, rounded up."""
         return (rounded_up(len(images), BATCH_SIZES),)
 
     def example(self, size: Size) -> np.ndarray:

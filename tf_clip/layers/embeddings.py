@@ -109,26 +109,26 @@ class TextEmbeddings(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tf_clip")
 class VisionEmbeddings(keras.layers.Layer):
-    """Cuts pictures into patches, embeds each, and puts a class token in front.
+    """Cuts images into patches, embeds each, and puts a class token in front.
 
     Args:
-        image_size: height and width of a picture, in pixels.
+        image_size: height and width of an image, in pixels.
         patch_size: height and width of a patch, in pixels.
         hidden_size: width of the residual stream.
-        num_channels: channels of a picture.
+        num_channels: channels of an image.
         initializer_range: initial standard deviation of patch kernel and positions.
         initializer_factor: factor on the initial standard deviations.
 
     Call arguments:
         pixel_values: float `[batch, height, width, channels]`, channels last.
-        interpolate_pos_encoding: whether pictures of any size are read, the positions stretched to theirs.
+        interpolate_pos_encoding: whether images of any size are read, the positions stretched to theirs.
 
     Returns:
         float `[batch, 1 + patches, hidden_size]`; the class token is at index 0, the patches follow
         row by row.
 
     Raises:
-        ValueError: the pictures are not of `image_size`, or smaller than a patch.
+        ValueError: the images are not of `image_size`, or smaller than a patch.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Bicubic interpolation of learned positions, with PyTorch's kernel.
 
-Models trained on one picture size read another with their positions stretched to it. The reference does that
+Models trained on one image size read another with their positions stretched to it. The reference does that
 with a kernel whose a is -0.75; `tf.image.resize` and Pillow have -0.5, which is another result.
 """
 

@@ -96,7 +96,7 @@ class Stem(keras.layers.Layer):
 class Bottleneck(keras.layers.Layer):
     """One residual block: narrow, look around, widen to four times as much.
 
-    Where it halves the picture, an average pooling does so, in place of a strided convolution.
+    Where it halves the image, an average pooling does so, in place of a strided convolution.
 
     Args:
         width: channels inside; four times as many come out.

@@ -295,7 +295,7 @@ class EncoderLayer(keras.layers.Layer):
         float `[batch, length, hidden_size]`; with `output_attentions` a pair of it and the weights,
         `[batch, heads, length, length]`.
 
-    Source: transformers' CLIPEncoderLayer and its initialisation.
+    Source: transformers' CLIPEncoderLayer and its initialization.
     """
 
     def __init__(

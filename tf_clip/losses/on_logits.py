@@ -18,8 +18,8 @@ def contrastive_loss(logits_per_text: Any, label_smoothing: float = 0.0, pair_id
     Args:
         logits_per_text: float `[num_texts, num_images]`, the two counts equal; computed in float32.
         label_smoothing: share of each row's target that is spread over all of the batch; 0 to below 1.
-        pair_ids: int `[num_texts]`; rows with equal numbers belong together (captions of one picture,
-            pictures of one class). None: each row only with itself.
+        pair_ids: int `[num_texts]`; rows with equal numbers belong together (captions of one image,
+            images of one class). None: each row only with itself.
 
     Returns:
         float32 scalar: the mean of the two cross-entropies; ln(batch) for an untrained model.

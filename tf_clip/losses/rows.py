@@ -1,6 +1,6 @@
 """One row of logits against its targets: what the softmax and the sigmoid loss are made of.
 
-A row is one text against all pictures, or one picture against all texts. Each function returns the row's loss and
+A row is one text against all images, or one image against all texts. Each function returns the row's loss and
 the loss's slope at every logit, so that a loss in chunks needs no second look at the logits.
 """
 
@@ -34,7 +34,7 @@ def softmax_rows(logits: Any, positives: Any, label_smoothing: float) -> tuple[A
     if label_smoothing:
         columns = ops.cast(ops.shape(logits)[-1], "float32")
         targets = (1.0 - label_smoothing) * targets + label_smoothing / columns
-    # The targets of a row sum to 1, so that the softmax's normaliser comes out of the sum.
+    # The targets of a row sum to 1, so that the softmax's normalizer comes out of the sum.
     losses = ops.logsumexp(logits, axis=-1) - ops.sum(targets * logits, axis=-1)
     return losses, ops.softmax(logits, axis=-1) - targets
 

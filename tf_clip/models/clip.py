@@ -51,14 +51,14 @@ class CLIPModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
 
     Call arguments:
         input_ids: int32 `[num_texts, length]`; or a dictionary of the arguments that are tensors.
-        pixel_values: float32 `[num_images, height, width, 3]`, channels last, normalised.
+        pixel_values: float32 `[num_images, height, width, 3]`, channels last, normalized.
         attention_mask: `[num_texts, length]`, 1 keeps a token; None keeps all.
         position_ids: int32 `[length]` or `[1 or num_texts, length]`; None counts from 0.
         return_loss: adds the contrastive `loss`; needs as many images as texts.
         output_attentions: adds `attentions` to each tower's output; needs `attn_implementation="eager"`.
         output_hidden_states: adds `hidden_states` to each tower's output.
-        interpolate_pos_encoding: reads pictures of any size, the positions stretched to theirs.
-        text_adapter_ids, image_adapter_ids: int32, the number of each text's and each picture's adapter while
+        interpolate_pos_encoding: reads images of any size, the positions stretched to theirs.
+        text_adapter_ids, image_adapter_ids: int32, the number of each text's and each image's adapter while
             `Switch` is active, -1 for none.
         training: whether attention dropout is on, and a ResNet's norms use the batch's statistics.
 
@@ -70,7 +70,7 @@ class CLIPModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
 
     Raises:
         ValueError: one of `input_ids` and `pixel_values` is missing, a shape does not fit, or a ResNet
-            is asked for attentions or for other picture sizes.
+            is asked for attentions or for other image sizes.
 
     Source: Radford et al. 2021; transformers' CLIPModel. The temperature is clamped in training as
     in the paper, which transformers does not do.
@@ -278,8 +278,8 @@ class CLIPModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
         """Encodes images alone.
 
         Args:
-            pixel_values: float32 `[batch, height, width, 3]`, channels last, normalised.
-            interpolate_pos_encoding: reads pictures of any size, the positions stretched to theirs.
+            pixel_values: float32 `[batch, height, width, 3]`, channels last, normalized.
+            interpolate_pos_encoding: reads images of any size, the positions stretched to theirs.
             adapter_ids: int32 `[batch]`, the number of each row's adapter while `Switch` is active, -1 for none.
 
         Returns:

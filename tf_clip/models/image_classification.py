@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @keras.saving.register_keras_serializable(package="tf_clip")
 class CLIPForImageClassification(AdaptableModel, PretrainedModel, keras.Model):
-    """Tells classes of pictures apart by the mean of the patches' last states.
+    """Tells classes of images apart by the mean of the patches' last states.
 
-    Fed by `CLIPFeatureExtractorTF`. `compile(optimizer)` and `fit(pictures, labels)` train it with the loss
+    Fed by `CLIPFeatureExtractorTF`. `compile(optimizer)` and `fit(images, labels)` train it with the loss
     of `config.problem_type`; `predict` returns logits. `image_encoder.trainable = False` trains the
     classifier alone.
 
@@ -37,7 +37,7 @@ class CLIPForImageClassification(AdaptableModel, PretrainedModel, keras.Model):
         attn_implementation, gradient_checkpointing: see `CLIPVisionModel`.
 
     Call arguments:
-        pixel_values: float32 `[batch, height, width, 3]`, channels last, normalised.
+        pixel_values: float32 `[batch, height, width, 3]`, channels last, normalized.
         labels: adds the `loss`; `[batch]` of class numbers, or float `[batch, num_labels]` (several
             classes may be right) or `[batch]` (regression), by `config.problem_type`.
         output_attentions, output_hidden_states, interpolate_pos_encoding, adapter_ids: see `CLIPVisionModel`.
@@ -166,7 +166,7 @@ class CLIPForImageClassification(AdaptableModel, PretrainedModel, keras.Model):
             ValueError: there are no labels.
         """
         if y is None:
-            raise ValueError("`y` must hold the labels. Received: None. Call fit(pictures, labels).")
+            raise ValueError("`y` must hold the labels. Received: None. Call fit(images, labels).")
         if getattr(self, "loss", None) is not None:
             return super().compute_loss(x, y, y_pred["logits"], sample_weight, training)
         losses = classification_loss(y, y_pred["logits"], self.config.problem_type)

@@ -16,7 +16,7 @@ from tf_clip.models.tower import Tower
 
 @keras.saving.register_keras_serializable(package="tf_clip")
 class CLIPVisionModel(Tower):
-    """Reads a picture as a row of patches and pools it at the class token.
+    """Reads an image as a row of patches and pools it at the class token.
 
     Fed by `CLIPFeatureExtractorTF`. Most uses want `CLIPImageEncoder`, which also projects into the joint space.
 
@@ -28,8 +28,8 @@ class CLIPVisionModel(Tower):
             keeping what is inside it: less memory, more time.
 
     Call arguments:
-        pixel_values: float32 `[batch, height, width, 3]`, channels last, normalised.
-        interpolate_pos_encoding: reads pictures of any size, the positions stretched to theirs.
+        pixel_values: float32 `[batch, height, width, 3]`, channels last, normalized.
+        interpolate_pos_encoding: reads images of any size, the positions stretched to theirs.
         output_hidden_states: adds `hidden_states`.
         output_attentions: adds `attentions`; needs `attn_implementation="eager"`.
         adapter_ids: int32 `[batch]`, the number of each row's adapter while `Switch` is active, -1 for none.
@@ -42,7 +42,7 @@ class CLIPVisionModel(Tower):
         `[batch, heads, 1 + patches, 1 + patches]`.
 
     Raises:
-        ValueError: the pictures are not of `config.image_size`.
+        ValueError: the images are not of `config.image_size`.
 
     Source: transformers' CLIPVisionModel, with channels last.
     """
@@ -100,7 +100,7 @@ class CLIPVisionModel(Tower):
 
 @keras.saving.register_keras_serializable(package="tf_clip")
 class CLIPImageEncoder(CLIPVisionModel):
-    """Encodes pictures into the space they share with texts; `CLIPVisionModelWithProjection` is the same class.
+    """Encodes images into the space they share with texts; `CLIPVisionModelWithProjection` is the same class.
 
     Fed by `CLIPFeatureExtractorTF`; read by `CLIPModel`, a retrieval index or a Keras model of your own.
 

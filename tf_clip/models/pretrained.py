@@ -83,7 +83,7 @@ class PretrainedModel:
 
         Raises:
             FileNotFoundError: there is no such checkpoint, or a file of it is missing.
-            ValueError: the configuration has a value that cannot be honoured.
+            ValueError: the configuration has a value that cannot be honored.
             CheckpointError: tensors are missing, left over or misshapen, or a file is broken or of
                 another kind of model; all are listed.
         """

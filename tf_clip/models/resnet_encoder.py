@@ -16,7 +16,7 @@ from tf_clip.models.pretrained import PretrainedModel
 
 @keras.saving.register_keras_serializable(package="tf_clip")
 class CLIPResNetImageEncoder(AdaptableModel, PretrainedModel, keras.Model):
-    """Encodes pictures into the space they share with texts, by convolutions and a pooling attention.
+    """Encodes images into the space they share with texts, by convolutions and a pooling attention.
 
     Fed by `CLIPFeatureExtractorTF`; `CLIPModel` makes one when its `vision_config` is a `CLIPResNetConfig`.
     Training uses and updates the batch norms' statistics; set `trainable = False` to keep them.
@@ -26,7 +26,7 @@ class CLIPResNetImageEncoder(AdaptableModel, PretrainedModel, keras.Model):
         projection_dim: width of the joint space; None takes `config.projection_dim`.
 
     Call arguments:
-        pixel_values: float32 `[batch, height, width, 3]`, channels last, normalised.
+        pixel_values: float32 `[batch, height, width, 3]`, channels last, normalized.
         output_hidden_states: adds `hidden_states`, the feature maps behind the stem and each stage.
         training: whether batch norms use and update the statistics of the batch.
 
@@ -36,7 +36,7 @@ class CLIPResNetImageEncoder(AdaptableModel, PretrainedModel, keras.Model):
         `[batch, hidden_size]`, and `hidden_states` where asked for.
 
     Raises:
-        ValueError: the pictures are not of `config.image_size`.
+        ValueError: the images are not of `config.image_size`.
 
     Source: Radford et al. 2021, section 2.4; OpenAI's ModifiedResNet, with channels last.
     """

@@ -178,6 +178,6 @@ def _pool_at_end(x: Any, input_ids: Any, eos_token_id: int) -> Any:
     batch, length = ops.shape(input_ids)[0], ops.shape(input_ids)[1]
     ends = input_ids if eos_token_id == LEGACY_EOS_TOKEN_ID else ops.cast(input_ids == eos_token_id, "int32")
     positions = ops.cast(ops.argmax(ends, axis=-1), "int32")  # the first of equals
-    # A gather of rows exports to mobile runtimes as one exact operation; a one-hot product does not quantise.
+    # A gather of rows exports to mobile runtimes as one exact operation; a one-hot product does not quantize.
     rows = ops.arange(batch, dtype="int32") * length + positions
     return ops.take(ops.reshape(x, (-1, x.shape[-1])), rows, axis=0)

@@ -1,1 +1,1 @@
-"""Bytes, pictures and strings into what the towers read, inside the TensorFlow graph."""
+"""Bytes, images and strings into what the towers read, inside the TensorFlow graph."""

@@ -1,7 +1,7 @@
 """Byte-pair encoding inside the TensorFlow graph: words in, token ids out.
 
 The words lie behind one another in flat arrays, so that one step of the loop merges the best pair of every word at
-once. Where no token of the vocabulary can ever reach across two neighbours, a word falls into pieces that go on
+once. Where no token of the vocabulary can ever reach across two neighbors, a word falls into pieces that go on
 independently: a word of ten million random letters is done in some thirty steps. The loop ends when no piece has a
 pair left to merge.
 """
@@ -121,7 +121,7 @@ class BytePairEncoder(tf.Module):
 def _ranks(pairs: Sequence[tuple[int, int]], merged: Sequence[int]) -> dict[tuple[int, int], int]:
     """Returns the rank of each pair that is merged, and `_NOT_NOW` for those that a token can reach across.
 
-    A token reaches across two neighbours when it comes from a pair whose left half ends with the one, and whose
+    A token reaches across two neighbors when it comes from a pair whose left half ends with the one, and whose
     right half begins with the other, in the course of its own merging.
     """
     made_of: dict[int, list[tuple[int, int]]] = {}
@@ -149,8 +149,8 @@ def _ranks(pairs: Sequence[tuple[int, int]], merged: Sequence[int]) -> dict[tupl
 
 
 def _without_overlaps(chosen: tf.Tensor) -> tf.Tensor:
-    """Keeps the 1st, 3rd, 5th ... of each run of neighbours: "aaaa" is two pairs, not three."""
-    run = tf.cumsum(tf.cast(~chosen, tf.int32))  # equal within a run of chosen neighbours
+    """Keeps the 1st, 3rd, 5th ... of each run of neighbors: "aaaa" is two pairs, not three."""
+    run = tf.cumsum(tf.cast(~chosen, tf.int32))  # equal within a run of chosen neighbors
     count = tf.cumsum(tf.cast(chosen, tf.int32))
     before_run = tf.math.segment_min(count - tf.cast(chosen, tf.int32), run)
     position_in_run = count - tf.gather(before_run, run)  # from 1

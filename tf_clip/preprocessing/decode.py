@@ -1,4 +1,4 @@
-"""Encoded pictures to RGB bytes inside the TensorFlow graph: JPEG, PNG, WebP and GIF."""
+"""Encoded images to RGB bytes inside the TensorFlow graph: JPEG, PNG, WebP and GIF."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
 
 def decode_rgb(data: tf.Tensor, place: tf.Tensor | str = "") -> tf.Tensor:
-    """Decodes one picture, as it lies in the file.
+    """Decodes one image, as it lies in the file.
 
     Args:
         data: scalar string, the file's bytes. Of an animation the first frame counts.
-        place: scalar string, which picture it is; the message of an error begins with it. TensorFlow's
+        place: scalar string, which image it is; the message of an error begins with it. TensorFlow's
             own decoders, which find that a file is broken inside, do not know it.
 
     Returns:
         uint8 `[height, width, 3]`; transparent pixels are composited on white.
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not such a picture, or not all of it, or it has
+        tf.errors.InvalidArgumentError: the bytes are not such an image, or not all of it, or it has
             more than `MAX_PIXELS` pixels.
 
     Source: transformers 5 composites on white. All pixels equal Pillow's bit for bit: JPEGs are decoded
     with the accurate DCT, which TensorFlow's default is not. Two kinds of file differ on purpose: a
-    PNG's transparent colour counts for 2, 4 and 16-bit samples too, where Pillow misses it; and a PNG or
+    PNG's transparent color counts for 2, 4 and 16-bit samples too, where Pillow misses it; and a PNG or
     GIF that lacks nothing but its end mark, which Pillow reads, is refused.
     """
     rgb = _by_format(
@@ -90,7 +90,7 @@ def _by_format(data: tf.Tensor, **branches: Callable[[tf.Tensor], tf.Tensor]) ->
 
 
 def composite_on_white(rgba: tf.Tensor) -> tf.Tensor:
-    """Lays a picture with transparency on white, in the integer arithmetic of Pillow.
+    """Lays an image with transparency on white, in the integer arithmetic of Pillow.
 
     Args:
         rgba: uint8 `[..., 4]`.
@@ -98,8 +98,8 @@ def composite_on_white(rgba: tf.Tensor) -> tf.Tensor:
     Returns:
         uint8 `[..., 3]`.
     """
-    colour, alpha = tf.cast(rgba[..., :3], tf.int32), tf.cast(rgba[..., 3:], tf.int32)
-    weighted = (colour * alpha + 255 * (255 - alpha)) * 128 + 0x80 * 128
+    color, alpha = tf.cast(rgba[..., :3], tf.int32), tf.cast(rgba[..., 3:], tf.int32)
+    weighted = (color * alpha + 255 * (255 - alpha)) * 128 + 0x80 * 128
     divided = tf.bitwise.right_shift(tf.bitwise.right_shift(weighted, 8) + weighted, 8)  # by 255
     return tf.cast(tf.bitwise.right_shift(divided, 7), tf.uint8)
 
@@ -124,7 +124,7 @@ def _decode_png(data: tf.Tensor, head: tf.Tensor, place: tf.Tensor | str) -> tf.
 
     def without_palette() -> tf.Tensor:
         rgba = tf.io.decode_png(data, channels=4)
-        # TensorFlow calls opaque pixels of fewer than 8 bits 1, 3 or 15 instead of 255; greys have no
+        # TensorFlow calls opaque pixels of fewer than 8 bits 1, 3 or 15 instead of 255; grays have no
         # partial transparency at that depth.
         is_shallow = head[24] < 8
         alpha = tf.where(is_shallow & (rgba[..., 3:] > 0), tf.constant(255, tf.uint8), rgba[..., 3:])
@@ -188,6 +188,6 @@ def _within_limit(data: tf.Tensor, pixels: tf.Tensor, place: tf.Tensor | str) ->
 
 
 def _refuse(data: tf.Tensor, place: tf.Tensor | str) -> tf.Tensor:
-    problem = "not a JPEG, PNG, WebP or GIF picture; its length in bytes is"
+    problem = "not a JPEG, PNG, WebP or GIF image; its length in bytes is"
     data = checked(data, tf.constant(False), place, problem, tf.strings.length(data))
     return tf.zeros([0 * tf.strings.length(data), 0, 3], tf.uint8)

@@ -2,7 +2,7 @@
 
 TensorFlow decodes every frame of an animation, so that a small file can ask for any amount of memory,
 writes beyond its buffer for an animated WebP without an alpha channel, and ignores a GIF's transparent
-colour. A file with one frame, and two patched bytes, avoids all three.
+color. A file with one frame, and two patched bytes, avoids all three.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class GifFrame(NamedTuple):
 
     Args:
         data: the file's bytes, scalar string; it decodes to the frame alone.
-        canvas: height and width of the picture, int32 `[2]`.
-        offset: row and column of the picture where the frame begins, int32 `[2]`.
-        background: the colour around the frame, uint8 `[3]`.
+        canvas: height and width of the image, int32 `[2]`.
+        offset: row and column of the image where the frame begins, int32 `[2]`.
+        background: the color around the frame, uint8 `[3]`.
     """
 
     data: tf.Tensor
@@ -46,14 +46,14 @@ class GifFrame(NamedTuple):
 
 
 def first_gif_frame(data: tf.Tensor, place: tf.Tensor | str) -> GifFrame:
-    """Cuts a GIF to its first frame and paints its transparent colour white.
+    """Cuts a GIF to its first frame and paints its transparent color white.
 
     Args:
         data: scalar string, a GIF's bytes, possibly cut short.
         place: scalar string, what the message of an error begins with.
 
-    Source: Pillow, which takes the palette's first colour as background where none is transparent, and
-    lets a frame that is larger than the screen enlarge the picture.
+    Source: Pillow, which takes the palette's first color as background where none is transparent, and
+    lets a frame that is larger than the screen enlarge the image.
     """
     length = tf.strings.length(data)
     values = _padded_values(data)
@@ -65,21 +65,21 @@ def first_gif_frame(data: tf.Tensor, place: tf.Tensor | str) -> GifFrame:
         control = tf.where(values[position + 1] == _GIF_GRAPHIC_CONTROL, position, control)
         return _end_of_sub_blocks(values, position + 2, length), control
 
-    blocks = 13 + _colour_table_bytes(values[10])
+    blocks = 13 + _color_table_bytes(values[10])
     image, control = tf.while_loop(is_before_image, skip_extension, (blocks, tf.constant(0)))
-    problem = "GIF without a picture; its length in bytes is"
+    problem = "GIF without an image; its length in bytes is"
     data = checked(data, values[image] == _GIF_IMAGE, place, problem, length)
 
-    # An image block: 2C, column, row, width, height of 2 bytes each, flags, its own colour table if any,
+    # An image block: 2C, column, row, width, height of 2 bytes each, flags, its own color table if any,
     # a byte of code size, and sub-blocks.
     offset = _sizes(values, image + 1)
     canvas = tf.maximum(_sizes(values, 6), offset + _sizes(values, image + 5))
-    own_table = _colour_table_bytes(values[image + 9])
+    own_table = _color_table_bytes(values[image + 9])
     end = _end_of_sub_blocks(values, image + 11 + own_table, length)
     # At the offset 0 TensorFlow decodes the frame alone; elsewhere it would lose a part of it.
     data = _replaced(data, image + 1, [0, 0, 0, 0])
 
-    # A graphic control block: 21 F9 04, flags, two bytes of delay, index of the transparent colour.
+    # A graphic control block: 21 F9 04, flags, two bytes of delay, index of the transparent color.
     table = tf.where(own_table > 0, image + 10, 13)
     is_transparent = (control > 0) & (values[control + 3] & 1 == 1)
 
@@ -129,7 +129,7 @@ def _padded_values(data: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_raw(tf.strings.join([data, b"\0" * 1024]), tf.uint8)
 
 
-def _colour_table_bytes(flags: tf.Tensor) -> tf.Tensor:
+def _color_table_bytes(flags: tf.Tensor) -> tf.Tensor:
     size = 3 * tf.bitwise.left_shift(2, tf.cast(flags & 7, tf.int32))
     return tf.where(flags & 0x80 > 0, size, 0)
 

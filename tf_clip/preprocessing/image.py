@@ -1,4 +1,4 @@
-"""`CLIPFeatureExtractorTF`: pictures to `pixel_values`, in eager code, `tf.function` and `tf.data`."""
+"""`CLIPFeatureExtractorTF`: images to `pixel_values`, in eager code, `tf.function` and `tf.data`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _OPTIONS = (
 
 
 class CLIPFeatureExtractorTF(tf.Module):
-    """Resizes, crops and normalises pictures as CLIP was trained to see them.
+    """Resizes, crops and normalizes images as CLIP was trained to see them.
 
     Resizing and cropping give the very bytes that Pillow gives. It feeds `CLIPImageEncoder`.
 
@@ -56,25 +56,25 @@ class CLIPFeatureExtractorTF(tf.Module):
         size: `{"shortest_edge": n}` keeps the aspect ratio, `{"height": h, "width": w}` does not; an
             integer is a shortest edge. Pixels.
         resample: Pillow's number of the filter: 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
-        do_center_crop: whether to cut out the centre; smaller pictures are padded with black.
+        do_center_crop: whether to cut out the centre; smaller images are padded with black.
         crop_size: `{"height": h, "width": w}`, or an integer for a square. Pixels.
         do_rescale: whether to multiply by `rescale_factor`.
         rescale_factor: 1/255 brings bytes to [0, 1].
         do_normalize: whether to subtract `image_mean` and divide by `image_std`.
         image_mean, image_std: one value per channel, or one for all, on the rescaled scale.
-        do_convert_rgb: whether greys are repeated and transparency is composited on white. With False, pixels
+        do_convert_rgb: whether grays are repeated and transparency is composited on white. With False, pixels
             of another number of channels than 3 and PIL images of another mode than RGB are errors, as
-            three means cannot normalise them; encoded pictures are decoded to RGB either way.
-        crop_style: how the centre crop rounds at the top and left when half a pixel is left over.
+            three means cannot normalize them; encoded images are decoded to RGB either way.
+        crop_style: how the center crop rounds at the top and left when half a pixel is left over.
             `"huggingface"` rounds a cut down and a padding up; `"openai"`, as OpenAI's code, OpenCLIP and
             torchvision do, rounds a cut to the even number and a padding down.
-        apply_exif: whether encoded pictures are turned upright by their orientation tag. Pixels and PIL
+        apply_exif: whether encoded images are turned upright by their orientation tag. Pixels and PIL
             images are always taken as they lie.
 
     Call arguments:
-        images: encoded pictures (bytes, a list of bytes, a string tensor of rank 0 or 1; JPEG, PNG,
+        images: encoded images (bytes, a list of bytes, a string tensor of rank 0 or 1; JPEG, PNG,
             WebP or GIF), PIL images, or uint8 pixels: one `[height, width, channels]`, a batch of them, or
-            a list of pictures of any sizes and kinds. 1 channel is repeated, 4 are composited on white.
+            a list of images of any sizes and kinds. 1 channel is repeated, 4 are composited on white.
         do_resize ... do_convert_rgb: as above, for this call alone; None takes the object's own.
         return_tensors: `"tf"`, `"np"`, `"jax"` or `"pt"`; `"tf"` inside a graph.
 
@@ -84,7 +84,7 @@ class CLIPFeatureExtractorTF(tf.Module):
     Raises:
         ImportError: the library that `return_tensors` names is not installed.
         TypeError: the pixels are not uint8.
-        ValueError: an option has no meaning; a picture cannot be decoded or is unsafely large (its index is
+        ValueError: an option has no meaning; an image cannot be decoded or is unsafely large (its index is
             named), or has another number of channels. Inside a graph: `tf.errors.InvalidArgumentError`.
 
     Source: transformers 5's CLIPImageProcessor, PIL backend, but channels last.
@@ -144,7 +144,7 @@ class CLIPFeatureExtractorTF(tf.Module):
 
         Raises:
             FileNotFoundError: there is no such checkpoint, or it has none of the files.
-            ValueError: the file is broken or has a value that cannot be honoured.
+            ValueError: the file is broken or has a value that cannot be honored.
         """
         return cls(**_read_options(hub.resolve_folder(name_or_path, revision)))
 
@@ -196,7 +196,7 @@ class CLIPFeatureExtractorTF(tf.Module):
         do_convert_rgb: bool | None = None,
         return_tensors: str = "tf",
     ) -> dict[str, Any]:
-        """Prepares pictures, the same as calling the object; see the class."""
+        """Prepares images, the same as calling the object; see the class."""
         options = {
             "do_resize": do_resize,
             "size": size,
@@ -237,9 +237,9 @@ class CLIPFeatureExtractorTF(tf.Module):
         return self._traced_pixels(images) if tf.executing_eagerly() else self._from_pixels(images)
 
     def _prepare_list(self, images: Sequence[Any]) -> tf.Tensor:
-        """Prepares pictures of any kinds and sizes: files together, and pixels of one size together."""
+        """Prepares images of any kinds and sizes: files together, and pixels of one size together."""
         if not images:
-            raise ValueError("`images` must hold at least one picture. Received: an empty list. Pass one.")
+            raise ValueError("`images` must hold at least one image. Received: an empty list. Pass one.")
         if all(isinstance(image, bytes) for image in images):
             return self._prepare_files(tf.constant(images))
         rows: dict[int, tf.Tensor] = {}
@@ -295,7 +295,7 @@ class CLIPFeatureExtractorTF(tf.Module):
         return self.resized_to if self.do_resize else None
 
     def decode_file(self, data: tf.Tensor, place: tf.Tensor | str = "") -> tf.Tensor:
-        """Decodes one picture and turns it upright, if `apply_exif`, in a graph; arguments as in `prepare_file`.
+        """Decodes one image and turns it upright, if `apply_exif`, in a graph; arguments as in `prepare_file`.
 
         Returns:
             uint8 `[height, width, 3]`.
@@ -304,11 +304,11 @@ class CLIPFeatureExtractorTF(tf.Module):
         return turned_upright(pixels, data) if self.apply_exif else pixels
 
     def prepare_file(self, data: tf.Tensor, place: tf.Tensor | str = "") -> tf.Tensor:
-        """Prepares one encoded picture, in a graph.
+        """Prepares one encoded image, in a graph.
 
         Args:
             data: scalar string, the file's bytes.
-            place: scalar string, which picture it is; the message of an error begins with it.
+            place: scalar string, which image it is; the message of an error begins with it.
 
         Returns:
             float32 `[height, width, 3]`.
@@ -317,14 +317,14 @@ class CLIPFeatureExtractorTF(tf.Module):
             tf.errors.InvalidArgumentError: it cannot be decoded, or is unsafely large.
         """
         pixels = self.decode_file(data, place)
-        return self.normalise(self._resampler(tf.shape(pixels))(pixels))
+        return self.normalize(self._resampler(tf.shape(pixels))(pixels))
 
     def _from_pixels(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns the values of pictures of one size `[n, height, width, 3]`, float32."""
+        """Returns the values of images of one size `[n, height, width, 3]`, float32."""
         resampler = self._resampler(tf.shape(images)[1:])
-        # By index, since a picture of a batch needs no copy then.
+        # By index, since an image of a batch needs no copy then.
         return tf.map_fn(
-            lambda index: self.normalise(resampler(images[index])),
+            lambda index: self.normalize(resampler(images[index])),
             tf.range(tf.shape(images)[0]),
             fn_output_signature=self._spec(),
         )
@@ -339,16 +339,16 @@ class CLIPFeatureExtractorTF(tf.Module):
     def _spec(self) -> tf.TensorSpec:
         return tf.TensorSpec([*(self.crop_to if self.do_center_crop else (None, None)), 3], tf.float32)
 
-    def normalise(self, pixels: tf.Tensor) -> tf.Tensor:
-        """Rescales and normalises a picture of the wanted size, uint8 `[height, width, 3]`, to float32."""
+    def normalize(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Rescales and normalizes an image of the wanted size, uint8 `[height, width, 3]`, to float32."""
         # By rows: the three channels alone are too short for a vector of the processor.
         shape = tf.shape(pixels)
         scale, shift = (tf.tile(values, shape[1:2]) for values in self.scale_and_shift())
-        normalised = tf.cast(tf.reshape(pixels, [shape[0], 3 * shape[1]]), tf.float32) * scale + shift
-        return tf.ensure_shape(tf.reshape(normalised, shape), self._spec().shape)
+        normalized = tf.cast(tf.reshape(pixels, [shape[0], 3 * shape[1]]), tf.float32) * scale + shift
+        return tf.ensure_shape(tf.reshape(normalized, shape), self._spec().shape)
 
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns rescaling and normalising as one factor and one summand per channel, float32 `[3]`.
+        """Returns rescaling and normalizing as one factor and one summand per channel, float32 `[3]`.
 
         A division by constants would be rewritten in some graphs and not in others: one bit of the value
         would depend on where it is computed.
@@ -399,10 +399,10 @@ def _extractor_with(kind: type[CLIPFeatureExtractorTF], options: str) -> CLIPFea
 
 
 def crop_offset(surplus: tf.Tensor, style: str) -> tf.Tensor:
-    """Returns where a centre crop begins.
+    """Returns where a center crop begins.
 
     Args:
-        surplus: int32, by how much the picture is larger than the crop; negative where black is added.
+        surplus: int32, by how much the image is larger than the crop; negative where black is added.
         style: one of `CROP_STYLES`.
 
     Returns:

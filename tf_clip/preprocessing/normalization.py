@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.preprocessing.unicode_tables import CODES, CharacterTable, Normalisation
+from tf_clip.preprocessing.unicode_tables import CODES, CharacterTable, Normalization
 
 # Of a number in the table: the combining class, how many characters the decomposition has, and where it begins.
 _CLASS_BITS, _LENGTH_BITS = 8, 3
@@ -44,7 +44,7 @@ class CanonicalComposition(tf.Module):
     Source: the Unicode Standard, section 3.11. Time and memory are linear but for one sort.
     """
 
-    def __init__(self, data: Normalisation) -> None:
+    def __init__(self, data: Normalization) -> None:
         super().__init__(name="canonical_composition")
         packed, parts = data.combining_class.copy(), []
         for code, decomposed in data.decomposition.items():

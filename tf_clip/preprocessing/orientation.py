@@ -1,4 +1,4 @@
-"""Turns a picture upright as its file says, inside the graph: JPEG, PNG and WebP, from EXIF or XMP.
+"""Turns an image upright as its file says, inside the graph: JPEG, PNG and WebP, from EXIF or XMP.
 
 A file is walked block by block in substrings of a few bytes, never as a tensor of all its bytes: the walk
 costs the same for a photo of 50 MB as for one of 50 kB.
@@ -43,7 +43,7 @@ class _Block(NamedTuple):
 
 
 def turned_upright(pixels: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
-    """Turns a decoded picture as its file's orientation tag says.
+    """Turns a decoded image as its file's orientation tag says.
 
     Args:
         pixels: uint8 `[height, width, 3]`, as the file has them.
@@ -78,7 +78,7 @@ def orientation(data: tf.Tensor) -> tf.Tensor:
     head = tf.strings.substr(data, 0, 21)
     is_jpeg = tf.strings.substr(head, 0, 3) == b"\xff\xd8\xff"
     is_png = tf.strings.substr(head, 0, 8) == b"\x89PNG\r\n\x1a\n"
-    # Only the extended kind of WebP has more than the picture.
+    # Only the extended kind of WebP has more than the image.
     is_webp = tf.strings.regex_full_match(head, r"RIFF\C{4}WEBPVP8X\C{5}")
     exif, xmp = tf.case(
         [

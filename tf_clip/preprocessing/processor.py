@@ -1,4 +1,4 @@
-"""`CLIPProcessor`: pictures and strings of any kind to what `CLIPModel` takes."""
+"""`CLIPProcessor`: images and strings of any kind to what `CLIPModel` takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class CLIPProcessor:
-    """Wraps a `CLIPTokenizer` and a `CLIPFeatureExtractorTF`, and opens picture files.
+    """Wraps a `CLIPTokenizer` and a `CLIPFeatureExtractorTF`, and opens image files.
 
     Args:
         image_processor: the feature extractor.
@@ -25,7 +25,7 @@ class CLIPProcessor:
 
     Call arguments:
         text: see `CLIPTokenizer`; or None.
-        images: a picture or a list of them: a path or a file's bytes (both turned upright by their
+        images: an image or a list of them: a path or a file's bytes (both turned upright by their
             orientation tag), a PIL image or uint8 pixels (both taken as they lie); or None.
         padding, truncation, max_length: see `CLIPTokenizer`.
         return_tensors: `"tf"`, `"np"`, `"jax"` or `"pt"`.
@@ -38,11 +38,11 @@ class CLIPProcessor:
         FileNotFoundError: a path does not exist.
         ImportError: the library that `return_tensors` names is not installed.
         TypeError: an argument is of another kind.
-        ValueError: nothing is given, or a file is not a whole picture of a safe size.
+        ValueError: nothing is given, or a file is not a whole image of a safe size.
 
     Example:
         >>> processor = CLIPProcessor.from_pretrained("pictogram-clip")
-        >>> sorted(processor(text=["a cat"], images="examples/pictures/owl.png"))
+        >>> sorted(processor(text=["a cat"], images="examples/images/owl.png"))
         ['attention_mask', 'input_ids', 'pixel_values']
 
     Source: transformers' CLIPProcessor. Differences: tensors are TensorFlow's and channels last by default.

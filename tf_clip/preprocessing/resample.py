@@ -1,15 +1,15 @@
 """Pillow's 8-bit image resampling, reproduced to the last bit inside the TensorFlow graph.
 
 Pillow rounds its filter weights to integers of 22 fractional bits and sums in integers, along one axis
-and then along the other, rounding to a byte after each. Here the sums are matrix products: neighbouring
+and then along the other, rounding to a byte after each. Here the sums are matrix products: neighboring
 outputs share their inputs, so that a few small products of eight outputs each do it. Weights are split into
 two halves of 11 bits, whose sums are whole numbers that float32 holds exactly; for filters so wide that it
 might not, the same is done in float64.
 
 The order follows Pillow 13: the width first, unless the height loses more than twice as many pixels.
-Before 13 the width always came first, which differs by a level here and there in tall pictures.
+Before 13 the width always came first, which differs by a level here and there in tall images.
 
-Only the window that is wanted is computed, from the rows and columns that it needs: a 20 000 x 20 picture
+Only the window that is wanted is computed, from the rows and columns that it needs: a 20 000 x 20 image
 costs no more memory than its pixels.
 """
 
@@ -72,14 +72,14 @@ FILTERS: dict[int, tuple[Callable[[tf.Tensor], tf.Tensor], float] | None] = {
 
 
 class Resampler:
-    """Resizes pictures of one size and cuts a window out of each, zero where the window leaves the picture.
+    """Resizes images of one size and cuts a window out of each, zero where the window leaves the image.
 
     The weights are computed once for all of them.
 
     Args:
-        shape: int32 height and width of the pictures.
-        resized: int32 height and width that each whole picture would be resized to.
-        offset: int32 row and column of the resized picture where the window starts; may be negative.
+        shape: int32 height and width of the images.
+        resized: int32 height and width that each whole image would be resized to.
+        offset: int32 row and column of the resized image where the window starts; may be negative.
         window: int32 height and width of the window.
         resample: Pillow's number of the filter, a key of `FILTERS`.
 
@@ -98,7 +98,7 @@ class Resampler:
         self._begins_with_rows = removed_rows > tf.maximum(2 * removed_columns, 0)
 
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
-        """Resizes one picture; see the class."""
+        """Resizes one image; see the class."""
         rows, columns = self._rows, self._columns
 
         def rows_first() -> tf.Tensor:
@@ -124,7 +124,7 @@ def _along_width(
 ) -> tf.Tensor:
     """Applies a pass to the columns of some rows, of which the needed ones begin at `first_column`."""
     width, channels = columns.last - columns.first, pixels.shape[2]
-    # A few rows at a time: turning a large picture on its side in one go is slow, and takes six times its memory.
+    # A few rows at a time: turning a large image on its side in one go is slow, and takes six times its memory.
     rows = tf.maximum(_SLAB_PIXELS // width, 1)
     count = (last_row - first_row + rows - 1) // rows
 
@@ -148,7 +148,7 @@ def _along_width(
 
 
 class _Pass:
-    """Pillow's weighted sums along the first axis of a picture.
+    """Pillow's weighted sums along the first axis of an image.
 
     Args:
         size_in, size_out: scalars int32, length of the axis before and after.
@@ -170,10 +170,10 @@ class _Pass:
         scale = _ratio(size_in, size_out)
         stretch = tf.maximum(scale, 1.0)
         support = half_width * stretch
-        centre = (tf.cast(outputs, tf.float64) + 0.5) * scale
+        center = (tf.cast(outputs, tf.float64) + 0.5) * scale
         # int() in C cuts towards zero, which is the same as floor once the lower bound is held at zero.
-        first = tf.cast(tf.maximum(tf.floor(centre - support + 0.5), 0.0), tf.int32)
-        last = tf.minimum(tf.cast(tf.floor(centre + support + 0.5), tf.int32), size_in)
+        first = tf.cast(tf.maximum(tf.floor(center - support + 0.5), 0.0), tf.int32)
+        last = tf.minimum(tf.cast(tf.floor(center + support + 0.5), tf.int32), size_in)
 
         taps = tf.range(tf.reduce_max(last - first))
         inputs = first[:, tf.newaxis] + taps
@@ -182,7 +182,7 @@ class _Pass:
         weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=1, keepdims=True))
         scaled = weights * float(1 << _PRECISION_BITS)
         rounded = tf.sign(scaled) * tf.floor(tf.abs(scaled) + 0.5)  # half away from zero, as in C
-        # Beyond the picture all is black.
+        # Beyond the image all is black.
         rounded = tf.where((wanted == outputs)[:, tf.newaxis], rounded, 0.0)
 
         self.first, self.last = first[0], last[-1]
@@ -226,7 +226,7 @@ class _Pass:
 
 
 class _NearestPass:
-    """Pillow's choice of one input for each output, along the first axis of a picture; like `_Pass`."""
+    """Pillow's choice of one input for each output, along the first axis of an image; like `_Pass`."""
 
     def __init__(
         self, size_in: tf.Tensor, size_out: tf.Tensor, start: tf.Tensor, count: tf.Tensor, resample: int
@@ -241,7 +241,7 @@ class _NearestPass:
         self._chosen = chosen - self.first
 
     def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
-        """Takes one pixel for each, and black beyond the picture."""
+        """Takes one pixel for each, and black beyond the image."""
         return tf.where(self._is_inside[:, tf.newaxis], tf.gather(pixels, self._chosen), 0)
 
 

@@ -1,4 +1,4 @@
-"""Special tokens that are found in normalised text, as a checkpoint's files may ask for: in any case, after NFC."""
+"""Special tokens that are found in normalized text, as a checkpoint's files may ask for: in any case, after NFC."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import tensorflow as tf
 from tf_clip.preprocessing.normalization import Characters
 
 
-class NormalisedTokens(tf.Module):
-    """Makes each special token in normalised text one character, its mark.
+class NormalizedTokens(tf.Module):
+    """Makes each special token in normalized text one character, its mark.
 
     The leftmost token counts, and of those that begin together the longest.
 
@@ -23,7 +23,7 @@ class NormalisedTokens(tf.Module):
     """
 
     def __init__(self, tokens: Sequence[tuple[Sequence[int], int]]) -> None:
-        super().__init__(name="normalised_tokens")
+        super().__init__(name="normalized_tokens")
         self._tokens = sorted(tokens, key=lambda pair: -len(pair[0]))
         self._longest = max(len(letters) for letters, _ in tokens)
         self._may_overlap = may_overlap([letters for letters, _ in tokens])
@@ -49,7 +49,7 @@ class NormalisedTokens(tf.Module):
             kept = _one_after_another(begins[:, 0], begins[:, 0] + lengths)
             begins, lengths, marks = (tf.boolean_mask(array, kept) for array in (begins, lengths, marks))
         ends = begins + lengths[:, tf.newaxis]
-        # Neighbours share a place, where one begins and the other ends.
+        # Neighbors share a place, where one begins and the other ends.
         borders = tf.zeros([tf.size(codes) + 1], tf.int32)
         borders = tf.tensor_scatter_nd_add(borders, begins, tf.ones_like(marks))
         inside = tf.cumsum(tf.tensor_scatter_nd_sub(borders, ends, tf.ones_like(marks)))[:-1] > 0

@@ -32,7 +32,7 @@ _UNKNOWN = -1
 class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detokenizer):
     """Turns strings into the ids that CLIP's text tower reads.
 
-    Texts are NFC-normalised and lower-cased, white space is collapsed, words are split by CLIP's
+    Texts are NFC-normalized and lower-cased, white space is collapsed, words are split by CLIP's
     rules and merged by rank; each text starts with `<|startoftext|>` and ends with `<|endoftext|>`.
     Either, written inside a text, is the special token itself.
 
@@ -43,7 +43,7 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         bos_token, eos_token, pad_token: the special tokens, all in `vocab`. Hugging Face pads with
             the end token, OpenCLIP with id 0, `"!"`.
         padding_side, truncation_side: `"right"` or `"left"`.
-        normalized_tokens: which of `bos_token` and `eos_token` are found in normalised text, and so in any case; the
+        normalized_tokens: which of `bos_token` and `eos_token` are found in normalized text, and so in any case; the
             others are found only as they are written. Files call these `"normalized": true`.
         clean: None, or `"openai"` to repair broken encodings and unescape HTML first, as OpenAI's own
             tokenizer does. That is Python code (`pip install "tf_clip[clean]"`): string tensors are refused.
@@ -101,12 +101,12 @@ class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detoke
         self.bos_token_id, self.eos_token_id, self.pad_token_id = vocab[bos_token], vocab[eos_token], vocab[pad_token]
         self._clean = _cleaner(clean)
         marks = {bos_token: BOS_MARK, eos_token: EOS_MARK}
-        in_normalised = self._vocabulary.normalized_tokens
+        in_normalized = self._vocabulary.normalized_tokens
         # The longer first, lest it begins with the other.
-        as_written = sorted((token for token in marks if token not in in_normalised), key=len, reverse=True)
+        as_written = sorted((token for token in marks if token not in in_normalized), key=len, reverse=True)
         self._marks = [(token, marks[token]) for token in as_written]
         self._marks_overlap = len(as_written) > 1 and may_overlap(as_written)
-        self._splitter = WordSplitter({token: mark for token, mark in marks.items() if token in in_normalised})
+        self._splitter = WordSplitter({token: mark for token, mark in marks.items() if token in in_normalized})
         self._encoder = BytePairEncoder(vocab, self._vocabulary.merges, self.bos_token_id, self.eos_token_id)
         self._pieces = _pieces(self._vocabulary)
         self._whole_words = self._find_whole_words()

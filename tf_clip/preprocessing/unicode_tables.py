@@ -39,7 +39,7 @@ class CharacterTable(tf.Module):
         return tf.gather(self._values, tf.gather(self._first, page) + (codes & ((1 << _PAGE_BITS) - 1)))
 
 
-class Normalisation(NamedTuple):
+class Normalization(NamedTuple):
     """What NFC needs to know of characters.
 
     Args:
@@ -67,11 +67,11 @@ def _file() -> dict[str, Any]:
 
 
 @functools.cache
-def normalisation(*, as_reference: bool = True) -> Normalisation:
+def normalization(*, as_reference: bool = True) -> Normalization:
     """Returns what NFC needs to know.
 
     Args:
-        as_reference: leave out what the reference's normaliser is too old to know: about a hundred marks, most
+        as_reference: leave out what the reference's normalizer is too old to know: about a hundred marks, most
             of them added to Unicode since 2018. False gives Unicode 15.1.
     """
     data = _file()
@@ -91,7 +91,7 @@ def normalisation(*, as_reference: bool = True) -> Normalisation:
     def taken_apart(code: int) -> list[int]:
         return [last for part in steps[code] for last in taken_apart(part)] if code in steps else [code]
 
-    return Normalisation(combining_class, {code: taken_apart(code) for code in steps}, composition)
+    return Normalization(combining_class, {code: taken_apart(code) for code in steps}, composition)
 
 
 def _hangul() -> dict[int, tuple[int, int]]:

@@ -47,10 +47,10 @@ class Vocabulary:
         bos_token, eos_token, pad_token: special tokens, each one of `symbols`.
         model_max_length: longest output, in tokens.
         padding_side, truncation_side: where tokens are added or cut, `"right"` or `"left"`.
-        normalized_tokens: which of `bos_token` and `eos_token` are found in normalised text.
+        normalized_tokens: which of `bos_token` and `eos_token` are found in normalized text.
 
     Raises:
-        ValueError: a special token is not one of `symbols` or holds white space, a side is neither, or a normalised
+        ValueError: a special token is not one of `symbols` or holds white space, a side is neither, or a normalized
             token is none of the two.
     """
 
@@ -210,7 +210,7 @@ def _read_tokenizer_json(path: Path) -> tuple[dict[str, int], tuple[tuple[str, s
     kinds = [step.get("type") for step in steps.get("normalizers", [steps])]
     if kinds != [step["type"] for step in _NORMALIZERS]:
         raise ValueError(
-            f"{path} must normalise as CLIP does: {[step['type'] for step in _NORMALIZERS]}. Received: {kinds}. "
+            f"{path} must normalize as CLIP does: {[step['type'] for step in _NORMALIZERS]}. Received: {kinds}. "
             "This tokenizer belongs to another kind of model."
         )
     symbols = dict(model["vocab"])
@@ -243,7 +243,7 @@ def _read_special_tokens(folder: Path) -> tuple[dict[str, Any], list[dict[str, A
 
 
 def _normalized_tokens(config: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Returns the tokens that are called normalised.
+    """Returns the tokens that are called normalized.
 
     Source: transformers 5 for what counts where files contradict themselves: first the list; then the last name of
     a token, but not where it repeats an earlier one. A name without a description says no.
@@ -255,7 +255,7 @@ def _normalized_tokens(config: Mapping[str, Any], listed: Sequence[Mapping[str, 
 
 
 def _described(token: str | Mapping[str, Any]) -> tuple[str, bool | None]:
-    """Returns the text of a token and whether it is called normalised, None if it has no description."""
+    """Returns the text of a token and whether it is called normalized, None if it has no description."""
     return (token, None) if isinstance(token, str) else (token["content"], bool(token.get("normalized")))
 
 

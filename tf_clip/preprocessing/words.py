@@ -16,7 +16,7 @@ import tensorflow as tf
 from tf_clip.preprocessing import unicode_tables
 from tf_clip.preprocessing.byte_pair_encoding import BOS_MARK, EOS_MARK
 from tf_clip.preprocessing.normalization import CanonicalComposition, Characters
-from tf_clip.preprocessing.special_tokens import NormalisedTokens
+from tf_clip.preprocessing.special_tokens import NormalizedTokens
 from tf_clip.preprocessing.unicode_tables import NUMBER, SPACE, CharacterTable
 
 # Of a number in the table: how far away the lower case is, what the character is, and whether it asks for more work.
@@ -48,44 +48,44 @@ class WordSplitter(tf.Module):
     is no white space are words; so is each `BOS_MARK` and `EOS_MARK`.
 
     Args:
-        normalised_tokens: special tokens to find in normalised text, and their marks.
+        normalized_tokens: special tokens to find in normalized text, and their marks.
 
     Source: Radford et al. 2021 (CLIP); NFC and lower case letter by letter as in Hugging Face's tokenizer.
     """
 
-    def __init__(self, normalised_tokens: Mapping[str, bytes] = MappingProxyType({})) -> None:
+    def __init__(self, normalized_tokens: Mapping[str, bytes] = MappingProxyType({})) -> None:
         super().__init__(name="word_splitter")
-        normalisation = unicode_tables.normalisation()
+        normalization = unicode_tables.normalization()
         lower, classes = unicode_tables.lower_case(), unicode_tables.classes().copy()
         # A mark is a word of its own wherever it stands, as a number character is.
         classes[[BOS_MARK[0], EOS_MARK[0]]] = NUMBER
         expands = lower[:, 1] >= 0
-        unusual = normalisation.may_change() | expands
+        unusual = normalization.may_change() | expands
         # Words are found in lower case, which a few capitals are no letters without.
         classes = classes[lower[:, 0]]
         # How far away the lower case is, and not where: most pages of that are alike, and take no space.
         distance = (lower[:, 0] - np.arange(len(lower))) & _CODE_MASK
         self._table = CharacterTable(distance | classes << _CODE_BITS | np.where(unusual, _UNUSUAL, 0))
-        self._compose = CanonicalComposition(normalisation)
-        self._normalised = _apart(self._normalise)
+        self._compose = CanonicalComposition(normalization)
+        self._normalized = _apart(self._normalize)
         self._expanding = tf.constant(np.flatnonzero(expands), tf.int32)
         self._second_letters = tf.constant(lower[expands, 1], tf.int32)
-        marks = [(self._normal_form(token), self._normal_form(mark)[0]) for token, mark in normalised_tokens.items()]
-        self._put_marks = NormalisedTokens(marks) if marks else None
+        marks = [(self._normal_form(token), self._normal_form(mark)[0]) for token, mark in normalized_tokens.items()]
+        self._put_marks = NormalizedTokens(marks) if marks else None
 
     def __call__(self, texts: tf.Tensor) -> Words:
         """Splits texts.
 
         Args:
             texts: string `[n]`, without tabs; invalid UTF-8 is replaced by U+FFFD. Special tokens that are not to be
-                found in normalised text are marks already.
+                found in normalized text are marks already.
         """
         codes = tf.strings.unicode_decode(tf.strings.reduce_join(tf.strings.join([_TAB, texts])), "UTF-8", "replace")
         index = tf.range(tf.size(codes))
         characters = Characters(codes, index, index)
         info = self._table(codes)
         *characters, info = tf.cond(
-            tf.reduce_any(info >= _UNUSUAL), lambda: self._normalised(characters), lambda: (*characters, info)
+            tf.reduce_any(info >= _UNUSUAL), lambda: self._normalized(characters), lambda: (*characters, info)
         )
         codes = (characters[0] + info) & _CODE_MASK
         if self._put_marks:
@@ -109,10 +109,10 @@ class WordSplitter(tf.Module):
         """Returns a text's characters as the table has them, in NFC and lower case."""
         codes = tf.strings.unicode_decode(tf.strings.join([_TAB, text]), "UTF-8")
         index = tf.range(tf.size(codes))
-        codes, *_, info = self._normalise(Characters(codes, index, index))
+        codes, *_, info = self._normalize(Characters(codes, index, index))
         return _lowered((codes + info) & _CODE_MASK, info)[1:].numpy().tolist()
 
-    def _normalise(self, characters: Characters) -> tuple[tf.Tensor, ...]:
+    def _normalize(self, characters: Characters) -> tuple[tf.Tensor, ...]:
         """Brings characters to NFC, and makes two of each whose lower case is two."""
         characters = self._compose(characters)
         matches = characters.codes[:, tf.newaxis] == self._expanding

@@ -116,7 +116,7 @@ class Batcher:
         finally:
             self._free.release()
         for request, answer in zip(batch, answers, strict=True):
-            if request.answer.cancelled():
+            if request.answer.canceled():
                 continue
             if isinstance(answer, Exception):
                 request.answer.set_exception(answer)

@@ -118,7 +118,7 @@ class LoadedVersion:
         self.signatures = {
             name: Signature(name, definition, self._session, batchable=bool(described.get(name, {}).get("batchable")))
             for name, definition in definitions.items()
-            if definition.method_name  # without one it is what initialises the tables
+            if definition.method_name  # without one it is what initializes the tables
         }
 
     def signature(self, name: str) -> Signature:
@@ -186,11 +186,11 @@ def _sample(name: str, kind: TensorKind) -> np.ndarray:
     shape = tuple(length or 1 for length in kind.shape)
     if kind.dtype != object:
         return np.ones(shape, kind.dtype)
-    return np.full(shape, _picture() if name.endswith("_bytes") else b"a", dtype=object)
+    return np.full(shape, _image() if name.endswith("_bytes") else b"a", dtype=object)
 
 
-def _picture() -> bytes:
-    """Returns a PNG file of one grey pixel."""
+def _image() -> bytes:
+    """Returns a PNG file of one gray pixel."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

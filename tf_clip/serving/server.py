@@ -28,7 +28,7 @@ from tf_clip.serving.served_model import ServedModel
 from tf_clip.serving.versions import Versions
 
 GRACE_SECONDS = 30
-# Each run spreads over the cores by itself; a second one decodes pictures while the first multiplies.
+# Each run spreads over the cores by itself; a second one decodes images while the first multiplies.
 THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -138,7 +138,7 @@ async def _run(
             stack.push_async_callback(server.stop, GRACE_SECONDS)
             addresses.append(f"grpc {_address(options.host, port)}")
         watch = asyncio.create_task(versions.watch())
-        stack.push_async_callback(_cancelled, watch)
+        stack.push_async_callback(_canceled, watch)
         announce(f"Serving {options.name} (version {versions.current.number}) at {' and '.join(addresses)}")
         await _RestServer(app, dataplane, repository).listen(listener)
 
@@ -147,9 +147,9 @@ def _end(*_: object) -> None:
     raise SystemExit(0)
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def _canceled(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with suppress(asyncio.CancelledError):
+    with suppress(asyncio.CanceledError):
         await task
 
 

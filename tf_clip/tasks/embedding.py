@@ -1,4 +1,4 @@
-"""Pictures and texts of any number to unit-length embeddings, batch by batch."""
+"""Images and texts of any number to unit-length embeddings, batch by batch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tf_clip.preprocessing.processor import CLIPProcessor
 
 
 class PairEncoder(Protocol):
-    """What encodes pictures and texts: a `CLIPModel`, or what `compile_for_inference` makes of one."""
+    """What encodes images and texts: a `CLIPModel`, or what `compile_for_inference` makes of one."""
 
     config: Any
     logit_scale: Any
 
     def get_image_features(self, pixel_values: Any) -> Any:
-        """Encodes pictures, float `[batch, projection_dim]`."""
+        """Encodes images, float `[batch, projection_dim]`."""
 
     def get_text_features(self, input_ids: Any, attention_mask: Any = None) -> Any:
         """Encodes texts, float `[batch, projection_dim]`."""
@@ -27,12 +27,12 @@ class PairEncoder(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ImageEmbeddings:
-    """What `embed_images` made of a list of pictures.
+    """What `embed_images` made of a list of images.
 
     Args:
         embeds: float32 `[num_embedded, projection_dim]`, of unit length.
-        indices: int `[num_embedded]`, which picture of the list each row is.
-        failures: from a picture's index to the reason it could not be read.
+        indices: int `[num_embedded]`, which image of the list each row is.
+        failures: from an image's index to the reason it could not be read.
     """
 
     embeds: np.ndarray
@@ -49,18 +49,18 @@ def embed_images(
     skip_bad: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> ImageEmbeddings:
-    """Embeds pictures.
+    """Embeds images.
 
     Args:
         model: the model, or what `compile_for_inference` made of it.
         processor: its processor.
         images: paths, PIL images, files' bytes or uint8 pixels.
-        batch_size: pictures a forward pass; bounds the memory.
-        skip_bad: report pictures that cannot be read in `failures` and go on, instead of raising.
-        on_progress: called with the number of pictures just done.
+        batch_size: images a forward pass; bounds the memory.
+        skip_bad: report images that cannot be read in `failures` and go on, instead of raising.
+        on_progress: called with the number of images just done.
 
     Raises:
-        FileNotFoundError, ValueError: a picture cannot be read, unless `skip_bad`.
+        FileNotFoundError, ValueError: an image cannot be read, unless `skip_bad`.
     """
     rows: list[np.ndarray] = []
     indices: list[int] = []

@@ -1,4 +1,4 @@
-"""Pictures and texts of any number to embeddings on the disk: in bounded memory, and again from where it stopped.
+"""Images and texts of any number to embeddings on the disk: in bounded memory, and again from where it stopped.
 
 A folder gets `image_embeds.npy` and `images.txt`, or `text_embeds.npy`: row i belongs to line i. What is done is noted
 in chunks, each after its rows are on the disk, so that a job that is killed and started again gives the same file.
@@ -132,19 +132,19 @@ def embed_images_to_file(
     threads: int = 2,
     on_progress: Callable[[int], None] | None = None,
 ) -> EmbeddingJob:
-    """Embeds pictures into `image_embeds.npy`; the next batches are read while one is encoded.
+    """Embeds images into `image_embeds.npy`; the next batches are read while one is encoded.
 
     Args:
         encode: from pixels to features.
         processor: the model's.
-        paths: the pictures. What cannot be read has a row of NaN, and is reported.
-        folder: where the files are written, or where a job of the same pictures and model is to go on.
+        paths: the images. What cannot be read has a row of NaN, and is reported.
+        folder: where the files are written, or where a job of the same images and model is to go on.
         width: of the features.
         model: tells it from others, as `file_facts` does; another one is another job.
-        batch_size: pictures a forward pass; bounds the memory. Another one is another job, since the last bits of
+        batch_size: images a forward pass; bounds the memory. Another one is another job, since the last bits of
             features depend on it.
-        threads: that read pictures.
-        on_progress: called with the number of pictures just done.
+        threads: that read images.
+        on_progress: called with the number of images just done.
 
     Returns:
         What was done.

@@ -38,7 +38,7 @@ def class_embeddings(
 
 
 def class_probabilities(image_embeds: np.ndarray, class_embeds: np.ndarray, logit_scale: float) -> np.ndarray:
-    """Says how likely each class is for each picture, if one of them is right.
+    """Says how likely each class is for each image, if one of them is right.
 
     Args:
         image_embeds: float `[num_images, projection_dim]`, of unit length.

@@ -1,4 +1,4 @@
-"""Random changes of training pictures, in the graph, and the same for the same seed."""
+"""Random changes of training images, in the graph, and the same for the same seed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's "L"
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is drawn for each picture and epoch.
+    """What is drawn for each image and epoch.
 
     The default is what OpenCLIP trains with, near the CLIP paper's "random square crop from resized images" and nothing
-    else: a random part of the picture, resized with Pillow's filter to the model's size.
+    else: a random part of the image, resized with Pillow's filter to the model's size.
 
     Args:
-        scale: the part's share of the picture's area, from and to.
+        scale: the part's share of the image's area, from and to.
         ratio: the part's width by its height, from and to.
-        flip_prob: how often the picture is mirrored. Captions that say left or right become wrong.
+        flip_prob: how often the image is mirrored. Captions that say left or right become wrong.
         color_jitter: brightness, contrast and saturation, each multiplied by a factor of up to so much more or less
             than 1; and hue, turned by up to so much of a circle. In a random order, as torchvision's ColorJitter.
         color_jitter_prob: how often `color_jitter` is applied.
-        gray_scale_prob: how often the picture loses its colours.
+        gray_scale_prob: how often the image loses its colors.
 
     Raises:
         ValueError: a value is out of its range.
@@ -38,7 +38,7 @@ class Augmentation:
         0.0
 
     Source: Radford et al. 2021, section 2.5; open_clip's AugmentationCfg, whose names these are, and torchvision's
-    RandomResizedCrop and ColorJitter. Difference: colours are not rounded to bytes between one change and the next.
+    RandomResizedCrop and ColorJitter. Difference: colors are not rounded to bytes between one change and the next.
     """
 
     scale: tuple[float, float] = (0.9, 1.0)
@@ -67,7 +67,7 @@ class Augmentation:
             )
 
     def __call__(self, pixels: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], resample: int) -> tf.Tensor:
-        """Changes one picture.
+        """Changes one image.
 
         Args:
             pixels: uint8 `[height, width, 3]`.
@@ -87,9 +87,9 @@ class Augmentation:
             is_jittered = _happens(self.color_jitter_prob, color_seed)
             pixels = tf.cond(is_jittered, lambda: self._jittered(flat, color_seed), lambda: flat)
         if self.gray_scale_prob:
-            coloured = pixels
+            colored = pixels
             is_gray = _happens(self.gray_scale_prob, gray_seed)
-            pixels = tf.cond(is_gray, lambda: _as_bytes(_gray(tf.cast(coloured, tf.float32))), lambda: coloured)
+            pixels = tf.cond(is_gray, lambda: _as_bytes(_gray(tf.cast(colored, tf.float32))), lambda: colored)
         return tf.ensure_shape(pixels, [*size, 3])
 
     def _resized_crop(self, pixels: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], resample: int) -> tf.Tensor:
@@ -110,7 +110,7 @@ class Augmentation:
         lefts = tf.floor(drawn[3] * (full_width - widths + 1.0))
         chosen = tf.argmax(tf.cast(fits, tf.int32))
         drawn_crop = tf.stack([tops, lefts, heights, widths])[:, chosen]
-        # Where none fits, the largest part of the centre that has an allowed shape.
+        # Where none fits, the largest part of the center that has an allowed shape.
         shape = tf.clip_by_value(full_width / full_height, *self.ratio)
         central_height = tf.maximum(tf.minimum(full_height, tf.round(full_width / shape)), 1.0)
         central_width = tf.maximum(tf.minimum(full_width, tf.round(full_height * shape)), 1.0)
@@ -164,7 +164,7 @@ def _between(drawn: tf.Tensor, limits: tuple[float, float]) -> tf.Tensor:
 
 
 def _gray(image: tf.Tensor) -> tf.Tensor:
-    """Returns a picture's brightness in all three channels, float32."""
+    """Returns an image's brightness in all three channels, float32."""
     return tf.repeat(tf.reduce_sum(image * tf.constant(_LUMA), axis=-1, keepdims=True), 3, axis=-1)
 
 

@@ -1,4 +1,4 @@
-"""Callbacks for `fit` and `train`: what a validation set says, a stop at NaN, a log, pictures for TensorBoard."""
+"""Callbacks for `fit` and `train`: what a validation set says, a stop at NaN, a log, images for TensorBoard."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class RetrievalRecall(keras.callbacks.Callback):
-    """After each epoch, adds to its logs how well validation pictures and captions find each other.
+    """After each epoch, adds to its logs how well validation images and captions find each other.
 
-    `val_loss` is the mean over batches of pictures and the first of their captions; `val_image_to_text_R@1` and
-    so on, for 5, 10 and the other direction, compare all pictures with all captions. Weights that the optimizer
+    `val_loss` is the mean over batches of images and the first of their captions; `val_image_to_text_R@1` and
+    so on, for 5, 10 and the other direction, compare all images with all captions. Weights that the optimizer
     averages are evaluated as their average.
 
     Args:
         processor: the model's processor.
-        images: pictures as `embed_images` takes them; those that cannot be read are left out.
-        captions: the captions of each picture.
-        batch_size: pictures a forward pass, and pairs a batch for the loss.
+        images: images as `embed_images` takes them; those that cannot be read are left out.
+        captions: the captions of each image.
+        batch_size: images a forward pass, and pairs a batch for the loss.
 
     Attributes:
-        failures: from the index of each picture that could not be read to the reason.
+        failures: from the index of each image that could not be read to the reason.
 
     Raises:
         ValueError: images and captions differ in number, or there are none.
@@ -78,14 +78,14 @@ class ZeroShotAccuracy(keras.callbacks.Callback):
 
     Args:
         processor: the model's processor.
-        images: pictures as `embed_images` takes them; those that cannot be read are left out.
-        targets: the index of each picture's class.
+        images: images as `embed_images` takes them; those that cannot be read are left out.
+        targets: the index of each image's class.
         class_names: the classes' names.
         templates: sentences with `{}` where the name goes, or the name of a set of `template_set`.
-        batch_size: pictures a forward pass.
+        batch_size: images a forward pass.
 
     Attributes:
-        failures: from the index of each picture that could not be read to the reason.
+        failures: from the index of each image that could not be read to the reason.
 
     Raises:
         ValueError: images and targets differ in number, or there are none.
@@ -156,7 +156,7 @@ class StopAtNonFiniteLoss(keras.callbacks.Callback):
         np.savez_compressed(path, allow_pickle=False, **arrays)
         raise NonFiniteLossError(
             f"The loss is {loss} at batch {batch + 1} of epoch {self._epoch + 1}; the batch, and the one before as "
-            f"previous_*, are in {path}. Look at its pictures, lower the learning rate, warm up for longer, or train "
+            f"previous_*, are in {path}. Look at its images, lower the learning rate, warm up for longer, or train "
             "in float32 or bfloat16 if this was float16."
         )
 
@@ -217,7 +217,7 @@ class TrainingLog(keras.callbacks.Callback):
 
 
 def require_one_each(argument: str, values: Sequence[Any], images: Sequence[Any]) -> None:
-    """Raises a `ValueError` that names the argument unless it has a value for each picture, at least one."""
+    """Raises a `ValueError` that names the argument unless it has a value for each image, at least one."""
     if len(images) != len(values) or not len(images):
         raise ValueError(
             f"`{argument}` must hold the {argument} of each of `images`, at least one. "

@@ -13,7 +13,7 @@ from tf_clip.training.pairs import ListedPairs
 
 
 def class_folder_pairs(folder: str, templates: Sequence[str]) -> ListedPairs:
-    """Lists the pictures of each class.
+    """Lists the images of each class.
 
     Args:
         folder: has one folder for each class. In its name "_" stands for a space.
@@ -33,8 +33,8 @@ def class_folder_pairs(folder: str, templates: Sequence[str]) -> ListedPairs:
         class_folder = os.path.join(folder, name)  # noqa: PTH118 - of any file system, so no pathlib
         if not tf.io.gfile.isdir(class_folder):
             continue
-        for picture in _visible(class_folder):
-            path = os.path.join(class_folder, picture)  # noqa: PTH118
+        for image in _visible(class_folder):
+            path = os.path.join(class_folder, image)  # noqa: PTH118
             if tf.io.gfile.isdir(path):
                 bad_rows.append(BadRow(path, "a folder inside a class folder"))
             else:
@@ -42,7 +42,7 @@ def class_folder_pairs(folder: str, templates: Sequence[str]) -> ListedPairs:
                 classes.append(name.replace("_", " "))
     if not images:
         raise ValueError(
-            f"`source` must be a folder with a folder of pictures for each class. Received: source={folder!r}, which "
+            f"`source` must be a folder with a folder of images for each class. Received: source={folder!r}, which "
             "has none. For tables or shards in a folder, name the files, as in 'folder/*.tar'."
         )
     captions = {name: [template.replace("{}", name) for template in templates] for name in set(classes)}

@@ -1,4 +1,4 @@
-"""Pictures and captions to the batches that `CLIPModel.fit` trains on.
+"""Images and captions to the batches that `CLIPModel.fit` trains on.
 
 `read_pairs` says which there are, in any of the usual files, and `ListedPairs` in two lists; `TrainingData` makes
 batches of them, deterministic and from any batch on.

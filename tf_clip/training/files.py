@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_clip.training.bad_rows import RowError
 
 MAX_FILE_BYTES = 1 << 28
-"""Largest picture that is read, encoded; more would be an attack on memory."""
+"""Largest image that is read, encoded; more would be an attack on memory."""
 
 READ_ERRORS = (tf.errors.OpError, OSError, ValueError)
 
@@ -39,7 +39,7 @@ def open_file(path: str) -> tuple[Any, int]:
 
 
 def read_file(path: str) -> bytes:
-    """Reads a picture's file.
+    """Reads an image's file.
 
     Raises:
         RowError: there is none, or it is too large, or cannot be read.

@@ -1,4 +1,4 @@
-"""Pictures and their captions, before any is decoded: how many, where they are, and how to get one."""
+"""Images and their captions, before any is decoded: how many, where they are, and how to get one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DATA_URI = "data:"
 
 
 class Pair(NamedTuple):
-    """One picture, encoded, and all its captions, at least one."""
+    """One image, encoded, and all its captions, at least one."""
 
     image: bytes
     captions: Sequence[str]
@@ -29,7 +29,7 @@ class Pairs(Protocol):
     Attributes:
         bad_rows: what could not be used when the source was read, and has no number.
         groups: int32 `[len]`, equal where pairs belong together, so that each caption is right for each
-            picture of a group; None if no two do.
+            image of a group; None if no two do.
     """
 
     bad_rows: Sequence[BadRow]
@@ -57,13 +57,13 @@ class Pairs(Protocol):
 
 
 class ListedPairs:
-    """Pairs whose captions are in memory, and whose pictures are files.
+    """Pairs whose captions are in memory, and whose images are files.
 
     Args:
         images: paths, on any file system that TensorFlow can read, or `data:` URIs.
-        captions: of each picture, its caption or all its captions.
+        captions: of each image, its caption or all its captions.
         where: names a row in messages, by its number; None takes the image paths.
-        groups: pairs of one group belong together; None takes the images, so that one picture on several
+        groups: pairs of one group belong together; None takes the images, so that one image on several
             rows is one group.
         bad_rows: rows that could not be used.
 
@@ -102,7 +102,7 @@ class ListedPairs:
         return self._where(row)
 
     def read(self, row: int) -> Pair:
-        """Reads the picture's file."""
+        """Reads the image's file."""
         image = self._images[row]
         captions = usable_captions(self._captions[row])
         return Pair(_from_data_uri(image) if image.startswith(_DATA_URI) else read_file(image), captions)

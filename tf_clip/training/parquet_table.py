@@ -1,4 +1,4 @@
-"""Parquet files to pairs, with paths or with the pictures' bytes; needs pyarrow."""
+"""Parquet files to pairs, with paths or with the images' bytes; needs pyarrow."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ except ImportError as error:
     raise ImportError('Parquet files need pyarrow. Install it: pip install "tf_clip[train]"') from error
 
 MAX_GROUP_BYTES = 1 << 30
-"""Largest row group whose pictures are read; a few of them are in memory at a time."""
+"""Largest row group whose images are read; a few of them are in memory at a time."""
 MIXED_GROUPS = 4
-"""So many row groups are shuffled together: pictures of a row group can only be read together."""
+"""So many row groups are shuffled together: images of a row group can only be read together."""
 
 _PARQUET_ERRORS = (pyarrow.ArrowException, *READ_ERRORS)
 _BATCH_ROWS = 4096
@@ -57,7 +57,7 @@ def parquet_pairs(files: Sequence[str], columns: Columns, image_folder: str | No
 
 
 class ParquetPairs:
-    """Pairs whose pictures are in Parquet files; captions are in memory, pictures a few row groups at a time.
+    """Pairs whose images are in Parquet files; captions are in memory, images a few row groups at a time.
 
     Args:
         files: open files whose image column has bytes.
@@ -85,16 +85,16 @@ class ParquetPairs:
         return f"{self._files[self._places[4 * row]].path}:{self._places[4 * row + 3]}"
 
     def read(self, row: int) -> Pair:
-        """Takes a picture out of its row group."""
+        """Takes an image out of its row group."""
         file, group, index = self._places[4 * row : 4 * row + 3]
-        value = self._pictures(file, group)[index]
+        value = self._images(file, group)[index]
         size = len(value.as_buffer() or b"") if value.is_valid else 0
         if not size or size > MAX_FILE_BYTES:
             raise RowError("the image is empty" if not size else f"the image has {size} bytes")
         return Pair(value.as_py(), self._captions[row])
 
     def shuffled(self, generator: np.random.Generator) -> np.ndarray:
-        """Draws an order of row groups, and mixes the rows of a few neighbours in it."""
+        """Draws an order of row groups, and mixes the rows of a few neighbors in it."""
         blocks = np.split(np.arange(len(self)), self._block_ends[:-1])
         order = generator.permutation(len(blocks))
         mixed = [order[first : first + MIXED_GROUPS] for first in range(0, len(order), MIXED_GROUPS)]
@@ -120,10 +120,10 @@ class ParquetPairs:
             self._block_ends[-1] = len(self._captions)
             self._places.extend((number, group, index, row))
 
-    def _pictures(self, file: int, group: int) -> Any:
+    def _images(self, file: int, group: int) -> Any:
         with self._lock:
             if (file, group) not in self._cache:
-                self._cache[file, group] = self._files[file].pictures(group)
+                self._cache[file, group] = self._files[file].images(group)
                 while len(self._cache) > 2 * MIXED_GROUPS:
                     self._cache.popitem(last=False)
             self._cache.move_to_end((file, group))
@@ -187,8 +187,8 @@ class _ParquetFile:
         except _PARQUET_ERRORS as error:
             raise ValueError(self._not_whole(error)) from error
 
-    def pictures(self, group: int) -> Any:
-        """Reads the pictures of a row group.
+    def images(self, group: int) -> Any:
+        """Reads the images of a row group.
 
         Raises:
             RowError: they cannot be read.
@@ -198,8 +198,8 @@ class _ParquetFile:
                 column = file.read_row_group(group, columns=[self._image], use_threads=False).column(0)
         except _PARQUET_ERRORS as error:
             raise RowError(f"its row group cannot be read ({_first_line(error)})") from error
-        pictures = column.combine_chunks()
-        return pictures.field("bytes") if self._is_struct else pictures
+        images = column.combine_chunks()
+        return images.field("bytes") if self._is_struct else images
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[pyarrow.parquet.ParquetFile]:

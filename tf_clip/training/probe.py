@@ -31,7 +31,7 @@ class LinearProbe:
         bias: float32 `[num_classes]`.
         class_names: the classes' names.
         C: the inverse of the regularisation's strength that was chosen, as scikit-learn counts it.
-        validation_accuracy: by the C that were tried, the share of the validation pictures named right.
+        validation_accuracy: by the C that were tried, the share of the validation images named right.
     """
 
     weights: np.ndarray
@@ -52,7 +52,7 @@ class LinearProbe:
         return np.asarray(features, np.float32) @ self.weights + self.bias
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """Returns the index of each picture's likeliest class, int64 `[num_images]`."""
+        """Returns the index of each image's likeliest class, int64 `[num_images]`."""
         return np.argmax(self.logits(features), axis=1)
 
     def class_embeddings(self) -> tuple[np.ndarray, float]:
@@ -113,16 +113,16 @@ def linear_probe(
     refit: bool = True,
     on_progress: Callable[[float, float], None] | None = None,
 ) -> LinearProbe:
-    """Fits L2-regularised logistic regression by L-BFGS, its strength chosen on validation pictures.
+    """Fits L2-regularised logistic regression by L-BFGS, its strength chosen on validation images.
 
     Args:
         features: float `[num_images, num_features]`, the `values` of `image_features`.
-        targets: int `[num_images]`, each picture's class, from 0.
-        validation_features: of other pictures, by which the strength is chosen.
+        targets: int `[num_images]`, each image's class, from 0.
+        validation_features: of other images, by which the strength is chosen.
         validation_targets: their classes.
         class_names: the classes' names; None calls them by their numbers.
         bias: whether classes have a bias.
-        refit: fit once more on all pictures with the strength that was chosen.
+        refit: fit once more on all images with the strength that was chosen.
         on_progress: called with each C that was tried and its validation accuracy.
 
     Returns:
@@ -130,14 +130,14 @@ def linear_probe(
 
     Raises:
         ImportError: scikit-learn is missing.
-        ValueError: shapes do not fit, a feature is not finite, or a class has no training picture.
+        ValueError: shapes do not fit, a feature is not finite, or a class has no training image.
 
     Example:
         >>> probe = linear_probe(train, train_targets, valid, valid_targets)  # doctest: +SKIP
         >>> probe.predict(test)  # doctest: +SKIP
 
     Source: Radford et al. 2021, appendix A.3: at most 1000 iterations; of 97 strengths from 1e-6 to 1e6, eight a
-    decade, seven are tried and then the neighbours of the best, at half the distance each time. Between equals, the
+    decade, seven are tried and then the neighbors of the best, at half the distance each time. Between equals, the
     likelihood of the right classes decides. The paper fits on what is before the projection
     (`"pooler_output"`).
     """
@@ -170,12 +170,12 @@ def linear_probe(
 
 @dataclasses.dataclass(frozen=True)
 class ImageFeatures:
-    """What `image_features` made of a list of pictures.
+    """What `image_features` made of a list of images.
 
     Args:
         values: float32 `[num_read, num_features]`.
-        indices: int64 `[num_read]`, which picture of the list each row is.
-        failures: from a picture's index to the reason it could not be read.
+        indices: int64 `[num_read]`, which image of the list each row is.
+        failures: from an image's index to the reason it could not be read.
     """
 
     values: np.ndarray
@@ -193,7 +193,7 @@ def image_features(
     skip_bad: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> ImageFeatures:
-    """Computes the features of pictures once, so that any number of probes can be fitted on them.
+    """Computes the features of images once, so that any number of probes can be fitted on them.
 
     Args:
         model: the model, which stays as it is.
@@ -202,13 +202,13 @@ def image_features(
         features: `"pooler_output"`, what is before the projection, as in CLIP's paper; `"image_embeds"`, of unit
             length, for `LinearProbe.class_embeddings`; `"patch_mean"`, the mean of the patches' last states, for
             `LinearProbe.to_classifier`.
-        batch_size: pictures a forward pass.
-        skip_bad: report pictures that cannot be read in `failures` and go on, instead of raising.
-        on_progress: called with the number of pictures just done.
+        batch_size: images a forward pass.
+        skip_bad: report images that cannot be read in `failures` and go on, instead of raising.
+        on_progress: called with the number of images just done.
 
     Raises:
-        ValueError: `features` is none of these, a ResNet is asked for `"patch_mean"`, or no picture can be read.
-        FileNotFoundError, ValueError: a picture cannot be read, unless `skip_bad`.
+        ValueError: `features` is none of these, a ResNet is asked for `"patch_mean"`, or no image can be read.
+        FileNotFoundError, ValueError: an image cannot be read, unless `skip_bad`.
     """
     if features not in FEATURES or (features == "patch_mean" and not hasattr(model.config.vision_config, "patch_size")):
         raise ValueError(
@@ -233,7 +233,7 @@ def image_features(
         if on_progress:
             on_progress(min(batch_size, len(images) - start))
     if not rows:
-        raise ValueError(f"`images` must hold a picture that can be read. Received: {len(images)} others. Add some.")
+        raise ValueError(f"`images` must hold an image that can be read. Received: {len(images)} others. Add some.")
     return ImageFeatures(np.concatenate(rows), np.array(indices, np.int64), failures)
 
 
@@ -247,7 +247,7 @@ def _tower_features(model: CLIPModel, pixel_values: Any, features: str) -> np.nd
 def _validated(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
     """Returns the share named right, and how likely the right classes are on average, as a logarithm.
 
-    The second decides between strengths that name equally many right: of few pictures, many strengths do.
+    The second decides between strengths that name equally many right: of few images, many strengths do.
     """
     own = logits[np.arange(len(targets)), targets]
     highest = logits.max(axis=1)
@@ -292,12 +292,12 @@ def _checked(name: str, features: np.ndarray, targets_name: str, targets: np.nda
     if features.ndim != 2 or targets.shape != features.shape[:1] or not len(targets):
         raise ValueError(
             f"`{targets_name}` must hold a class for each row of `{name}`, at least one. Received: "
-            f"{name}.shape={features.shape}, {targets_name}.shape={targets.shape}. Pass one per picture."
+            f"{name}.shape={features.shape}, {targets_name}.shape={targets.shape}. Pass one per image."
         )
     if targets.dtype.kind not in "biu":
         raise ValueError(
             f"`{targets_name}` must be whole numbers. Received: {targets_name}.dtype={targets.dtype}. "
-            "Pass the index of each picture's class."
+            "Pass the index of each image's class."
         )
     if not np.isfinite(features).all():
         raise ValueError(f"`{name}` must be finite. Received: NaN or infinity. Look for it in the model's weights.")
@@ -309,6 +309,6 @@ def _require_classes(targets: np.ndarray, validation_targets: np.ndarray, names:
     unknown = sorted((set(targets.tolist()) | set(validation_targets.tolist())) - set(range(len(names))))
     if len(names) < 2 or missing or unknown:
         raise ValueError(
-            f"`targets` must be numbers of {max(len(names), 2)} classes, each with a training picture. Received: "
-            f"{len(names)} classes, without a picture: {missing[:5]}, unknown: {unknown[:5]}. Add or remove some."
+            f"`targets` must be numbers of {max(len(names), 2)} classes, each with a training image. Received: "
+            f"{len(names)} classes, without an image: {missing[:5]}, unknown: {unknown[:5]}. Add or remove some."
         )

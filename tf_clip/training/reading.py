@@ -1,4 +1,4 @@
-"""`read_pairs`: pictures and captions of any of the usual files."""
+"""`read_pairs`: images and captions of any of the usual files."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def read_pairs(
     template: str | Sequence[str] | None = None,
     format: str | None = None,
 ) -> Pairs:
-    """Reads which pictures and captions there are; pictures are read later, when they are needed.
+    """Reads which images and captions there are; images are read later, when they are needed.
 
     Args:
         source: a file, a pattern such as `"shards/*.tar"`, or several of one format, on any file system that TensorFlow
             can read: CSV, TSV, JSONL, Parquet, TFRecord, WebDataset's tar shards; or a folder of class folders.
-        image_column: column, or feature, of the picture: a path, relative to the file; in Parquet and TFRecord the
+        image_column: column, or feature, of the image: a path, relative to the file; in Parquet and TFRecord the
             encoded bytes; in CSV, TSV and JSONL also a `data:` URI.
         caption_column: column, or feature, of the caption; of a list of captions; or several columns. One of
-            a picture's captions is drawn each time.
+            an image's captions is drawn each time.
         group_column: tables only: rows that are equal in this column belong together, so that each caption is right for
-            each picture. None takes rows with the same path, and in class folders the class.
+            each image. None takes rows with the same path, and in class folders the class.
         image_folder: tables of paths only: where relative paths begin.
         template: class folders only: one sentence or several with `{}` for the class; None for `"a photo of a {}."`.
         format: one of `FORMATS`; None goes by the file's name.

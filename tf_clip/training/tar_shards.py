@@ -19,7 +19,7 @@ from tf_clip.training.pairs import Pair, usable_captions
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif")
 MAX_TEXT_BYTES = 1 << 20
-"""Longest caption, and longest JSON beside a picture."""
+"""Longest caption, and longest JSON beside an image."""
 
 _MAX_HEADER_BYTES = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
@@ -34,7 +34,7 @@ class _Member(NamedTuple):
 class TarPairs:
     """Pairs in tar files: members that have a name in common up to its first dot, and follow each other.
 
-    The picture is the member with one of `IMAGE_EXTENSIONS`; captions are all members whose extension ends in
+    The image is the member with one of `IMAGE_EXTENSIONS`; captions are all members whose extension ends in
     `txt`, one each, or, where there are none, what the member `json` has under `caption_column`.
 
     Args:
@@ -129,9 +129,9 @@ class TarPairs:
         texts = texts or [(member.place, 1) for member in members if member.extension == "json"][:1]
         problem = None
         if len(images) != 1:
-            problem = f"{len(images) or 'no'} pictures"
+            problem = f"{len(images) or 'no'} images"
         elif not texts:
-            problem = "neither a .txt nor a .json beside the picture"
+            problem = "neither a .txt nor a .json beside the image"
         elif None in images or any(place is None for place, _ in texts):
             problem = "a link or a special file"
         if problem:
@@ -187,7 +187,7 @@ def _from_json(text: str, column: str) -> object:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
-        raise RowError("the .json beside the picture is not JSON") from None
+        raise RowError("the .json beside the image is not JSON") from None
     if not isinstance(values, dict) or column not in values:
-        raise RowError(f"the .json beside the picture has no {column!r}")
+        raise RowError(f"the .json beside the image has no {column!r}")
     return values[column]

@@ -23,10 +23,10 @@ class PairsInTensorBoard(keras.callbacks.Callback):
     Args:
         log_dir: the folder of the file that is written; TensorBoard is given it or one above it.
         processor: the model's processor.
-        images: pictures as `embed_images` takes them; those that cannot be read are left out.
-        captions: the captions of each picture, of which the first is compared.
+        images: images as `embed_images` takes them; those that cannot be read are left out.
+        captions: the captions of each image, of which the first is compared.
         count: how many of the best, and of the worst.
-        batch_size: pictures a forward pass.
+        batch_size: images a forward pass.
 
     Raises:
         ValueError: images and captions differ in number, or there are none.
@@ -64,7 +64,7 @@ class PairsInTensorBoard(keras.callbacks.Callback):
                 _write("scalars", name, tf.constant(float(value)))
             for name, rows in (("best", order[: self._count]), ("worst", order[::-1][: self._count])):
                 chosen = [int(images.indices[row]) for row in rows]
-                _write_pictures(f"{name} pairs", self._shown(chosen))
+                _write_images(f"{name} pairs", self._shown(chosen))
                 lines = [
                     f"{place}. {similarities[row]:.3f} {self._captions[index]}"
                     for place, (row, index) in enumerate(zip(rows, chosen, strict=True), start=1)
@@ -77,16 +77,16 @@ class PairsInTensorBoard(keras.callbacks.Callback):
         self._writer.close()
 
     def _shown(self, indices: Sequence[int]) -> np.ndarray:
-        """Returns pictures as the model sees them, uint8 `[count, height, width, 3]`."""
+        """Returns images as the model sees them, uint8 `[count, height, width, 3]`."""
         images = self._processor.image_processor
         prepared = [np.asarray(self._processor(images=self._images[index])["pixel_values"][0]) for index in indices]
         pixels = np.stack(prepared) * np.array(images.image_std) + np.array(images.image_mean)
         return np.uint8(np.clip(np.round(pixels * 255.0), 0, 255))
 
 
-def _write_pictures(tag: str, pixels: np.ndarray) -> None:
+def _write_images(tag: str, pixels: np.ndarray) -> None:
     height, width = pixels.shape[1:3]
-    encoded = [tf.io.encode_png(picture) for picture in pixels]
+    encoded = [tf.io.encode_png(image) for image in pixels]
     # What TensorBoard's plugin for images reads: width and height as text, then the files.
     _write("images", tag, tf.stack([tf.constant(str(width)), tf.constant(str(height)), *encoded]))
 

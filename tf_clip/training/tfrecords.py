@@ -36,7 +36,7 @@ class RecordPairs:
 
     Args:
         files: TFRecord files, not compressed.
-        image_column: the feature with the picture's encoded bytes.
+        image_column: the feature with the image's encoded bytes.
         caption_columns: the features with captions; each may have several values.
 
     Raises:

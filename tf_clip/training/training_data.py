@@ -31,9 +31,9 @@ class TrainingData:
         pairs: what `read_pairs` returns.
         processor: the model's processor.
         batch_size: pairs a batch; the loss compares each with all others of its batch.
-        augment: random changes of the pictures; None prepares them as for inference.
+        augment: random changes of the images; None prepares them as for inference.
         shuffle: draw a new order each epoch.
-        seed: decides orders, augmentations, and which of a picture's captions is taken.
+        seed: decides orders, augmentations, and which of an image's captions is taken.
         max_bad_share: more bad rows than this share of all stop the run.
         max_length: longest text, in tokens; None takes the tokenizer's.
         padding: as the tokenizer takes it: `"longest"`, or `"max_length"` for batches of one shape.
@@ -41,7 +41,7 @@ class TrainingData:
 
     Raises:
         TooManyBadRows: the table alone has too many.
-        ValueError: there are fewer pairs than a batch; an argument is out of its range; or the processor's pictures are
+        ValueError: there are fewer pairs than a batch; an argument is out of its range; or the processor's images are
             not all of one size.
 
     Example:
@@ -68,7 +68,7 @@ class TrainingData:
         _require(batch_size, seed, max_bad_share, padding, len(pairs) if drop_remainder else None)
         if extractor.output_size is None or (augment is not None and not extractor.do_resize):
             raise ValueError(
-                "`processor` must bring all pictures to one size, and for `augment` must resize. Received: "
+                "`processor` must bring all images to one size, and for `augment` must resize. Received: "
                 f"do_resize={extractor.do_resize}, do_center_crop={extractor.do_center_crop}. Set both."
             )
         self._pairs, self._tokenizer, self._augment = pairs, processor.tokenizer, augment
@@ -241,7 +241,7 @@ def _preparation(extractor: CLIPFeatureExtractorTF, augment: Augmentation | None
         if augment is None:
             return extractor.prepare_file(data)
         pixels = augment(extractor.decode_file(data), drawn, extractor.output_size, extractor.resample)
-        return extractor.normalise(pixels)
+        return extractor.normalize(pixels)
 
     return tf.function(
         prepare, input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int64)], autograph=False

@@ -1,4 +1,4 @@
-"""Pairs kept back from training, and their pictures and captions as evaluation takes them."""
+"""Pairs kept back from training, and their images and captions as evaluation takes them."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def split_pairs(pairs: Pairs, share: float, *, seed: int = 0, keep_groups: bool 
         pairs: all of them.
         share: of the pairs, above 0 and below 1, that are kept back; one at least.
         seed: decides which.
-        keep_groups: leave what belongs together on one side, so that no picture is on both; False for folders
-            of classes, where all pictures of a class belong together.
+        keep_groups: leave what belongs together on one side, so that no image is on both; False for folders
+            of classes, where all images of a class belong together.
 
     Returns:
         The pairs to train on, with all bad rows, and those kept back.
@@ -68,7 +68,7 @@ def split_pairs(pairs: Pairs, share: float, *, seed: int = 0, keep_groups: bool 
     count = max(1, round(share * len(units)))
     if count >= len(units):
         raise ValueError(
-            f"`pairs` must be more than are kept back. Received: {len(units)} pictures, of which {count} would be. "
+            f"`pairs` must be more than are kept back. Received: {len(units)} images, of which {count} would be. "
             "Add some, or keep back less."
         )
     kept_back = np.isin(groups, np.random.default_rng(seed).permutation(units)[:count])
@@ -76,8 +76,8 @@ def split_pairs(pairs: Pairs, share: float, *, seed: int = 0, keep_groups: bool 
     return SomePairs(pairs, rows[~kept_back], pairs.bad_rows), SomePairs(pairs, rows[kept_back])
 
 
-class PairPictures(Sequence[bytes]):
-    """The picture files of some pairs, each read when it is asked for.
+class PairImages(Sequence[bytes]):
+    """The image files of some pairs, each read when it is asked for.
 
     Args:
         pairs: the pairs.
@@ -88,7 +88,7 @@ class PairPictures(Sequence[bytes]):
         self._pairs, self._rows = pairs, rows
 
     def where(self, index: int) -> str:
-        """Names a picture in a message."""
+        """Names an image in a message."""
         return self._pairs.where(self._rows[index])
 
     def __len__(self) -> int:
@@ -104,14 +104,14 @@ class PairPictures(Sequence[bytes]):
         return self._pairs.read(self._rows[index]).image
 
 
-def pictures_and_captions(pairs: Pairs) -> tuple[PairPictures, list[list[str]], list[BadRow]]:
-    """Lists the different pictures of pairs, each with all captions that any row has for it.
+def images_and_captions(pairs: Pairs) -> tuple[PairImages, list[list[str]], list[BadRow]]:
+    """Lists the different images of pairs, each with all captions that any row has for it.
 
     Args:
-        pairs: the pairs; each is read once, and its picture's bytes are not kept.
+        pairs: the pairs; each is read once, and its image's bytes are not kept.
 
     Returns:
-        Pictures, the captions of each, and the rows that could not be read.
+        Images, the captions of each, and the rows that could not be read.
 
     Raises:
         ValueError: none can be read.
@@ -134,4 +134,4 @@ def pictures_and_captions(pairs: Pairs) -> tuple[PairPictures, list[list[str]], 
     if not rows:
         reasons: Any = "; ".join(row.why for row in bad_rows[:3]) or "no rows"
         raise ValueError(f"`pairs` must hold a pair that can be read. Received: none ({reasons}). Check the files.")
-    return PairPictures(pairs, rows), captions, bad_rows
+    return PairImages(pairs, rows), captions, bad_rows

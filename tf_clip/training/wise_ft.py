@@ -10,7 +10,7 @@ from keras import ops
 def interpolate_weights(before: Any, after: Any, share: float) -> Any:
     """Mixes two models of one kind, weight by weight.
 
-    A fine-tuned model is better on pictures like those it was tuned on, and often worse on others; a mixture
+    A fine-tuned model is better on images like those it was tuned on, and often worse on others; a mixture
     with what it started from keeps most of both. No further training, and no cost when it is used.
 
     Args:

@@ -16,7 +16,7 @@ class Way(NamedTuple):
 
     Args:
         parts: of each block, side by side; 0 is the Keras model as it is.
-        halves: of a batch of pictures, side by side.
+        halves: of a batch of images, side by side.
         one_core: whether each operation keeps to one core.
         with_xla: whether XLA compiles the graph.
         with_onednn: whether TensorFlow uses oneDNN.
@@ -32,7 +32,7 @@ class Way(NamedTuple):
 
     @property
     def kinds(self) -> list[str]:
-        """What it can do: halves are of pictures, strips of captions' weights."""
+        """What it can do: halves are of images, strips of captions' weights."""
         if not self.parts or self.halves:
             return ["image"]
         return ["text"] if self.strips else ["image", "text"]
@@ -43,13 +43,13 @@ WAYS = {
     "rewritten weights": Way(),
     "and blocks in two parts": Way(parts=2),
     "and one core an operation": Way(parts=2, one_core=True),
-    "and halves of the batch: chosen for pictures": Way(parts=2, halves=True, one_core=True),
+    "and halves of the batch: chosen for images": Way(parts=2, halves=True, one_core=True),
     "or kernels in strips: chosen for captions": Way(parts=2, one_core=True, strips=True),
     "strips, all cores an operation": Way(parts=2, strips=True),
     "halves alone, one core an operation": Way(halves=True, one_core=True),
     "halves and parts, all cores an operation": Way(parts=2, halves=True),
     "four parts and halves, one core": Way(parts=4, halves=True, one_core=True),
-    "chosen for pictures, without oneDNN": Way(parts=2, halves=True, one_core=True, with_onednn=False),
+    "chosen for images, without oneDNN": Way(parts=2, halves=True, one_core=True, with_onednn=False),
     "strips, without oneDNN": Way(parts=2, one_core=True, strips=True, with_onednn=False),
     "rewritten weights in XLA": Way(with_xla=True),
 }
@@ -86,7 +86,7 @@ class Attempt(Library):
         self._way = WAYS[self.mode]
 
     def image(self, images: int, texts: int) -> Call:
-        """Encodes pictures."""
+        """Encodes images."""
         import tensorflow as tf
 
         from tf_clip.inference.image_graph import encode_image

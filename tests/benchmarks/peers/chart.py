@@ -1,4 +1,4 @@
-"""The picture of a run: a panel for each work, a bar for each library."""
+"""The image of a run: a panel for each work, a bar for each library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib import pyplot
 from peers import BASE
 
 PANELS = ("image-1", "image-8", "image-32", "text-1", "text-16", "text-64", "joint-16x16", "end_to_end-8x16")
-TITLES = {"image": "pictures", "text": "captions", "joint": "pictures x captions", "end_to_end": "files x strings"}
+TITLES = {"image": "images", "text": "captions", "joint": "images x captions", "end_to_end": "files x strings"}
 OURS, THEIRS = "#4477aa", "#bbbbbb"
 LONGEST = 6.0
 """Where a bar is cut; its number is written beside it."""

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-QUESTION = ["classify", str(ROOT / "examples" / "pictures" / "owl.png"), "--labels", "owl,bicycle,pizza"]
+QUESTION = ["classify", str(ROOT / "examples" / "images" / "owl.png"), "--labels", "owl,bicycle,pizza"]
 # The same answer in a process in which all has been imported.
 COMPUTE = """
 import contextlib, io, json, sys, time

@@ -24,7 +24,7 @@ class OnnxFiles(EncodersApart):
         raise NotImplementedError
 
     def image(self, images: int, texts: int) -> Call:
-        """Encodes pictures."""
+        """Encodes images."""
         return self.session("pixel_values", self.inputs.pixels(images, channels_first=True))
 
     def text(self, images: int, texts: int) -> Call:

@@ -35,7 +35,7 @@ class Graphs(EncodersApart):
         self._scale = scale
 
     def pixels(self, count: int) -> Any:
-        """Returns pictures as the encoder takes them."""
+        """Returns images as the encoder takes them."""
         import tensorflow as tf
 
         return tf.constant(self.inputs.pixels(count))
@@ -47,7 +47,7 @@ class Graphs(EncodersApart):
         return [tf.constant(value) for value in self.inputs.tokens(count, self.text_length, self.padding).values()]
 
     def image(self, images: int, texts: int) -> Call:
-        """Encodes pictures."""
+        """Encodes images."""
         pixels = self.pixels(images)
         return lambda: self._encode_image(pixels).numpy()
 
@@ -91,7 +91,7 @@ class TFCLIPModel(Graphs):
         )
 
     def pixels(self, count: int) -> Any:
-        """Returns pictures, channels first."""
+        """Returns images, channels first."""
         import tensorflow as tf
 
         return tf.constant(self.inputs.pixels(count, channels_first=True))

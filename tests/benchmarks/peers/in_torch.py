@@ -49,7 +49,7 @@ class Transformers(Library):
             self.encode_text = torch.compile(self.encode_text, dynamic=False)
 
     def image(self, images: int, texts: int) -> Call:
-        """Encodes pictures."""
+        """Encodes images."""
         pixels = self._pixels(images)
         return _without_gradients(lambda: self.encode_image(pixel_values=pixels).pooler_output.numpy())
 
@@ -59,7 +59,7 @@ class Transformers(Library):
         return _without_gradients(lambda: self.encode_text(**tokens).pooler_output.numpy())
 
     def joint(self, images: int, texts: int) -> Call:
-        """Compares pictures and captions."""
+        """Compares images and captions."""
         tokens, pixels = self._tokens(texts), self._pixels(images)
         return _without_gradients(lambda: self._compare(pixels, tokens))
 
@@ -71,15 +71,15 @@ class Transformers(Library):
         files, strings = self.inputs.files(images), self.inputs.strings[:texts]
 
         def run() -> np.ndarray:
-            pictures = [Image.open(io.BytesIO(data)) for data in files]
-            inputs = processor(text=strings, images=pictures, return_tensors="pt", padding=True)
+            images = [Image.open(io.BytesIO(data)) for data in files]
+            inputs = processor(text=strings, images=images, return_tensors="pt", padding=True)
             pixels = inputs.pop("pixel_values")
             return self._compare(pixels, dict(inputs))
 
         return _without_gradients(run)
 
     def zero_shot(self, images: int, texts: int) -> Call:
-        """Names pictures."""
+        """Names images."""
         import torch
 
         pixels, class_embeds = self._pixels(images), torch.from_numpy(self.inputs.class_embeds)
@@ -183,7 +183,7 @@ class OpenCLIP(Library):
         self.model.load_state_dict(load_file(folder / "open_clip_model.safetensors"))
 
     def image(self, images: int, texts: int) -> Call:
-        """Encodes pictures."""
+        """Encodes images."""
         import torch
 
         pixels = torch.from_numpy(self.inputs.pixels(images, channels_first=True))
@@ -195,14 +195,14 @@ class OpenCLIP(Library):
         return _without_gradients(lambda: self.model.encode_text(ids).numpy())
 
     def joint(self, images: int, texts: int) -> Call:
-        """Compares pictures and captions."""
+        """Compares images and captions."""
         import torch
 
         pixels, ids = torch.from_numpy(self.inputs.pixels(images, channels_first=True)), self._ids(texts)
         return _without_gradients(lambda: self.model.get_logits(pixels, ids)[0].numpy())
 
     def zero_shot(self, images: int, texts: int) -> Call:
-        """Names pictures."""
+        """Names images."""
         import torch
 
         pixels = torch.from_numpy(self.inputs.pixels(images, channels_first=True))

@@ -1,4 +1,4 @@
-"""Writes what all libraries read: one random model in several layouts, pictures, captions.
+"""Writes what all libraries read: one random model in several layouts, images, captions.
 
 python inputs.py model SIZE FOLDER    in an environment with tf_clip
 python inputs.py onnx SIZE FOLDER     in one with torch and transformers, after it
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-PICTURES, HEIGHT, WIDTH = 32, 480, 640
+IMAGES, HEIGHT, WIDTH = 32, 480, 640
 _TINY = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 2}
 CONFIGS = {
     "ViT-B/32": {"text_config": {}, "vision_config": {}},
@@ -74,13 +74,13 @@ def write_model(size: str, folder: Path) -> None:
     processor.save_pretrained(folder / "weights")
     save_openclip(model._variables_by_path(), model.config.to_dict(), None, folder / "openclip")
 
-    (folder / "pictures").mkdir(exist_ok=True)
+    (folder / "images").mkdir(exist_ok=True)
     data = []
-    for index in range(PICTURES):
+    for index in range(IMAGES):
         rough = generator.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
         smooth = tf.image.resize(rough, (HEIGHT, WIDTH), "bicubic").numpy()
         data.append(as_jpeg(np.clip(smooth, 0, 255).astype(np.uint8)))
-        (folder / "pictures" / f"{index}.jpg").write_bytes(data[-1])
+        (folder / "images" / f"{index}.jpg").write_bytes(data[-1])
     captions = (HERE / "captions.txt").read_text("utf-8")
     (folder / "captions.txt").write_text(captions, "utf-8")
     tokens = processor.tokenizer(captions.splitlines())

@@ -31,7 +31,7 @@ class Inputs:
         self.strings = (folder / "captions.txt").read_text("utf-8").splitlines()
 
     def pixels(self, count: int, *, channels_first: bool = False) -> np.ndarray:
-        """Returns normalised pictures, float32."""
+        """Returns normalized images, float32."""
         pixels = self._arrays["pixel_values"][:count]
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if channels_first else pixels
 
@@ -54,14 +54,14 @@ class Inputs:
         }
 
     def files(self, count: int) -> list[bytes]:
-        """Returns pictures as JPEG bytes."""
-        return [(self.folder / "pictures" / f"{index}.jpg").read_bytes() for index in range(count)]
+        """Returns images as JPEG bytes."""
+        return [(self.folder / "images" / f"{index}.jpg").read_bytes() for index in range(count)]
 
 
 class Library:
     """A library with the weights loaded. A subclass has a method for each kind of work that it can do.
 
-    Each method takes the numbers of pictures and texts, and returns a `Call`: `image` and `text` to features of any
+    Each method takes the numbers of images and texts, and returns a `Call`: `image` and `text` to features of any
     length, `joint` and `end_to_end` to `logits_per_image`, `zero_shot` to probabilities, `training` to the loss before
     the step, `matmul` to nothing that is looked at.
 
@@ -100,12 +100,12 @@ class EncodersApart(Library):
     _scale: float
 
     def joint(self, images: int, texts: int) -> Call:
-        """Compares pictures and captions."""
+        """Compares images and captions."""
         image, text = self.image(images, 0), self.text(0, texts)
         return lambda: similarities(image(), text(), self._scale)
 
     def zero_shot(self, images: int, texts: int) -> Call:
-        """Names pictures."""
+        """Names images."""
         image = self.image(images, 0)
         return lambda: probabilities(image(), self.inputs.class_embeds)
 

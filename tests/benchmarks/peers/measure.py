@@ -17,7 +17,7 @@ from works import Work
 
 ALLOWED = {"end_to_end": 2e-2}
 """The largest difference from tf_clip's result, relative to the largest value; 1e-4 for what is not listed. Processors
-that are not exact are off by single grey levels."""
+that are not exact are off by single gray levels."""
 LEAST_ROUNDS = 3
 Rounds = dict[str, list[float]]
 

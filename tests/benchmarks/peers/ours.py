@@ -56,7 +56,7 @@ class TFClip(Library):
         return self._engine
 
     def image(self, images: int, texts: int) -> Call:
-        """Encodes pictures."""
+        """Encodes images."""
         import tensorflow as tf
 
         pixels, encode = tf.constant(self.inputs.pixels(images)), self.engine.get_image_features
@@ -71,7 +71,7 @@ class TFClip(Library):
         return lambda: np.asarray(encode(**tokens))
 
     def joint(self, images: int, texts: int) -> Call:
-        """Compares pictures and captions."""
+        """Compares images and captions."""
         import tensorflow as tf
 
         pixels = tf.constant(self.inputs.pixels(images))
@@ -104,7 +104,7 @@ class TFClip(Library):
         return run
 
     def zero_shot(self, images: int, texts: int) -> Call:
-        """Names pictures."""
+        """Names images."""
         import tensorflow as tf
 
         from tf_clip import class_probabilities

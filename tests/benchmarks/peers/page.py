@@ -1,4 +1,4 @@
-"""What a run found, as a page with tables, as a picture and as numbers."""
+"""What a run found, as a page with tables, as an image and as numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peers import BASE
 from results import beyond_imports, whole_process
 from works import COLUMNS, TITLES
 
-HEADS = {"bench": "tf_clip and its peers, in one run", "attempts": "Ways to encode pictures and captions, in one run"}
+HEADS = {"bench": "tf_clip and its peers, in one run", "attempts": "Ways to encode images and captions, in one run"}
 COMMANDS = {"bench": "make bench", "attempts": 'make bench BENCH="--page attempts"'}
 SHARES = ("image", "text")
 LEAST_SHARE = 0.01
@@ -152,7 +152,7 @@ def _starts(found: Mapping[str, Any]) -> str:
         "`first embedding` counts from the import on. tf_clip imports TensorFlow late: its import alone is short. "
         "Which engine is the fastest it has measured in a process before, and remembers. "
         "Memory of loading is what it adds at its peak, in sizes of the weights; memory of inference is the whole "
-        "process's peak at 8 pictures and 16 captions, relative to tf_clip's, and the same without what the process "
+        "process's peak at 8 images and 16 captions, relative to tf_clip's, and the same without what the process "
         "had before a model was loaded. Engines that load a file for each shape are left out."
     )
     return explained + "\n\n" + "\n".join(rows)

@@ -118,12 +118,12 @@ def goals(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, work in works.items():
         kind, images, texts = work["kind"], work["images"], work["texts"]
         if kind == "image" and images in IMAGE_GOALS:
-            label = f"pictures, batch {images}: speed against"
+            label = f"images, batch {images}: speed against"
             add(f"{label} PyTorch's best", against(name, TORCH), at_least=IMAGE_GOALS[images])
             add(f"{label} ONNX Runtime and OpenVINO", against(name, ENGINES), at_least=1.05)
         if kind == "image" and images == 8:
             share = work["peers"].get(BASE, {}).get("share_of_peak")
-            add("pictures, batch 8: share of the best matrix product", share, at_least=0.9)
+            add("images, batch 8: share of the best matrix product", share, at_least=0.9)
         if kind == "text":
             label = f"captions, batch {texts}: speed against"
             add(f"{label} who pads to 77", against(name, PADS_TO_77), at_least=4.0)

@@ -16,7 +16,7 @@ class Work:
 
     Args:
         kind: the name of the method of `library.Library` that prepares it.
-        images: how many pictures at once, 0 where there are none.
+        images: how many images at once, 0 where there are none.
         texts: how many texts at once.
     """
 
@@ -55,20 +55,20 @@ CLASSES = 1000
 MATMUL_OPERATIONS = 2 * MATMUL_SIDE**3
 
 TITLES = {
-    "image": "Pictures to embeddings",
+    "image": "Images to embeddings",
     "text": "Captions to embeddings",
     "end_to_end": "From JPEG bytes and strings to similarities",
-    "zero_shot": f"Pictures to probabilities of {CLASSES} classes, whose texts were embedded before",
-    "joint": "Pictures and captions to similarities",
+    "zero_shot": f"Images to probabilities of {CLASSES} classes, whose texts were embedded before",
+    "joint": "Images and captions to similarities",
     "training": "One training step with AdamW",
 }
 COLUMNS = {
-    "image": "pictures",
+    "image": "images",
     "text": "captions",
     "end_to_end": "files x strings",
-    "zero_shot": "pictures",
-    "joint": "pictures x captions",
-    "training": "pictures x captions",
+    "zero_shot": "images",
+    "joint": "images x captions",
+    "training": "images x captions",
 }
 
 
