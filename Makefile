@@ -50,7 +50,7 @@ $(VENV)/browsed: $(VENV)/with-litert tests/serving/install_tools.py examples/web
 	$(BIN)/python tests/serving/install_tools.py web
 	@touch $@
 
-$(VENV)/engines/installed: tests/benchmarks/litert_peers.txt
+$(VENV)/engines/installed: benchmarks/litert_peers.txt
 	@# In an environment of its own: its packages and TensorFlow's ask for different ones.
 	$(PYTHON) -m venv $(VENV)/engines
 	PYTHONWARNINGS=ignore $(VENV)/engines/bin/python -m pip install --quiet --requirement $<
@@ -90,9 +90,9 @@ $(VENV)/torchvision: $(VENV)/compared
 	$(PIP) install --quiet --no-deps --upgrade --target $@ "torchvision==0.28.*"
 	@touch $@
 
-$(VENV)/zeromodels: $(VENV)/with-torch tests/benchmarks/zeromodels.txt
+$(VENV)/zeromodels: $(VENV)/with-torch benchmarks/zeromodels.txt
 	@# In a folder of its own, without what converts checkpoints; Matplotlib, which it imports, comes with `bench`.
-	$(PIP) install --quiet --no-deps --upgrade --target $@ --requirement tests/benchmarks/zeromodels.txt
+	$(PIP) install --quiet --no-deps --upgrade --target $@ --requirement benchmarks/zeromodels.txt
 	@touch $@
 
 $(VENV)/benchmarked: $(VENV)/torchvision $(VENV)/zeromodels $(VENV)/with-litert $(VENV)/engines/installed
@@ -116,7 +116,7 @@ serve-test: $(VENV)/served ## export models and ask them in every runtime, the l
 
 bench-serving: $(VENV)/served ## load the local server for MINUTES (10); writes docs/benchmarks/serving.*
 	$(PIP) install --quiet --editable ".[bench]"
-	$(BIN)/python tests/benchmarks/serving.py --minutes $(MINUTES) docs/benchmarks
+	$(BIN)/python benchmarks/serving.py --minutes $(MINUTES) docs/benchmarks
 
 parity: $(VENV)/compared ## compare with the reference implementations in the same run; writes docs/parity.md
 	@# Large models in two processes, with their references, take more memory than there is.
@@ -133,32 +133,32 @@ web: $(VENV)/with-litert ## make build/web, a page that ranks images for a sente
 	@echo "It is at http://127.0.0.1:8000 after: python3 -m http.server --directory build/web --bind 127.0.0.1"
 
 bench: $(VENV)/benchmarked ## compare with every other CLIP on this machine, hours; writes docs/benchmarks/bench.*
-	$(BIN)/python tests/benchmarks/peers/run.py --engines $(VENV)/engines/bin/python $(BENCH) docs/benchmarks
+	$(BIN)/python benchmarks/peers/run.py --engines $(VENV)/engines/bin/python $(BENCH) docs/benchmarks
 
 bench-scale: $(VENV)/tested ## measure how cost grows, and embed 100 000 images and 1 M captions; writes docs/benchmarks/scale.*
 	$(PIP) install --quiet --editable ".[bench]"
-	$(BIN)/python tests/benchmarks/scale.py $(BENCH) docs/benchmarks
+	$(BIN)/python benchmarks/scale.py $(BENCH) docs/benchmarks
 
 bench-preprocessing: $(VENV)/torchvision ## compare preprocessing's speed with its peers'; writes docs/benchmarks/
-	$(BIN)/python tests/benchmarks/preprocessing.py docs/benchmarks
+	$(BIN)/python benchmarks/preprocessing.py docs/benchmarks
 
 bench-litert: $(VENV)/with-litert $(VENV)/engines/installed ## compare LiteRT with other engines; writes docs/benchmarks/litert.*
-	$(BIN)/python tests/benchmarks/litert.py --peers $(VENV)/engines/bin/python docs/benchmarks
+	$(BIN)/python benchmarks/litert.py --peers $(VENV)/engines/bin/python docs/benchmarks
 
 bench-gradient-cache: $(VENV)/tested ## measure the memory of a batch of 4096 in chunks; writes docs/benchmarks/gradient_cache.*
-	$(BIN)/python tests/benchmarks/gradient_cache.py docs/benchmarks
+	$(BIN)/python benchmarks/gradient_cache.py docs/benchmarks
 
 bench-input: $(VENV)/tested ## compare the speed of training data with that of training; writes docs/benchmarks/input_pipeline.*
-	$(BIN)/python tests/benchmarks/input_pipeline.py docs/benchmarks
+	$(BIN)/python benchmarks/input_pipeline.py docs/benchmarks
 
 bench-fine-tuning: $(VENV)/tested ## compare ways to fine-tune in parameters, memory, time, accuracy; writes docs/benchmarks/fine_tuning.*
-	$(BIN)/python tests/benchmarks/fine_tuning.py docs/benchmarks
+	$(BIN)/python benchmarks/fine_tuning.py docs/benchmarks
 
 bench-adapters: $(VENV)/tested ## compare adapters with full fine-tuning and the plain model; writes docs/benchmarks/adapters.*
-	$(BIN)/python tests/benchmarks/adapters.py docs/benchmarks
+	$(BIN)/python benchmarks/adapters.py docs/benchmarks
 
 unicode-tables: $(VENV)/compared ## ask the reference tokenizer about every character, after an upgrade of it
-	$(BIN)/python tests/parity/make_unicode_tables.py tf_clip/preprocessing/unicode.json
+	$(BIN)/python tests/parity/make_unicode_tables.py tf_clip/preprocessing/text/unicode.json
 
 lint: $(VENV)/linted ## check style
 	$(BIN)/ruff check .

@@ -10,8 +10,7 @@ where they differ. `tf-clip train --data pairs.csv --output OUT` does the same a
 import sys
 from pathlib import Path
 
-from tf_clip import CLIPModel, CLIPProcessor, train
-from tf_clip.training.data import Augmentation, TrainingData, read_pairs
+from tf_clip import Augmentation, CLIPModel, CLIPProcessor, TrainingData, read_pairs, train
 from tf_clip.training.recipes import full
 
 CHECKPOINT = "pictogram-clip"  # or a folder, or a Hub id

@@ -8,8 +8,7 @@ The two lines that differ are marked. The image tower keeps what it knows, and t
 import sys
 from pathlib import Path
 
-from tf_clip import CLIPModel, CLIPProcessor, train
-from tf_clip.training.data import Augmentation, TrainingData, read_pairs
+from tf_clip import Augmentation, CLIPModel, CLIPProcessor, TrainingData, read_pairs, train
 from tf_clip.training.recipes import lit  # differs
 
 CHECKPOINT = "pictogram-clip"  # or a folder, or a Hub id

@@ -91,7 +91,7 @@ def tiny_model(tiny_config):
 def tiny_processor():
     """Its vocabulary has the bytes and no merges."""
     from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor, CLIPTokenizer
-    from tf_clip.preprocessing.byte_pair_encoding import byte_symbols
+    from tf_clip.preprocessing.text.byte_pair_encoding import byte_symbols
 
     symbols = byte_symbols()
     names = [*symbols, *(symbol + "</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]

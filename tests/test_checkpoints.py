@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from tf_clip import CheckpointError, CLIPConfig, CLIPImageEncoder, CLIPModel, CLIPTextEncoder
 from tf_clip.checkpoints import assign
-from tf_clip.checkpoints.huggingface import source_tensor
+from tf_clip.families.clip.tensor_names import source_tensor
 
 
 def rewrite(folder, change):

@@ -61,9 +61,7 @@ def test_classify_agrees_with_the_model(run, images, tiny_checkpoint):
     from tf_clip import CLIPModel, CLIPProcessor
 
     labels = ["a cat", "a dog"]
-    _, out, _ = run(
-        "classify", images / "a.png", "--labels", ",".join(labels), "--template", "a photo of {}", "--json"
-    )
+    _, out, _ = run("classify", images / "a.png", "--labels", ",".join(labels), "--template", "a photo of {}", "--json")
     model, processor = CLIPModel.from_pretrained(tiny_checkpoint), CLIPProcessor.from_pretrained(tiny_checkpoint)
     inputs = processor(text=[f"a photo of {label}" for label in labels], images=images / "a.png")
     expected = tf.nn.softmax(model(**inputs).logits_per_image, axis=1)[0]

@@ -2,7 +2,13 @@
 
 import pytest
 
-from tf_clip import CLIPConfig, CLIPModel, cost, registry
+from tf_clip import CLIPConfig, CLIPModel
+
+# Published totals, which OpenCLIP's models have as well (compared in tests/parity).
+from tf_clip.families.clip import cost
+
+# Published totals, which OpenCLIP's models have as well (compared in tests/parity).
+from tf_clip.families.clip import published as registry
 
 # Published totals, which OpenCLIP's models have as well (compared in tests/parity).
 KNOWN = {

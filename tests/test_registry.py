@@ -3,7 +3,7 @@
 import pytest
 
 from tf_clip import known_models
-from tf_clip.registry import ARCHITECTURES, find
+from tf_clip.families.clip.published import ARCHITECTURES, find
 
 
 @pytest.mark.parametrize("model", known_models(), ids=lambda model: model.hub_id)

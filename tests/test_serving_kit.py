@@ -21,8 +21,8 @@ import pytest
 import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 
-from tf_clip.export.batching import choose_batching
-from tf_clip.export.latency import Timed, batch_sizes_up_to, measure
+from tf_clip.export.savedmodel.batching import choose_batching
+from tf_clip.export.savedmodel.latency import Timed, batch_sizes_up_to, measure
 
 LABELS = ["owl", "bus", 'ünï <"quoted"> €']
 
@@ -32,7 +32,7 @@ def exported(tmp_path_factory, tiny_config, tiny_processor):
     """The folder of a tiny model, version 3, with its kit."""
     from tf_clip import CLIPModel
     from tf_clip.export import saved_model
-    from tf_clip.export.kit import serving_kit
+    from tf_clip.export.kit.write import serving_kit
 
     path = tmp_path_factory.mktemp("served") / "clip"
     saved_model(CLIPModel(tiny_config), tiny_processor, path, labels=LABELS, version=3)
@@ -43,7 +43,7 @@ def exported(tmp_path_factory, tiny_config, tiny_processor):
 
 @pytest.fixture(scope="module")
 def loaded(exported):
-    from tf_clip.export.exported_model import ExportedModel
+    from tf_clip.export.savedmodel.exported_model import ExportedModel
 
     return ExportedModel.open(exported[0])
 
@@ -422,8 +422,8 @@ def test_the_healthcheck_of_compose_runs(exported, local):
 
 def test_a_kit_without_labels_that_chooses_its_batches(tmp_path, tiny_model, tiny_processor):
     from tf_clip.export import saved_model
-    from tf_clip.export.exported_model import ExportedModel
-    from tf_clip.export.kit import serving_kit
+    from tf_clip.export.kit.write import serving_kit
+    from tf_clip.export.savedmodel.exported_model import ExportedModel
 
     shutil.copytree(saved_model(tiny_model, tiny_processor, tmp_path, version=2), tmp_path / "12")
     kit = serving_kit(tmp_path, version=2, seconds=0.5)
@@ -438,7 +438,7 @@ def test_a_kit_without_labels_that_chooses_its_batches(tmp_path, tiny_model, tin
 
 
 def test_what_is_no_exported_model(tmp_path):
-    from tf_clip.export.kit import serving_kit
+    from tf_clip.export.kit.write import serving_kit
 
     with pytest.raises(FileNotFoundError, match=r"must hold an exported version. Received: .*its versions are \[\]"):
         serving_kit(tmp_path)
@@ -467,13 +467,13 @@ def test_what_is_no_exported_model(tmp_path):
     ],
 )
 def test_arguments_out_of_range(tmp_path, options, message):
-    from tf_clip.export.kit import serving_kit
+    from tf_clip.export.kit.write import serving_kit
 
     with pytest.raises(ValueError, match=message):
         serving_kit(tmp_path, **options)
 
 
 def test_the_extra_is_named_when_missing(tmp_path):
-    code = "import sys; sys.modules['tensorflow_serving'] = None; import tf_clip.export.kit"
+    code = "import sys; sys.modules['tensorflow_serving'] = None; import tf_clip.export.kit.write"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "pip install 'tf_clip[serving]'" in done.stderr

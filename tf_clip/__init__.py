@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "CLIPConfig": "tf_clip.configuration",
-    "CLIPTextConfig": "tf_clip.configuration",
-    "CLIPVisionConfig": "tf_clip.configuration",
-    "CLIPResNetConfig": "tf_clip.configuration",
-    "CLIPModel": "tf_clip.models.clip",
-    "CLIPTextEncoder": "tf_clip.models.text_encoder",
-    "CLIPTextModel": "tf_clip.models.text_encoder",
-    "CLIPImageEncoder": "tf_clip.models.image_encoder",
-    "CLIPVisionModel": "tf_clip.models.image_encoder",
-    "CLIPResNetImageEncoder": "tf_clip.models.resnet_encoder",
+    "CLIPConfig": "tf_clip.families.clip.config",
+    "CLIPTextConfig": "tf_clip.families.clip.config",
+    "CLIPVisionConfig": "tf_clip.families.clip.config",
+    "CLIPResNetConfig": "tf_clip.families.clip.config",
+    "CLIPModel": "tf_clip.families.clip.model",
+    "CLIPTextEncoder": "tf_clip.families.clip.text_tower",
+    "CLIPTextModel": "tf_clip.families.clip.text_tower",
+    "CLIPImageEncoder": "tf_clip.families.clip.image_tower",
+    "CLIPVisionModel": "tf_clip.families.clip.image_tower",
+    "CLIPResNetImageEncoder": "tf_clip.families.clip_resnet.image_tower",
     "CLIPForImageClassification": "tf_clip.models.image_classification",
     "CLIPOutput": "tf_clip.models.outputs",
-    "CLIPTokenizer": "tf_clip.preprocessing.tokenizer",
-    "CLIPFeatureExtractorTF": "tf_clip.preprocessing.image",
+    "CLIPTokenizer": "tf_clip.preprocessing.text.tokenizer",
+    "CLIPFeatureExtractorTF": "tf_clip.preprocessing.images.image_processor",
     "CLIPProcessor": "tf_clip.preprocessing.processor",
     "CheckpointError": "tf_clip.checkpoints.errors",
     "ContrastiveLoss": "tf_clip.losses",
@@ -35,10 +35,10 @@ _MODULE_OF = {
     "class_probabilities": "tf_clip.tasks.zero_shot",
     "embed_images": "tf_clip.tasks.embedding",
     "embed_texts": "tf_clip.tasks.embedding",
-    "Augmentation": "tf_clip.training.data",
-    "ListedPairs": "tf_clip.training.data",
-    "TrainingData": "tf_clip.training.data",
-    "read_pairs": "tf_clip.training.data",
+    "Augmentation": "tf_clip.data.augmentation",
+    "ListedPairs": "tf_clip.data.pairs",
+    "TrainingData": "tf_clip.data.training_data",
+    "read_pairs": "tf_clip.data.reading",
     "LinearProbe": "tf_clip.training.probe",
     "Recipe": "tf_clip.training.recipes",
     "image_features": "tf_clip.training.probe",
@@ -55,7 +55,7 @@ _MODULE_OF = {
     "template_robustness": "tf_clip.evaluation.zero_shot",
     "template_set": "tf_clip.evaluation.templates",
     "zero_shot_classifier": "tf_clip.evaluation.zero_shot",
-    "known_models": "tf_clip.registry",
+    "known_models": "tf_clip.families.clip.published",
     "CompiledModel": "tf_clip.inference.compiled_model",
     "compile_for_inference": "tf_clip.inference.compiled_model",
     "set_inference_threads": "tf_clip.inference.threads",
@@ -80,10 +80,10 @@ if TYPE_CHECKING:
     from tf_clip import export as export
     from tf_clip import losses as losses
     from tf_clip.checkpoints.errors import CheckpointError as CheckpointError
-    from tf_clip.configuration import CLIPConfig as CLIPConfig
-    from tf_clip.configuration import CLIPResNetConfig as CLIPResNetConfig
-    from tf_clip.configuration import CLIPTextConfig as CLIPTextConfig
-    from tf_clip.configuration import CLIPVisionConfig as CLIPVisionConfig
+    from tf_clip.data.augmentation import Augmentation as Augmentation
+    from tf_clip.data.pairs import ListedPairs as ListedPairs
+    from tf_clip.data.reading import read_pairs as read_pairs
+    from tf_clip.data.training_data import TrainingData as TrainingData
     from tf_clip.evaluation.classification import ClassificationReport as ClassificationReport
     from tf_clip.evaluation.classification import classification_report as classification_report
     from tf_clip.evaluation.retrieval import RetrievalReport as RetrievalReport
@@ -94,6 +94,17 @@ if TYPE_CHECKING:
     from tf_clip.evaluation.zero_shot import ZeroShotClassifier as ZeroShotClassifier
     from tf_clip.evaluation.zero_shot import template_robustness as template_robustness
     from tf_clip.evaluation.zero_shot import zero_shot_classifier as zero_shot_classifier
+    from tf_clip.families.clip.config import CLIPConfig as CLIPConfig
+    from tf_clip.families.clip.config import CLIPResNetConfig as CLIPResNetConfig
+    from tf_clip.families.clip.config import CLIPTextConfig as CLIPTextConfig
+    from tf_clip.families.clip.config import CLIPVisionConfig as CLIPVisionConfig
+    from tf_clip.families.clip.image_tower import CLIPImageEncoder as CLIPImageEncoder
+    from tf_clip.families.clip.image_tower import CLIPVisionModel as CLIPVisionModel
+    from tf_clip.families.clip.model import CLIPModel as CLIPModel
+    from tf_clip.families.clip.published import known_models as known_models
+    from tf_clip.families.clip.text_tower import CLIPTextEncoder as CLIPTextEncoder
+    from tf_clip.families.clip.text_tower import CLIPTextModel as CLIPTextModel
+    from tf_clip.families.clip_resnet.image_tower import CLIPResNetImageEncoder as CLIPResNetImageEncoder
     from tf_clip.inference.compiled_model import CompiledModel as CompiledModel
     from tf_clip.inference.compiled_model import compile_for_inference as compile_for_inference
     from tf_clip.inference.threads import set_inference_threads as set_inference_threads
@@ -101,26 +112,15 @@ if TYPE_CHECKING:
     from tf_clip.losses import SigmoidLoss as SigmoidLoss
     from tf_clip.losses import contrastive_loss as contrastive_loss
     from tf_clip.losses import sigmoid_loss as sigmoid_loss
-    from tf_clip.models.clip import CLIPModel as CLIPModel
     from tf_clip.models.image_classification import CLIPForImageClassification as CLIPForImageClassification
-    from tf_clip.models.image_encoder import CLIPImageEncoder as CLIPImageEncoder
-    from tf_clip.models.image_encoder import CLIPVisionModel as CLIPVisionModel
     from tf_clip.models.outputs import CLIPOutput as CLIPOutput
-    from tf_clip.models.resnet_encoder import CLIPResNetImageEncoder as CLIPResNetImageEncoder
-    from tf_clip.models.text_encoder import CLIPTextEncoder as CLIPTextEncoder
-    from tf_clip.models.text_encoder import CLIPTextModel as CLIPTextModel
-    from tf_clip.preprocessing.image import CLIPFeatureExtractorTF as CLIPFeatureExtractorTF
+    from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF as CLIPFeatureExtractorTF
     from tf_clip.preprocessing.processor import CLIPProcessor as CLIPProcessor
-    from tf_clip.preprocessing.tokenizer import CLIPTokenizer as CLIPTokenizer
-    from tf_clip.registry import known_models as known_models
+    from tf_clip.preprocessing.text.tokenizer import CLIPTokenizer as CLIPTokenizer
     from tf_clip.tasks.embedding import embed_images as embed_images
     from tf_clip.tasks.embedding import embed_texts as embed_texts
     from tf_clip.tasks.zero_shot import class_embeddings as class_embeddings
     from tf_clip.tasks.zero_shot import class_probabilities as class_probabilities
-    from tf_clip.training.data import Augmentation as Augmentation
-    from tf_clip.training.data import ListedPairs as ListedPairs
-    from tf_clip.training.data import TrainingData as TrainingData
-    from tf_clip.training.data import read_pairs as read_pairs
     from tf_clip.training.probe import LinearProbe as LinearProbe
     from tf_clip.training.probe import image_features as image_features
     from tf_clip.training.probe import linear_probe as linear_probe

@@ -6,7 +6,7 @@ import math
 
 import tensorflow as tf
 
-from tf_clip.preprocessing.image import CLIP_MEAN, CLIP_STD
+from tf_clip.preprocessing.images.image_processor import CLIP_MEAN, CLIP_STD
 
 _LUMINANCE = (0.299, 0.587, 0.114)
 
@@ -59,9 +59,9 @@ def _move(images: tf.Tensor, size: int) -> tf.Tensor:
     shift = tf.random.uniform([batch, 2], -0.08, 0.08) * size_in
     a, b = tf.cos(angle) * scale * stretch, -tf.sin(angle) * scale
     c, d = tf.sin(angle) * scale, tf.cos(angle) * scale / stretch
-    centre_in, center = (size_in - 1.0) / 2.0, (size - 1.0) / 2.0
-    right = centre_in - (a + b) * center + shift[:, 0]
-    down = centre_in - (c + d) * center + shift[:, 1]
+    center_in, center = (size_in - 1.0) / 2.0, (size - 1.0) / 2.0
+    right = center_in - (a + b) * center + shift[:, 0]
+    down = center_in - (c + d) * center + shift[:, 1]
     zero = tf.zeros([batch])
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,

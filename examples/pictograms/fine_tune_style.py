@@ -21,6 +21,8 @@ from held_out import HeldOut, as_data_uri, read_held_out
 from tf_clip import (
     CLIPModel,
     CLIPProcessor,
+    ListedPairs,
+    TrainingData,
     class_embeddings,
     embed_images,
     interpolate_weights,
@@ -28,7 +30,6 @@ from tf_clip import (
     retrieval_report,
     train,
 )
-from tf_clip.training.data import ListedPairs, TrainingData
 from tf_clip.training.recipes import Recipe
 
 

@@ -48,11 +48,11 @@ def render(drawing: Drawing, size: int) -> np.ndarray | str:
 def _draw(drawing: Drawing, size: int) -> np.ndarray:
     if drawing.kind == "bitmap-file":
         with Image.open(drawing.source) as image:
-            return _centre(image.convert("RGBA"), size)
+            return _center(image.convert("RGBA"), size)
     svg = drawing.source
     if drawing.kind == "svg-file":
         svg = Path(svg).read_text(encoding="utf-8")
-    return _centre(_rasterise(svg, size), size)
+    return _center(_rasterise(svg, size), size)
 
 
 def _rasterise(svg: str, size: int) -> Image.Image:
@@ -70,7 +70,7 @@ def _rasterise(svg: str, size: int) -> Image.Image:
     return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
 
 
-def _centre(image: Image.Image, size: int) -> np.ndarray:
+def _center(image: Image.Image, size: int) -> np.ndarray:
     scale = size / max(image.size)
     if scale != 1:
         # "RGBa" is premultiplied: a resize in straight alpha would pull the

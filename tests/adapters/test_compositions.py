@@ -200,7 +200,7 @@ def test_fusion_weighs_for_each_token(case, config):
     place = model.text_encoder.encoder_layers[0].mlp_adapters
     model.active_adapters = Fuse("seq_bn_a", "seq_bn_b")
     from tf_clip.adapters import adapter_scores
-    from tf_clip.layers.adaptable import NO_ROW_INPUTS
+    from tf_clip.layers.adapter_sites import NO_ROW_INPUTS
 
     with adapter_scores() as scores:
         texts(case, Fuse("seq_bn_a", "seq_bn_b"))

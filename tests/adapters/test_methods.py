@@ -9,7 +9,7 @@ from adapted import KINDS, MERGEABLE, METHODS, add, array, disturb, make, parame
 
 from tf_clip.adapters.named_configs import as_config
 from tf_clip.adapters.setup import AdapterSetup
-from tf_clip.layers.adaptable import is_of_adapter
+from tf_clip.layers.adapter_sites import is_of_adapter
 
 WHOLE = ("CLIPModel",)
 # One of each family, for the other kinds of models.

@@ -5,8 +5,8 @@ import pytest
 from adapted import METHODS, add, array, make
 from keras import ops
 
-from tf_clip.adapters.reft import orthonormal, reflections_of
-from tf_clip.layers.adaptable import NO_ROW_INPUTS, RowInputs
+from tf_clip.adapters.methods.reft import orthonormal, reflections_of
+from tf_clip.layers.adapter_sites import NO_ROW_INPUTS, RowInputs
 
 GENERATOR = np.random.default_rng(5)
 

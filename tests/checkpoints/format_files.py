@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from torch_files import Tensor, write_zip
 
-from tf_clip.checkpoints import openai, openclip
+from tf_clip.families.clip import openai, openclip
 
 FLAX_ARRAY, FLAX_SCALAR = 1, 3
 

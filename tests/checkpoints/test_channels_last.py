@@ -5,7 +5,7 @@ import pytest
 
 from tf_clip.checkpoints.channels_last import to_hugging_face
 from tf_clip.checkpoints.errors import CheckpointError
-from tf_clip.checkpoints.stored import StoredTensor
+from tf_clip.checkpoints.readers.stored import StoredTensor
 
 
 def test_two_models_in_one_file():

@@ -17,9 +17,10 @@ from format_files import (
 from safetensors.numpy import load_file, save_file
 
 from tf_clip import CLIPConfig, CLIPModel
-from tf_clip.checkpoints import openai, save
+from tf_clip.checkpoints import save
+from tf_clip.checkpoints.readers.stored import StoredTensor, numpy_dtype
 from tf_clip.checkpoints.source import read_checkpoint
-from tf_clip.checkpoints.stored import StoredTensor, numpy_dtype
+from tf_clip.families.clip import openai
 
 RESNET = CLIPConfig(
     text_config={

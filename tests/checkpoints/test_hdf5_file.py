@@ -4,7 +4,7 @@ import h5py
 import ml_dtypes
 import numpy as np
 
-from tf_clip.checkpoints.hdf5_file import read_hdf5_file
+from tf_clip.checkpoints.readers.hdf5 import read_hdf5_file
 
 
 def test_no_attribute_is_read(tmp_path, monkeypatch):

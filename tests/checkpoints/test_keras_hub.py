@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from tf_clip import CLIPModel
 from tf_clip.checkpoints import files
 from tf_clip.checkpoints.errors import CheckpointError
-from tf_clip.checkpoints.keras_hub import read_preset
+from tf_clip.families.clip.keras_hub import read_preset
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from tf_clip.checkpoints.errors import CheckpointError
-from tf_clip.checkpoints.hdf5_file import read_hdf5_file
-from tf_clip.checkpoints.msgpack_file import read_msgpack_file
-from tf_clip.checkpoints.safetensors_file import read_safetensors_file
+from tf_clip.checkpoints.readers.hdf5 import read_hdf5_file
+from tf_clip.checkpoints.readers.msgpack import read_msgpack_file
+from tf_clip.checkpoints.readers.safetensors import read_safetensors_file
 
 A = np.arange(6, dtype="float32").reshape(2, 3)
 B = np.array(-1.5, "float32")

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_files import STORAGE_TYPES, Call, Module, Raw, Tensor, name_of, operations, write_legacy, write_zip
 
-from tf_clip.checkpoints import restricted_unpickler, torch_file
 from tf_clip.checkpoints.errors import CheckpointError
-from tf_clip.checkpoints.restricted_unpickler import Refused, unpickle
-from tf_clip.checkpoints.torch_file import read_torch_file
+from tf_clip.checkpoints.readers import restricted_unpickler
+from tf_clip.checkpoints.readers import torch as torch_file
+from tf_clip.checkpoints.readers.restricted_unpickler import Refused, unpickle
+from tf_clip.checkpoints.readers.torch import read_torch_file
 
 WRITERS = pytest.mark.parametrize("write", [write_zip, write_legacy])
 A = np.arange(6, dtype="float32").reshape(2, 3)

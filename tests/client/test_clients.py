@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from fake_model_server import NO_IMAGE, IMAGE, WIDTH, embedding
+from fake_model_server import IMAGE, NO_IMAGE, WIDTH, embedding
 from PIL import Image
 
 from tf_clip.client import ServingError

@@ -8,10 +8,10 @@ import pytest
 from arrays import array, assert_close, assert_same
 from keras import ops
 
+from tf_clip.families.clip_resnet.layers import AttentionPool, Bottleneck, Stem
 from tf_clip.layers.activations import ACTIVATIONS
 from tf_clip.layers.embeddings import TextEmbeddings, VisionEmbeddings
 from tf_clip.layers.interpolation import resize_positions
-from tf_clip.layers.resnet import AttentionPool, Bottleneck, Stem
 from tf_clip.layers.transformer import MLP, Attention, EncoderLayer
 
 GENERATOR = np.random.default_rng(1)

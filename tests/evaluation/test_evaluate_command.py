@@ -24,7 +24,7 @@ from tf_clip import (
 )
 from tf_clip.cli.evaluation_data import embed_pairs
 from tf_clip.cli.main import main
-from tf_clip.training.pairs import ListedPairs
+from tf_clip.data.pairs import ListedPairs
 
 HOSTILE = "<script>alert('x')</script> & \"co\""
 

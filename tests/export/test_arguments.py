@@ -11,8 +11,8 @@ import pytest
 import tf_clip
 from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor, CLIPTokenizer
 from tf_clip.cli.main import main
-from tf_clip.export import kit
-from tf_clip.export.folders import new_version
+from tf_clip.export.kit import write as kit
+from tf_clip.export.savedmodel.folders import new_version
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_the_command_writes_the_serving_kit_with_the_version(tiny_checkpoint, tm
 
 
 def test_the_command_says_at_once_what_the_kit_lacks(tmp_path, capsys, monkeypatch):
-    monkeypatch.delitem(sys.modules, "tf_clip.export.kit", raising=False)
-    monkeypatch.delitem(sys.modules, "tf_clip.export.warm_up", raising=False)
+    monkeypatch.delitem(sys.modules, "tf_clip.export.kit.write", raising=False)
+    monkeypatch.delitem(sys.modules, "tf_clip.export.kit.warm_up", raising=False)
     monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     assert main(["export", "saved-model", str(tmp_path / "out")]) == 2

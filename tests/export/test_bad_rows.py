@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from served_models import encoded
 
-from tf_clip.export.graph import CLIPGraph, Limits
+from tf_clip.export.savedmodel.graph import CLIPGraph, Limits
 from tf_clip.export.weights import StoredWeights
-from tf_clip.preprocessing.decode import MAX_PIXELS
+from tf_clip.preprocessing.images.decode import MAX_PIXELS
 
 GOOD = encoded("JPEG", (90, 60, 3))
 NOT_AN_IMAGE = b"not a JPEG, PNG, WebP or GIF file"

@@ -19,10 +19,10 @@ from tf_clip import (
     embed_images,
     embed_texts,
 )
-from tf_clip.export.graph import CLIPGraph, Limits
 from tf_clip.export.images import read_images
+from tf_clip.export.savedmodel.graph import CLIPGraph, Limits
 from tf_clip.export.weights import StoredWeights
-from tf_clip.preprocessing.decode import MAX_PIXELS
+from tf_clip.preprocessing.images.decode import MAX_PIXELS
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = [path.read_bytes() for path in sorted((ROOT / "examples" / "images").glob("*.png"))[:3]] + [
@@ -260,9 +260,7 @@ def test_a_resnet_with_a_bias_and_no_labels(small, tmp_path):
     processor = tf_clip.CLIPProcessor(extractor, processor.tokenizer)
     served = signatures_of(tf_clip.export.saved_model(model, processor, tmp_path))
     assert "classify" not in served
-    close(
-        served["serving_default"](image_bytes=IMAGES)["image_embeds"], embed_images(model, processor, IMAGES).embeds
-    )
+    close(served["serving_default"](image_bytes=IMAGES)["image_embeds"], embed_images(model, processor, IMAGES).embeds)
     logits = model(**processor(text=TEXTS, images=IMAGES)).logits_per_image
     found = served["similarity"](image_bytes=IMAGES, text=TEXTS)["logits_per_image"]
     close(found, logits, atol=2e-4)

@@ -9,7 +9,7 @@ from lite_files import held_out, noise, unit
 import tf_clip
 from tf_clip import CLIPConfig, CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor
 from tf_clip.export import LiteRTModel
-from tf_clip.export.litert_file import operations_of
+from tf_clip.export.tflite.file import operations_of
 
 TEXTS = ["an owl", "a red bus", "the moon over a castle", "é"]
 

@@ -13,8 +13,9 @@ from lite_files import LABELS
 import tf_clip
 from tf_clip import CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor
 from tf_clip.cli.main import main
-from tf_clip.export import litert_file, litert_write
-from tf_clip.export.litert_tower import RuntimeWeights
+from tf_clip.export.tflite import file as litert_file
+from tf_clip.export.tflite import write as litert_write
+from tf_clip.export.tflite.tower import RuntimeWeights
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from serving import serve
 
 import tf_clip
 from tf_clip.checkpoints import save
-from tf_clip.checkpoints.huggingface import source_tensor
+from tf_clip.families.clip.tensor_names import source_tensor
 from tf_clip.training.optimizers import AdamW
 
 

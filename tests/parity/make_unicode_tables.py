@@ -1,4 +1,4 @@
-"""Writes tf_clip/preprocessing/unicode.json: what the reference tokenizer thinks of every character.
+"""Writes tf_clip/preprocessing/text/unicode.json: what the reference tokenizer thinks of every character.
 
 Letters, numbers, white space and lower case are asked of Hugging Face's `tokenizers` library, one character
 after the other: its rules come from three libraries with three versions of Unicode, and no one version has them.

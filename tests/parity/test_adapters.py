@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tf_clip
-from tf_clip.adapters import hub_layout
+from tf_clip.adapters.files import hub_layout
 
 from .conftest import ADAPTER_PACKAGES, LEGACY_PACKAGES, Process
 from .measuring import largest, report

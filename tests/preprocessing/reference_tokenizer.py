@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-from tf_clip.preprocessing.byte_pair_encoding import byte_symbols
+from tf_clip.preprocessing.text.byte_pair_encoding import byte_symbols
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 # As transformers' CLIPConverter has it.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_tokenizer import merge_pair, vocabulary_of
 
-from tf_clip.preprocessing.byte_pair_encoding import BOS_MARK, EOS_MARK, BytePairEncoder, byte_symbols
+from tf_clip.preprocessing.text.byte_pair_encoding import BOS_MARK, EOS_MARK, BytePairEncoder, byte_symbols
 
 MERGES = [("a", "a"), ("a", "b"), ("aa", "a"), ("ab", "a</w>"), ("aa", "aa"), ("b", "b</w>"), ("aa", "b</w>")]
 

@@ -5,11 +5,11 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
-from image_files import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, noise, png, written
+from image_files import GRAY, GRAY_ALPHA, PALETTE, RGB, RGBA, noise, png, written
 from PIL import Image
 
-from tf_clip.preprocessing.decode import MAX_PIXELS, decode_rgb
-from tf_clip.preprocessing.opening import open_image
+from tf_clip.preprocessing.images.decode import MAX_PIXELS, decode_rgb
+from tf_clip.preprocessing.images.opening import open_image
 
 SMOOTH = Image.fromarray(noise((8, 8, 3))).resize((25, 32))
 NOISE = Image.fromarray(noise((32, 25, 3)))
@@ -58,12 +58,12 @@ def position_of_jpeg_size(data):
 @pytest.mark.parametrize(
     ("color_type", "bit_depth", "options"),
     [
-        *[(GREY, depth, {}) for depth in (1, 2, 4, 8, 16)],
+        *[(GRAY, depth, {}) for depth in (1, 2, 4, 8, 16)],
         *[(PALETTE, depth, {}) for depth in (1, 2, 4, 8)],
         *[(PALETTE, depth, {"palette_alpha": [255, 0]}) for depth in (1, 2, 4, 8)],
         *[(PALETTE, depth, {"palette_alpha": [0, 77]}) for depth in (1, 2, 4, 8)],
-        *[(kind, depth, {}) for kind in (GREY_ALPHA, RGB, RGBA) for depth in (8, 16)],
-        *[(GREY, depth, {"transparent": (2, 3)}) for depth in (1, 8, 16)],
+        *[(kind, depth, {}) for kind in (GRAY_ALPHA, RGB, RGBA) for depth in (8, 16)],
+        *[(GRAY, depth, {"transparent": (2, 3)}) for depth in (1, 8, 16)],
         (RGB, 8, {"transparent": (2, 3)}),
     ],
 )
@@ -72,7 +72,7 @@ def test_png_equals_pillow(color_type, bit_depth, options, interlaced):
     np.testing.assert_array_equal(decode(data), open_image(data))
 
 
-@pytest.mark.parametrize(("color_type", "bit_depth"), [(GREY, 2), (GREY, 4), (RGB, 16)])
+@pytest.mark.parametrize(("color_type", "bit_depth"), [(GRAY, 2), (GRAY, 4), (RGB, 16)])
 def test_png_transparent_colors_that_pillow_misses_are_white(color_type, bit_depth):
     opaque = decode(png(color_type, bit_depth))
     is_transparent = (opaque == opaque[2, 3]).all(axis=-1)
@@ -82,13 +82,13 @@ def test_png_transparent_colors_that_pillow_misses_are_white(color_type, bit_dep
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1)])
 def test_the_smallest_png_equals_pillow(shape):
-    data = png(GREY, 1, shape=shape, interlaced=True)
+    data = png(GRAY, 1, shape=shape, interlaced=True)
     np.testing.assert_array_equal(decode(data), open_image(data))
 
 
 JPEGS = {
     "color": written(SMOOTH, "JPEG"),
-    "grey": written(SMOOTH.convert("L"), "JPEG"),
+    "gray": written(SMOOTH.convert("L"), "JPEG"),
     "progressive": written(NOISE, "JPEG", progressive=True),
     "restart markers": written(NOISE, "JPEG", restart_marker_blocks=2),
     "rgb": written(NOISE, "JPEG", keep_rgb=True),
@@ -100,7 +100,7 @@ JPEGS = {
 }
 GIFS = {
     "opaque": written(SMOOTH, "GIF"),
-    "grey": written(SMOOTH.convert("L"), "GIF"),
+    "gray": written(SMOOTH.convert("L"), "GIF"),
     "two colors": written(SMOOTH.convert("1"), "GIF"),
     "not interlaced": written(SMOOTH, "GIF", interlace=0),
     "one pixel": written(SMOOTH.resize((1, 1)), "GIF"),

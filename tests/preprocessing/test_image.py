@@ -13,8 +13,8 @@ from image_files import noise, written
 from PIL import Image
 
 from tf_clip import CLIPFeatureExtractorTF
-from tf_clip.preprocessing import image as image_module
-from tf_clip.preprocessing.image import CLIP_MEAN, CLIP_STD
+from tf_clip.preprocessing.images import image_processor as image_module
+from tf_clip.preprocessing.images.image_processor import CLIP_MEAN, CLIP_STD
 
 BYTES_ONLY = {"do_rescale": False, "do_normalize": False}
 BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\0\1\0\0" * 2 + bytes(9)
@@ -77,7 +77,7 @@ def test_resized_and_cropped_bytes_equal_hugging_faces(shape, shortest_edge):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.tuples(st.integers(1, 30), st.integers(1, 30)), st.sampled_from([(1, 1), (7, 12), (20, 13)]))
-def test_the_centre_crop_rounds_and_pads_as_hugging_faces_and_as_torchvisions(shape, crop):
+def test_the_center_crop_rounds_and_pads_as_hugging_faces_and_as_torchvisions(shape, crop):
     image = noise((*shape, 3))
     for style, cropped in [("huggingface", cropped_as_hugging_face_does), ("openai", cropped_as_torchvision_does)]:
         extractor = bytes_extractor(crop, do_resize=False, crop_style=style)
@@ -91,7 +91,7 @@ def test_the_centre_crop_rounds_and_pads_as_hugging_faces_and_as_torchvisions(sh
         ("openai", [-2, -2, -1, -1, 0, 0, 0, 1, 2, 2, 2, 3, 4]),
     ],
 )
-def test_where_a_centre_crop_of_7_begins(style, starts):
+def test_where_a_center_crop_of_7_begins(style, starts):
     extractor = bytes_extractor((7, 7), do_resize=False, crop_style=style)
     for length, start in zip(range(2, 15), starts, strict=True):
         image = np.repeat(np.arange(1, length + 1, dtype=np.uint8)[:, np.newaxis], 7, axis=1)
@@ -225,7 +225,7 @@ def test_rgb_needs_no_conversion(small):
     np.testing.assert_array_equal(small(images, do_convert_rgb=False)["pixel_values"], pixels_of(small, images))
     # Files are decoded to RGB whatever they hold.
     gray = written(image[..., 0], "PNG")
-    np.testing.assert_array_equal(small(grey, do_convert_rgb=False)["pixel_values"], pixels_of(small, gray))
+    np.testing.assert_array_equal(small(gray, do_convert_rgb=False)["pixel_values"], pixels_of(small, gray))
 
 
 def test_pil_images_are_taken_alone_and_in_lists(small):
@@ -250,7 +250,7 @@ def test_a_batch_equals_its_images_one_by_one(small):
 @pytest.mark.parametrize("shape", [(25, 31), (25, 31, 1), (2, 25, 31, 1)])
 def test_one_channel_is_repeated(small, shape):
     gray = noise(shape)
-    rgb = np.repeat(grey.reshape(-1, 25, 31, 1), 3, axis=-1)
+    rgb = np.repeat(gray.reshape(-1, 25, 31, 1), 3, axis=-1)
     np.testing.assert_array_equal(pixels_of(small, gray), pixels_of(small, rgb))
 
 

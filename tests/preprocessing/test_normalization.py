@@ -9,8 +9,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_clip.preprocessing import unicode_tables
-from tf_clip.preprocessing.normalization import CanonicalComposition, Characters
+from tf_clip.preprocessing.text import unicode_tables
+from tf_clip.preprocessing.text.normalization import CanonicalComposition, Characters
 
 DATA = unicode_tables.normalization(as_reference=False)
 # What this Python's Unicode has; a newer Unicode than ours would bring characters that combine.

@@ -16,9 +16,9 @@ from image_files import RGB, noise, png, png_chunk, written
 from PIL import Image, ImageOps
 
 from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor
-from tf_clip.preprocessing.decode import decode_rgb
-from tf_clip.preprocessing.opening import open_image
-from tf_clip.preprocessing.orientation import MAX_BLOCKS, orientation, turned_upright
+from tf_clip.preprocessing.images.decode import decode_rgb
+from tf_clip.preprocessing.images.opening import open_image
+from tf_clip.preprocessing.images.orientation import MAX_BLOCKS, orientation, turned_upright
 
 ORIENTATION = 0x0112
 IMAGE = Image.fromarray(noise((9, 12, 3)))

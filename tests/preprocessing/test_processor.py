@@ -12,7 +12,7 @@ from image_files import RGB, noise, png, written
 from PIL import Image
 
 from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor
-from tf_clip.preprocessing.opening import open_image
+from tf_clip.preprocessing.images.opening import open_image
 
 COLOUR = Image.fromarray(noise((9, 12, 3)))
 SIXTEEN_BITS = np.random.default_rng(0).integers(0, 65536, (9, 12)).astype(np.uint16)
@@ -68,7 +68,7 @@ def test_odd_modes_come_through_extractor_and_processor_alike(processor):
     ],
     ids=["I;16", "I", "out of range"],
 )
-def test_16_bit_greys_are_cut_to_8(image, values):
+def test_16_bit_grays_are_cut_to_8(image, values):
     np.testing.assert_array_equal(open_image(image), np.repeat(np.array(values)[..., np.newaxis], 3, axis=-1))
 
 

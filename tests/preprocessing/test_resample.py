@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from image_files import noise
 from PIL import Image
 
-from tf_clip.preprocessing.resample import FILTERS, Resampler
+from tf_clip.preprocessing.images.resample import FILTERS, Resampler
 
 pytestmark = pytest.mark.skipif(
     int(PIL.__version__.partition(".")[0]) < 13, reason="the order of the two passes is that of Pillow 13"

@@ -7,8 +7,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_clip.preprocessing.normalization import Characters
-from tf_clip.preprocessing.special_tokens import NormalizedTokens, may_overlap
+from tf_clip.preprocessing.text.normalization import Characters
+from tf_clip.preprocessing.text.special_tokens import NormalizedTokens, may_overlap
 
 TOKENS = st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=2, unique=True)
 

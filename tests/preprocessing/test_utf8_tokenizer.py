@@ -1,4 +1,4 @@
-"""`tf_clip.export.utf8_tokenizer`: the tokenizer as integer arithmetic, in TensorFlow and in LiteRT."""
+"""`tf_clip.export.tflite.utf8_tokenizer`: the tokenizer as integer arithmetic, in TensorFlow and in LiteRT."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from reference_tokenizer import vocabulary_of
 
 from tf_clip import CLIPTokenizer
-from tf_clip.export.pair_merging import PairHash
-from tf_clip.export.utf8_codec import decoded
-from tf_clip.export.utf8_tokenizer import Utf8Tokenizer
-from tf_clip.preprocessing import unicode_tables
+from tf_clip.export.tflite.pair_merging import PairHash
+from tf_clip.export.tflite.utf8_codec import decoded
+from tf_clip.export.tflite.utf8_tokenizer import Utf8Tokenizer
+from tf_clip.preprocessing.text import unicode_tables
 
 SMALL, LARGE = 64, 1024
 # As many tokens as the large array can hold, so that nothing is cut where whole texts are compared.

@@ -5,7 +5,7 @@ import json
 import pytest
 from reference_tokenizer import reference_tokenizer
 
-from tf_clip.preprocessing.vocabulary import DEFAULT_MAX_LENGTH, Vocabulary
+from tf_clip.preprocessing.text.vocabulary import DEFAULT_MAX_LENGTH, Vocabulary
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_clip.preprocessing.byte_pair_encoding import BOS_MARK, EOS_MARK
-from tf_clip.preprocessing.words import WordSplitter
+from tf_clip.preprocessing.text.byte_pair_encoding import BOS_MARK, EOS_MARK
+from tf_clip.preprocessing.text.words import WordSplitter
 
 BOS, EOS = BOS_MARK.decode(), EOS_MARK.decode()
 

@@ -108,9 +108,7 @@ def calls(processor):
         "every format": Call("encode_image", images(GOOD_IMAGES)),
         "one image": Call("encode_image", images([OWL])),
         "bad images among good": Call("encode_image", images(mixed), {"image_bytes": why}),
-        "bad images alone": Call(
-            "encode_image", images([CUT, b""]), {"image_bytes": {0: BROKEN, 1: NOT_AN_IMAGE}}
-        ),
+        "bad images alone": Call("encode_image", images([CUT, b""]), {"image_bytes": {0: BROKEN, 1: NOT_AN_IMAGE}}),
         "a cut JPEG among 64": Call("encode_image", images(many), {"image_bytes": {17: BROKEN}}),
         "pixels": Call("encode_image_pixels", {"image_pixels": pixels}),
         "texts": Call("encode_text", texts(TEXTS)),

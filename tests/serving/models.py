@@ -16,7 +16,7 @@ def pictogram_clip():
 def vit_b_32():
     """A random model of the most used size, and a processor with CLIP's own vocabulary."""
     from tf_clip import CLIPConfig, CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor, CLIPTokenizer
-    from tf_clip.preprocessing.byte_pair_encoding import byte_symbols
+    from tf_clip.preprocessing.text.byte_pair_encoding import byte_symbols
 
     files = importlib.metadata.files("open-clip-torch") or []
     (archive,) = [file.locate() for file in files if file.name == "bpe_simple_vocab_16e6.txt.gz"]

@@ -130,7 +130,7 @@ def test_one_that_no_longer_waits_does_not_disturb_the_others():
         await asyncio.sleep(0.01)
         gone.cancel()
         answer = await asyncio.wait_for(stays, 10)
-        with pytest.raises(asyncio.CanceledError):
+        with pytest.raises(asyncio.CancelledError):
             await gone
         batcher.close()
         return answer["twice"].tolist()

@@ -8,8 +8,7 @@ import time
 
 import keras
 
-from tf_clip import CLIPModel, CLIPProcessor
-from tf_clip.training.data import TrainingData, read_pairs
+from tf_clip import CLIPModel, CLIPProcessor, TrainingData, read_pairs
 from tf_clip.training.recipes import full
 
 checkpoint, table, ending = sys.argv[1:]

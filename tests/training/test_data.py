@@ -12,10 +12,18 @@ import tensorflow as tf
 from pair_files import faults, image, write_csv, write_images, write_tar
 from PIL import Image
 
-from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor, CLIPTokenizer
-from tf_clip.training.bad_rows import BadRow, BadRows, RowError, listed
-from tf_clip.training.data import Augmentation, ListedPairs, TooManyBadRows, TrainingData, read_pairs
-from tf_clip.training.tar_shards import TarPairs
+from tf_clip import (
+    Augmentation,
+    CLIPFeatureExtractorTF,
+    CLIPProcessor,
+    CLIPTokenizer,
+    ListedPairs,
+    TooManyBadRows,
+    TrainingData,
+    read_pairs,
+)
+from tf_clip.data.skipped import BadRow, BadRows, RowError, listed
+from tf_clip.data.tar_shards import TarPairs
 
 HERE = Path(__file__).parent
 AUGMENT = Augmentation(

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance
 
-from tf_clip.training.augmentation import Augmentation
+from tf_clip.data.augmentation import Augmentation
 
 SIZE = (16, 16)
 BICUBIC = 3
@@ -59,7 +59,7 @@ def test_crops_are_pillows_and_within_the_limits():
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 60), (60, 4), (1, 1)])
-def test_where_no_crop_fits_the_centre_is_taken(height, width):
+def test_where_no_crop_fits_the_center_is_taken(height, width):
     """As torchvision's `RandomResizedCrop.get_params` falls back."""
     pixels = noise(height, width)
     (image,) = augmented(Augmentation(), pixels)
@@ -95,9 +95,9 @@ def test_some_lose_their_colors():
     gray = np.asarray(Image.fromarray(pixels).convert("L"))
     images = augmented(whole(gray_scale_prob=0.3), pixels, 100)
     gray_ones = [image for image in images if not np.array_equal(image, pixels)]
-    assert 15 < len(grey_ones) < 45
+    assert 15 < len(gray_ones) < 45
     for image in gray_ones:
-        np.testing.assert_allclose(image, np.repeat(grey[..., None], 3, -1), rtol=0, atol=1)
+        np.testing.assert_allclose(image, np.repeat(gray[..., None], 3, -1), rtol=0, atol=1)
 
 
 ENHANCERS = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]

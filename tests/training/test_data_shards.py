@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_files import all_pairs, faults, image, write_records, write_tar
 
-from tf_clip.training.bad_rows import RowError
-from tf_clip.training.data import read_pairs
-from tf_clip.training.tfrecords import _masked_crc
+from tf_clip import read_pairs
+from tf_clip.data.skipped import RowError
+from tf_clip.data.tfrecords import _masked_crc
 
 IMAGES = [image(index) for index in range(4)]
 
@@ -221,7 +221,7 @@ def test_a_broken_record_file_keeps_what_comes_before(tmp_path, length):
 
 
 def test_a_record_too_large_costs_its_own_row(tmp_path, monkeypatch):
-    monkeypatch.setattr("tf_clip.training.tfrecords.MAX_FILE_BYTES", 1_000)
+    monkeypatch.setattr("tf_clip.data.tfrecords.MAX_FILE_BYTES", 1_000)
     pairs = read_pairs(record_file(tmp_path / "a.tfrecord"))
     with pytest.raises(RowError, match="more than 1000"):
         pairs.read(0)

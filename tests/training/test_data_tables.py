@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_files import all_pairs, faults, image, write_csv, write_images
 
-from tf_clip.training import text_tables
-from tf_clip.training.bad_rows import RowError
-from tf_clip.training.data import read_pairs
+from tf_clip import read_pairs
+from tf_clip.data import text_tables
+from tf_clip.data.skipped import RowError
 
 IMAGES = [image(index) for index in range(3)]
 CAPTIONS = ['a "red" apple, ripe', "zwei\nZeilen", "ein Ö"]

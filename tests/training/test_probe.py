@@ -21,9 +21,9 @@ def one_thread():
 def clouds():
     """Points around the center of their class, for training, validation and test."""
     generator = np.random.default_rng(0)
-    centres = generator.normal(size=(3, 6))
+    centers = generator.normal(size=(3, 6))
     targets = np.arange(120) % 3
-    features = (centres[targets] + generator.normal(size=(120, 6))).astype("float32")
+    features = (centers[targets] + generator.normal(size=(120, 6))).astype("float32")
     return [(features[start : start + 40], targets[start : start + 40]) for start in (0, 40, 80)]
 
 

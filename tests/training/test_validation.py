@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_clip.training.augmentation import Augmentation
-from tf_clip.training.bad_rows import BadRow
-from tf_clip.training.pairs import ListedPairs
-from tf_clip.training.training_data import TrainingData
+from tf_clip.data.augmentation import Augmentation
+from tf_clip.data.pairs import ListedPairs
+from tf_clip.data.skipped import BadRow
+from tf_clip.data.training_data import TrainingData
 from tf_clip.training.validation import images_and_captions, split_pairs
 
 

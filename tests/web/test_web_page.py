@@ -78,7 +78,7 @@ def images(tmp_path_factory):
     flat.resize((900, 260)).save(folder / "wide.png")
     flat.resize((90, 700)).save(folder / "tall.webp", lossless=True)
     flat.resize((20, 17)).save(folder / "tiny.png")
-    flat.convert("L").save(folder / "grey.png")
+    flat.convert("L").save(folder / "gray.png")
     bus.convert("RGB").quantize(16).save(folder / "palette.gif")
     bus.save(folder / "transparent.webp", lossless=True)
     exif = Image.Exif()

@@ -12,8 +12,8 @@ from tf_clip.adapters.config import (
     PromptTuningConfig,
     ReftConfig,
 )
-from tf_clip.adapters.fusion import Fusion
-from tf_clip.adapters.methods import adapter_at, matched
+from tf_clip.adapters.methods.fusion import Fusion
+from tf_clip.adapters.methods.matching import adapter_at, matched
 from tf_clip.adapters.places import Location
 from tf_clip.adapters.shared import SharedParts
 

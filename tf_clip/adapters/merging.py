@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_clip.adapters.adding import adapters_of
-from tf_clip.adapters.base import values
 from tf_clip.adapters.config import AnyConfig, LoRAConfig
-from tf_clip.adapters.linear import LinearAdapter, LoRA
+from tf_clip.adapters.methods.base import values
+from tf_clip.adapters.methods.linear import LinearAdapter, LoRA
 
 if TYPE_CHECKING:
     from tf_clip.adapters.model import AdaptableModel

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tf_clip.adapters import adding, merging, summary
-from tf_clip.adapters.base import Adapter
 from tf_clip.adapters.composition import Block, Fuse, as_fuse, as_setup, fusions_in
 from tf_clip.adapters.config import (
     AnyConfig,
@@ -17,14 +16,15 @@ from tf_clip.adapters.config import (
     FusionConfig,
     PrefixTuningConfig,
 )
-from tf_clip.adapters.methods import matched
+from tf_clip.adapters.methods.base import Adapter
+from tf_clip.adapters.methods.matching import matched
 from tf_clip.adapters.model_files import WithAdapterFiles
 from tf_clip.adapters.named_configs import as_config, as_fusion
 from tf_clip.adapters.places import Location
 from tf_clip.adapters.setup import copies_of_rows, require_meaning, tell_places
 from tf_clip.adapters.shared import SharedParts
 from tf_clip.adapters.state import AdapterState
-from tf_clip.layers.adaptable import AdapterPlace
+from tf_clip.layers.adapter_sites import AdapterPlace
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_clip.adapters import files
 from tf_clip.adapters.composition import Block, Fuse
+from tf_clip.adapters.files import store as files
 
 
 class WithAdapterFiles:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tf_clip.layers.adaptable import AdaptableDense, AdapterPlace
+from tf_clip.layers.adapter_sites import AdaptableDense, AdapterPlace
 from tf_clip.layers.transformer import EncoderLayer
 
 PARTS = (

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from tf_clip.adapters.bottleneck import Bottleneck
 from tf_clip.adapters.composition import Average, BatchSplit, Block, Fuse, Parallel, Split, Stack, Switch
-from tf_clip.adapters.linear import can_be_gathered, gathered
-from tf_clip.adapters.prefix import Prefix, with_columns
-from tf_clip.layers.adaptable import AdapterPlace, RowInputs
+from tf_clip.adapters.methods.bottleneck import Bottleneck
+from tf_clip.adapters.methods.linear import can_be_gathered, gathered
+from tf_clip.adapters.methods.prefix import Prefix, with_columns
+from tf_clip.layers.adapter_sites import AdapterPlace, RowInputs
 
 State = tuple[Any, ...]
 

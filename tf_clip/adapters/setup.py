@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from tf_clip.adapters.composition import Average, BatchSplit, Block, Fuse, Parallel, Split, Stack, Switch
+from tf_clip.adapters.methods.prompts import Prompt
 from tf_clip.adapters.places import Location
-from tf_clip.adapters.prompts import Prompt
 from tf_clip.adapters.running import program
-from tf_clip.layers.adaptable import AdapterPlace
+from tf_clip.layers.adapter_sites import AdapterPlace
 
 if TYPE_CHECKING:
     from tf_clip.adapters.model import AdaptableModel

@@ -7,7 +7,6 @@ from typing import Any
 
 from keras import ops
 
-from tf_clip.adapters.base import Adapter, Array, Held
 from tf_clip.adapters.config import (
     AdapterConfig,
     AnyConfig,
@@ -15,8 +14,9 @@ from tf_clip.adapters.config import (
     LoRAConfig,
     PrefixTuningConfig,
 )
+from tf_clip.adapters.methods.base import Adapter, Array, Held
+from tf_clip.adapters.methods.prefix import Prefixes
 from tf_clip.adapters.places import Location
-from tf_clip.adapters.prefix import Prefixes
 
 Matched = Sequence[tuple[AdapterConfig, Location]]
 
@@ -75,7 +75,7 @@ class SharedParts(Adapter):
         self._weight("lora_B", (config.r, units), self.draw("uniform", (6 / config.r) ** 0.5), trainable=False)
 
     def _build_phm(self, phms: Matched) -> None:
-        from tf_clip.adapters.phm import rule_initializer, shared_shapes, weight_initializer
+        from tf_clip.adapters.methods.phm import rule_initializer, shared_shapes, weight_initializer
 
         config: Any = phms[0][0]
         if config.shared_phm_rule:

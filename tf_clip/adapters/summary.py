@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_clip.adapters.adding import adapters_of
 from tf_clip.adapters.config import AnyConfig, ConfigUnion
-from tf_clip.layers.adaptable import is_of_adapter
+from tf_clip.layers.adapter_sites import is_of_adapter
 
 if TYPE_CHECKING:
     from tf_clip.adapters.model import AdaptableModel

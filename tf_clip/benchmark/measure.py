@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_clip.families.clip.model import CLIPModel
 from tf_clip.inference import CompiledModel, compile_for_inference
-from tf_clip.models.clip import CLIPModel
 from tf_clip.preprocessing.processor import CLIPProcessor
 
 KINDS = ("image", "text", "joint", "end_to_end")

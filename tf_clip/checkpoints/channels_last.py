@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tf_clip.checkpoints.errors import CheckpointError, refuse_unknown
-from tf_clip.checkpoints.stored import StoredTensor, StoredTensors
+from tf_clip.checkpoints.readers.stored import StoredTensor, StoredTensors
 
 # What stands before these differs from file to file: the Keras model's name, once or twice, or nothing.
 _ROOTS = re.compile(r"(?:^|/)((?:text_model|vision_model|text_projection|visual_projection|logit_scale)(?:[/:].*)?)$")

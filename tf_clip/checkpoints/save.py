@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from tf_clip.checkpoints import files, openai, openclip
+from tf_clip.checkpoints import files
 from tf_clip.checkpoints.assign import Variable
-from tf_clip.checkpoints.huggingface import source_tensor
-from tf_clip.checkpoints.stored import Array, numpy_dtype
+from tf_clip.checkpoints.readers.stored import Array, numpy_dtype
+from tf_clip.families.clip import openai, openclip
+from tf_clip.families.clip.tensor_names import source_tensor
 
 WEIGHTS_FILE = files.HUGGING_FACE_WEIGHTS[0]
 STORED_DTYPES = ("float32", "float16", "bfloat16")

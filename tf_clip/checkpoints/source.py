@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tf_clip.checkpoints import channels_last, files, keras_hub, openai, openclip
+from tf_clip.checkpoints import channels_last, files
 from tf_clip.checkpoints.errors import CheckpointError
-from tf_clip.checkpoints.hdf5_file import read_hdf5_file
-from tf_clip.checkpoints.huggingface import with_prefixes, without_ignored
-from tf_clip.checkpoints.msgpack_file import read_msgpack_file
-from tf_clip.checkpoints.safetensors_file import read_safetensors_file
-from tf_clip.checkpoints.stored import StoredTensor
-from tf_clip.checkpoints.torch_file import read_torch_file
+from tf_clip.checkpoints.readers.hdf5 import read_hdf5_file
+from tf_clip.checkpoints.readers.msgpack import read_msgpack_file
+from tf_clip.checkpoints.readers.safetensors import read_safetensors_file
+from tf_clip.checkpoints.readers.stored import StoredTensor
+from tf_clip.checkpoints.readers.torch import read_torch_file
+from tf_clip.families.clip import keras_hub, openai, openclip
+from tf_clip.families.clip.tensor_names import with_prefixes, without_ignored
 
 _TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 

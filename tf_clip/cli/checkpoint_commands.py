@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tf_clip import cost, registry
-from tf_clip.checkpoints import hub, openclip, save
+from tf_clip.checkpoints import hub, save
 from tf_clip.checkpoints.source import Checkpoint, read_checkpoint
 from tf_clip.cli import tables
 from tf_clip.cli.main import EXIT_DONE
-from tf_clip.configuration import CLIPConfig, CLIPResNetConfig, CLIPTextConfig, CLIPVisionConfig
+from tf_clip.families.clip import cost, openclip
+from tf_clip.families.clip import published as registry
+from tf_clip.families.clip.config import CLIPConfig, CLIPResNetConfig, CLIPTextConfig, CLIPVisionConfig
 
 
 def info(options: argparse.Namespace) -> int:
@@ -139,7 +140,7 @@ def _tower(tower: CLIPTextConfig | CLIPVisionConfig | CLIPResNetConfig) -> str:
 
 
 def _preprocessing(path: Path) -> str:
-    from tf_clip.preprocessing.image import CLIPFeatureExtractorTF
+    from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF
 
     try:
         images = CLIPFeatureExtractorTF.from_pretrained(path)
@@ -187,7 +188,7 @@ def _class_of(checkpoint: Checkpoint) -> Any:
 
 
 def _copy_processor(source: Path, target: Path) -> None:
-    from tf_clip.preprocessing.image import CLIPFeatureExtractorTF
+    from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF
 
     try:
         CLIPFeatureExtractorTF.from_pretrained(source).save_pretrained(target)
@@ -197,7 +198,7 @@ def _copy_processor(source: Path, target: Path) -> None:
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
-    from tf_clip.preprocessing.tokenizer import CLIPTokenizer
+    from tf_clip.preprocessing.text.tokenizer import CLIPTokenizer
 
     try:
         CLIPTokenizer.from_pretrained(source).save_pretrained(target)
@@ -206,14 +207,12 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
 
 
 def _openclip_preprocessing(source: Path) -> dict[str, Any] | None:
-    from tf_clip.preprocessing.image import CLIPFeatureExtractorTF
+    from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF
 
     try:
         return openclip.from_preprocessor(CLIPFeatureExtractorTF.from_pretrained(source).to_dict())
     except FileNotFoundError:
-        tables.warn(
-            "The source does not say how to prepare images: OpenAI's mean and standard deviation were written."
-        )
+        tables.warn("The source does not say how to prepare images: OpenAI's mean and standard deviation were written.")
         return None
 
 

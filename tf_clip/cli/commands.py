@@ -14,8 +14,8 @@ from tf_clip.checkpoints import hub
 from tf_clip.checkpoints.source import read_checkpoint
 from tf_clip.cli import html, tables
 from tf_clip.cli.main import EXIT_DONE, EXIT_SOME_SKIPPED
-from tf_clip.configuration import CLIPResNetConfig
-from tf_clip.models.clip import CLIPModel
+from tf_clip.families.clip.config import CLIPResNetConfig
+from tf_clip.families.clip.model import CLIPModel
 from tf_clip.preprocessing.processor import CLIPProcessor
 from tf_clip.tasks.embedding import ImageEmbeddings, PairEncoder, embed_images, embed_texts
 from tf_clip.tasks.zero_shot import class_embeddings, class_probabilities

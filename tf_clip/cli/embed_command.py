@@ -6,7 +6,7 @@ import argparse
 
 from tf_clip.checkpoints import hub
 from tf_clip.cli import tables
-from tf_clip.cli.commands import load_compiled, image_paths, report, require_file, skipped_of
+from tf_clip.cli.commands import image_paths, load_compiled, report, require_file, skipped_of
 from tf_clip.tasks.embedding_files import (
     EmbeddingJob,
     embed_images_to_file,

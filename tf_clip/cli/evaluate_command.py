@@ -14,13 +14,13 @@ from tf_clip.cli import evaluation_page, tables
 from tf_clip.cli.commands import load
 from tf_clip.cli.evaluation_data import EmbeddedImages, embed_pairs
 from tf_clip.cli.main import EXIT_DONE, EXIT_SOME_SKIPPED
+from tf_clip.data.reading import read_pairs
 from tf_clip.evaluation.classification import ClassificationReport
 from tf_clip.evaluation.ranks import recall_curve
 from tf_clip.evaluation.retrieval import nearest, retrieval_report
 from tf_clip.evaluation.templates import template_set
 from tf_clip.evaluation.zero_shot import TemplateRobustness, template_robustness, zero_shot_classifier
 from tf_clip.tasks.embedding import embed_texts
-from tf_clip.training.reading import read_pairs
 
 _LONGEST_CURVE = 100
 _THUMBNAIL = 192
@@ -156,7 +156,7 @@ def _retrieval(options: argparse.Namespace) -> int:
         },
         "skipped": _skipped(data),
     }
-    images = {
+    shown = {
         "image_to_text": [[_image(data, image)] for image in images],
         "text_to_image": [
             [_image(data, data.image_of_text[text]), _image(data, first)]
@@ -165,7 +165,7 @@ def _retrieval(options: argparse.Namespace) -> int:
     }
     if result["shared_captions"]:
         tables.warn(evaluation_page.SHARED.format(count=result["shared_captions"]))
-    return _finish(options, result, evaluation_page.retrieval_page(result, images))
+    return _finish(options, result, evaluation_page.retrieval_page(result, shown))
 
 
 def _shared(data: EmbeddedImages) -> int:

@@ -10,11 +10,11 @@ import numpy as np
 
 from tf_clip.cli import tables
 from tf_clip.cli.html import as_data_uri
-from tf_clip.models.clip import CLIPModel
+from tf_clip.data.pairs import Pairs
+from tf_clip.data.skipped import BadRow, RowError, listed
+from tf_clip.families.clip.model import CLIPModel
 from tf_clip.preprocessing.processor import CLIPProcessor
 from tf_clip.tasks.embedding import embed_images
-from tf_clip.training.bad_rows import BadRow, RowError, listed
-from tf_clip.training.pairs import Pairs
 
 
 @dataclasses.dataclass(frozen=True)

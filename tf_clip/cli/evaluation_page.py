@@ -228,8 +228,7 @@ def _file(path: str) -> str:
 
 def _card(images: Sequence[str | None], said: str, files: str) -> str:
     images = "".join(
-        f'<img alt="" loading="lazy" src="{image}">' if image else "<span>cannot be shown</span>"
-        for image in images
+        f'<img alt="" loading="lazy" src="{image}">' if image else "<span>cannot be shown</span>" for image in images
     )
     return (
         f'<figure><div class="shown">{images}</div><div>{said}</div><figcaption>{escape(files)}</figcaption></figure>'

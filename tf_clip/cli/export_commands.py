@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tf_clip.cli import tables
-from tf_clip.cli.commands import labels_of, lines, load, image_paths
+from tf_clip.cli.commands import image_paths, labels_of, lines, load
 from tf_clip.cli.main import EXIT_DONE
-from tf_clip.export.litert_file import description_of
-from tf_clip.export.litert_measure import RecipeReport, litert_report
-from tf_clip.export.litert_write import litert
-from tf_clip.export.write import DESCRIPTION, saved_model
+from tf_clip.export.savedmodel.write import DESCRIPTION, saved_model
+from tf_clip.export.tflite.file import description_of
+from tf_clip.export.tflite.measure import RecipeReport, litert_report
+from tf_clip.export.tflite.write import litert
 
 
 def export(options: argparse.Namespace) -> int:
@@ -84,7 +84,7 @@ def _saved_model(options: argparse.Namespace) -> int:
 def _kit_maker() -> Callable[..., object]:
     """Returns what writes the serving kit; at once an error if something for it is missing, not after minutes."""
     try:
-        from tf_clip.export.kit import serving_kit
+        from tf_clip.export.kit.write import serving_kit
     except ImportError as error:
         raise ImportError(f"{error}, or leave the kit out with --no-kit.") from error
     return serving_kit

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tf_clip.preprocessing.opening import open_image
+from tf_clip.preprocessing.images.opening import open_image
 
 _THUMBNAIL = 320
 
@@ -71,8 +71,8 @@ def _figure(path: Path, scores: Sequence[tuple[str, float]]) -> str:
 
 def as_data_uri(image: Path | bytes, largest: int) -> str:
     """Returns an image file as an address that holds it, made smaller if a side is longer than `largest` pixels."""
-    image = Image.fromarray(open_image(image))
-    image.thumbnail((largest, largest))
+    opened = Image.fromarray(open_image(image))
+    opened.thumbnail((largest, largest))
     data = io.BytesIO()
-    image.save(data, "PNG")
+    opened.save(data, "PNG")
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")

@@ -21,11 +21,13 @@ from tf_clip.cli.train_data import read, sides
 from tf_clip.cli.train_options import FIT_DEFAULTS, RUN_FILE, as_toml, run_options
 from tf_clip.cli.train_probe import train_probe
 from tf_clip.cli.train_progress import TrainingDisplay
+from tf_clip.data.augmentation import Augmentation
+from tf_clip.data.pairs import Pairs
+from tf_clip.data.skipped import BadRow, TooManyBadRows, listed
+from tf_clip.data.training_data import TrainingData
+from tf_clip.families.clip.model import CLIPModel
 from tf_clip.losses import ContrastiveLoss, SigmoidLoss
-from tf_clip.models.clip import CLIPModel
 from tf_clip.preprocessing.processor import CLIPProcessor
-from tf_clip.training.augmentation import Augmentation
-from tf_clip.training.bad_rows import BadRow, TooManyBadRows, listed
 from tf_clip.training.callbacks import (
     RetrievalRecall,
     StopAtNonFiniteLoss,
@@ -33,12 +35,10 @@ from tf_clip.training.callbacks import (
     ZeroShotAccuracy,
     evaluated_weights,
 )
-from tf_clip.training.pairs import Pairs
 from tf_clip.training.recipes import ADAPTER, RECIPES, Recipe
 from tf_clip.training.resume import STATE_FILE
 from tf_clip.training.tensorboard import PairsInTensorBoard
 from tf_clip.training.trainer import train as fit
-from tf_clip.training.training_data import TrainingData
 from tf_clip.training.validation import images_and_captions
 from tf_clip.training.wise_ft import interpolate_weights
 

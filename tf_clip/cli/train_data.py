@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from tf_clip.cli import tables
-from tf_clip.training.pairs import Pairs
-from tf_clip.training.reading import read_pairs
+from tf_clip.data.pairs import Pairs
+from tf_clip.data.reading import read_pairs
 from tf_clip.training.validation import split_pairs
 
 _VALIDATION_SHARE = 0.1

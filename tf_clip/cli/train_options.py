@@ -121,9 +121,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--validation-share", type=float, help="of --data, kept back without --validation-data (default: 0.1; 0: none)"
     )
     group.add_argument("--batch-size", type=int, default=64, help="pairs a batch (default: 64)")
-    group.add_argument(
-        "--augment", choices=("none", "crop", "strong"), help="of images (default: crop, as the paper)"
-    )
+    group.add_argument("--augment", choices=("none", "crop", "strong"), help="of images (default: crop, as the paper)")
     group.add_argument("--flip", action="store_true", default=None, help="mirror every other image, too")
     group.add_argument("--max-length", type=int, help="of captions, in tokens")
     group.add_argument("--max-bad-share", type=float, help="of rows that may be bad (default: 0.1)")

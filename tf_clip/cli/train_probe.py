@@ -11,7 +11,7 @@ from tf_clip.cli import tables
 from tf_clip.cli.commands import load
 from tf_clip.cli.train_data import read, sides
 from tf_clip.cli.train_options import RUN_FILE, as_toml, run_options
-from tf_clip.training.bad_rows import BadRow
+from tf_clip.data.skipped import BadRow
 from tf_clip.training.probe import image_features, linear_probe
 from tf_clip.training.validation import images_and_captions
 

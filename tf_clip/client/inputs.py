@@ -67,7 +67,7 @@ def image_bytes(image: Any) -> bytes:
         return Path(image).read_bytes()
     from PIL import Image
 
-    from tf_clip.preprocessing.opening import open_image
+    from tf_clip.preprocessing.images.opening import open_image
 
     pixels = image if isinstance(image, np.ndarray) else open_image(image)
     file = io.BytesIO()

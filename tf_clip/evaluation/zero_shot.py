@@ -12,7 +12,7 @@ import numpy as np
 from tf_clip.evaluation.classification import ClassificationReport, classification_report, require_targets
 from tf_clip.evaluation.retrieval import target_ranks
 from tf_clip.evaluation.templates import template_set
-from tf_clip.models.clip import CLIPModel
+from tf_clip.families.clip.model import CLIPModel
 from tf_clip.preprocessing.processor import CLIPProcessor
 from tf_clip.tasks.zero_shot import class_embeddings, class_probabilities
 

@@ -9,21 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _MODULE_OF = {
-    "LiteRTModel": "tf_clip.export.litert_runtime",
-    "litert": "tf_clip.export.litert_write",
-    "litert_report": "tf_clip.export.litert_measure",
-    "saved_model": "tf_clip.export.write",
-    "serving_kit": "tf_clip.export.kit",
+    "LiteRTModel": "tf_clip.export.tflite.runtime",
+    "litert": "tf_clip.export.tflite.write",
+    "litert_report": "tf_clip.export.tflite.measure",
+    "saved_model": "tf_clip.export.savedmodel.write",
+    "serving_kit": "tf_clip.export.kit.write",
 }
 
 __all__ = sorted(_MODULE_OF)
 
 if TYPE_CHECKING:
-    from tf_clip.export.kit import serving_kit as serving_kit
-    from tf_clip.export.litert_measure import litert_report as litert_report
-    from tf_clip.export.litert_runtime import LiteRTModel as LiteRTModel
-    from tf_clip.export.litert_write import litert as litert
-    from tf_clip.export.write import saved_model as saved_model
+    from tf_clip.export.kit.write import serving_kit as serving_kit
+    from tf_clip.export.savedmodel.write import saved_model as saved_model
+    from tf_clip.export.tflite.measure import litert_report as litert_report
+    from tf_clip.export.tflite.runtime import LiteRTModel as LiteRTModel
+    from tf_clip.export.tflite.write import litert as litert
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_clip.export.status import BROKEN, NOT_AN_IMAGE, OK
-from tf_clip.preprocessing.decode import pixel_count
-from tf_clip.preprocessing.image import CLIPFeatureExtractorTF
+from tf_clip.export.savedmodel.status import BROKEN, NOT_AN_IMAGE, OK
+from tf_clip.preprocessing.images.decode import pixel_count
+from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF
 
 _OK, _BROKEN, _NOT_AN_IMAGE, _TOO_MANY_PIXELS = range(4)
 

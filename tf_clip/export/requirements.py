@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tf_clip.models.clip import CLIPModel
-from tf_clip.models.text_encoder import LEGACY_EOS_TOKEN_ID
+from tf_clip.families.clip.model import CLIPModel
+from tf_clip.families.clip.text_tower import LEGACY_EOS_TOKEN_ID
 from tf_clip.preprocessing.processor import CLIPProcessor
 from tf_clip.tasks.zero_shot import class_embeddings
 

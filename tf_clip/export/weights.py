@@ -11,9 +11,9 @@ import keras
 import tensorflow as tf
 
 from tf_clip.adapters.setup import require_same_for_every_row
-from tf_clip.layers.adaptable import is_of_adapter
+from tf_clip.families.clip.model import CLIPModel
+from tf_clip.layers.adapter_sites import is_of_adapter
 from tf_clip.layers.initializers import weights_come_from_files
-from tf_clip.models.clip import CLIPModel
 
 DTYPES = ("float32", "float16", "bfloat16")
 # exp() of a half-precision temperature would be off by whole units, and it is one number.

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_clip.adapters.setup import require_same_for_every_row
-from tf_clip.export.litert_runtime import require_litert
+from tf_clip.export.tflite.runtime import require_litert
+from tf_clip.families.clip.model import CLIPModel
 from tf_clip.inference.choice import Choices
 from tf_clip.inference.encoder import Encoder
 from tf_clip.inference.onednn import multiplies_with_onednn
@@ -21,7 +22,6 @@ from tf_clip.inference.text_plan import cut_texts, groups_of
 from tf_clip.inference.threads import cores, has_gpu, parts
 from tf_clip.inference.tower_weights import image_weights, is_plain, text_weights
 from tf_clip.inference.work import BATCH_SIZES, TEXT_LENGTHS, ImageWork, TextWork
-from tf_clip.models.clip import CLIPModel
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.preprocessing.processor import CLIPProcessor
 from tf_clip.tasks.embedding import unit_rows

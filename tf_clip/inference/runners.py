@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.export.litert_file import converted
-from tf_clip.export.litert_runtime import require_litert
+from tf_clip.export.tflite.file import converted
+from tf_clip.export.tflite.runtime import require_litert
 
 ENGINES = ("tensorflow", "xla", "litert")
 """TensorFlow's graph; the same compiled by XLA, once a size; LiteRT with XNNPACK, converted once a size."""

@@ -38,11 +38,11 @@ def resize_positions(positions: Any, grid: tuple[int, int], new_grid: tuple[Any,
 def _bicubic_matrix(size: int, new_size: Any) -> Any:
     """Returns `[new_size, size]`: how much each old place counts for each new one; rows sum to 1."""
     scale = size / ops.cast(new_size, "float32")
-    centres = (ops.cast(ops.arange(new_size), "float32") + 0.5) * scale - 0.5
-    first = ops.floor(centres)
+    centers = (ops.cast(ops.arange(new_size), "float32") + 0.5) * scale - 0.5
+    first = ops.floor(centers)
     matrix = 0.0
     for offset in (-1, 0, 1, 2):
-        weight = _cubic(ops.abs(centres - first - offset))
+        weight = _cubic(ops.abs(centers - first - offset))
         # Places beyond the border are the border's.
         tap = ops.clip(ops.cast(first, "int32") + offset, 0, size - 1)
         matrix = matrix + ops.expand_dims(weight, 1) * ops.one_hot(tap, size, dtype="float32")

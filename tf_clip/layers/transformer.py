@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from tf_clip.layers.activations import ACTIVATIONS
-from tf_clip.layers.adaptable import NO_ROW_INPUTS, AdaptableDense, AdapterPlace, RowInputs
+from tf_clip.layers.adapter_sites import NO_ROW_INPUTS, AdaptableDense, AdapterPlace, RowInputs
 from tf_clip.layers.initializers import InitialNormal
 
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa", "flash")

@@ -12,9 +12,9 @@ from keras import ops
 from tf_clip.adapters.model import AdaptableModel
 from tf_clip.adapters.places import Location
 from tf_clip.checkpoints.source import Checkpoint
-from tf_clip.configuration import CLIPConfig, CLIPVisionConfig
+from tf_clip.families.clip.config import CLIPConfig, CLIPVisionConfig
+from tf_clip.families.clip.image_tower import CLIPVisionModel
 from tf_clip.losses import classification_loss
-from tf_clip.models.image_encoder import CLIPVisionModel
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.pretrained import PretrainedModel, variables_below
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tf_clip.checkpoints import assign, hub, save
 from tf_clip.checkpoints.source import Checkpoint, read_checkpoint
-from tf_clip.configuration import CLIPConfig, CLIPResNetConfig, CLIPTextConfig, CLIPVisionConfig
-from tf_clip.layers.adaptable import is_of_adapter
+from tf_clip.families.clip.config import CLIPConfig, CLIPResNetConfig, CLIPTextConfig, CLIPVisionConfig
+from tf_clip.layers.adapter_sites import is_of_adapter
 from tf_clip.layers.initializers import weights_come_from_files
 
 if TYPE_CHECKING:

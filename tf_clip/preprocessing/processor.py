@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_clip.checkpoints import hub
-from tf_clip.preprocessing.image import CLIPFeatureExtractorTF
-from tf_clip.preprocessing.opening import open_image
+from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF
+from tf_clip.preprocessing.images.opening import open_image
 from tf_clip.preprocessing.return_kinds import converter
-from tf_clip.preprocessing.tokenizer import CLIPTokenizer
+from tf_clip.preprocessing.text.tokenizer import CLIPTokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -116,7 +116,7 @@ class Batcher:
         finally:
             self._free.release()
         for request, answer in zip(batch, answers, strict=True):
-            if request.answer.canceled():
+            if request.answer.cancelled():
                 continue
             if isinstance(answer, Exception):
                 request.answer.set_exception(answer)

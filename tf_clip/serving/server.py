@@ -149,7 +149,7 @@ def _end(*_: object) -> None:
 
 async def _canceled(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with suppress(asyncio.CanceledError):
+    with suppress(asyncio.CancelledError):
         await task
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from tf_clip.models.clip import CLIPModel
+from tf_clip.families.clip.model import CLIPModel
 from tf_clip.models.image_classification import CLIPForImageClassification
 from tf_clip.models.pretrained import variables_below
 from tf_clip.preprocessing.processor import CLIPProcessor

@@ -8,8 +8,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from tf_clip.training.bad_rows import BadRow, RowError
-from tf_clip.training.pairs import Pair, Pairs
+from tf_clip.data.pairs import Pair, Pairs
+from tf_clip.data.skipped import BadRow, RowError
 
 
 class SomePairs:

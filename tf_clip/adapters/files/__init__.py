@@ -1,0 +1,1 @@
+"""Adapters on disk, in AdapterHub's and PEFT's layouts."""

@@ -1,0 +1,1 @@
+"""What adapters compute, one method a module."""

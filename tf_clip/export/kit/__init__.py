@@ -1,0 +1,1 @@
+"""What a server needs beside an exported model."""

@@ -1,0 +1,142 @@
+"""Functions to a .tflite file by a recipe: TensorFlow's converter, and for 4 bits AI Edge Quantizer."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_clip.export.tflite.file import converted
+from tf_clip.export.tflite.graph import Signatures
+from tf_clip.export.tflite.recipes import Recipe
+from tf_clip.export.tflite.runtime import require_litert
+from tf_clip.export.weights import StoredWeights
+from tf_clip.families.clip.config import CLIPConfig
+from tf_clip.preprocessing.images.opening import open_image
+from tf_clip.preprocessing.processor import CLIPProcessor
+
+_BLOCK = 32
+"""How many 4-bit weights share a scale."""
+
+
+class Calibration:
+    """What images and texts are like, for the ranges of activations.
+
+    Args:
+        processor: the model's processor.
+        images: what the processor opens: paths, PIL images, files' bytes or uint8 pixels.
+        texts: strings.
+    """
+
+    def __init__(self, processor: CLIPProcessor, images: Sequence[Any], texts: Sequence[str]) -> None:
+        self._processor = processor
+        self._images, self._texts = images, texts
+
+    def inputs_of(self, signatures: Signatures) -> Callable[[], Iterator[tuple[str, dict[str, np.ndarray]]]]:
+        """Returns a function that gives inputs of each signature that has a tower.
+
+        Raises:
+            ValueError: there are no images, or no texts, that a signature could be given.
+        """
+        takes = {name: function.input_signature[0] for name, function in signatures.items()}
+        images = [name for name, spec in takes.items() if spec.name == "image_pixels"]
+        lengths = {name: spec.shape[1] for name, spec in takes.items() if spec.name == "input_ids"}
+        rows = [(name, {"image_pixels": pixels}) for pixels in self._pixels(images) for name in images]
+        ids = self._input_ids(lengths)
+        # A text that is longer would be one without an end.
+        rows += [
+            (name, {"input_ids": row[:, :length]})
+            for row, count in ids
+            for name, length in lengths.items()
+            if count <= length
+        ]
+        missing = sorted({*images, *lengths} - {name for name, _ in rows})
+        if missing:
+            argument = "calibration_images" if missing[0] in images else "calibration_texts"
+            raise ValueError(
+                f"`{argument}` must be given for quantization='int8', for every signature. Received: none for "
+                f"{', '.join(missing)}. Pass some hundred of the kind that the file will see, or take dynamic_int8."
+            )
+        return lambda: iter(rows)
+
+    def _pixels(self, names: Sequence[str]) -> Iterator[np.ndarray]:
+        if names:
+            for index, image in enumerate(self._images):
+                yield model_pixels(self._processor, image, index)
+
+    def _input_ids(self, lengths: dict[str, int]) -> list[tuple[np.ndarray, int]]:
+        if not lengths or not self._texts:
+            return []
+        tokens = self._processor.tokenizer(
+            list(self._texts), padding="max_length", max_length=max(lengths.values()), return_tensors="np"
+        )
+        counts = tokens["attention_mask"].sum(axis=1)
+        return list(zip(tokens["input_ids"][:, np.newaxis].astype(np.int32), counts, strict=True))
+
+
+def model_pixels(processor: CLIPProcessor, image: Any, index: int) -> np.ndarray:
+    """Opens an image, and resizes it as the processor does, uint8 `[1, side, side, 3]`."""
+    opened = image if isinstance(image, np.ndarray) else open_image(image, index=index)
+    options = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
+    return processor.image_processor(opened, **options)["pixel_values"].astype(np.uint8)
+
+
+def quantized(
+    signatures: Signatures, weights: StoredWeights, recipe: Recipe, config: CLIPConfig, calibration: Calibration
+) -> bytes:
+    """Makes a file of functions as a recipe says.
+
+    Raises:
+        ImportError: AI Edge Quantizer is not installed, and the recipe needs it.
+        ValueError: the converter fails, or there is nothing to calibrate with.
+    """
+    if recipe.weight_bits == 4:
+        return _in_4_bits(converted(signatures, weights), config)
+    inputs = calibration.inputs_of(signatures) if recipe.is_static else None
+
+    def set_up(converter: tf.lite.TFLiteConverter) -> None:
+        if recipe.weight_bits < 32:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if recipe.weight_bits == 16:
+            converter.target_spec.supported_types = [tf.float16]
+        if inputs is not None:
+            converter.representative_dataset = inputs
+            # Resizing and tokenizing are not calibrated, and stay as they are.
+            converter.target_spec.supported_ops = [
+                tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+                tf.lite.OpsSet.TFLITE_BUILTINS,
+            ]
+
+    return converted(signatures, weights, set_up)
+
+
+def _in_4_bits(file: bytes, config: CLIPConfig) -> bytes:
+    """Stores the dense layers' weights in 4 bits, and those of convolutions, which lose too much, in 8."""
+    require_litert("ai_edge_quantizer")
+    from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+
+    recipe = recipe_manager.RecipeManager()
+    operations, granularity = qtyping.TFLOperationName, qtyping.QuantGranularity
+    in_blocks = all(width % _BLOCK == 0 for width in _input_widths(config))
+    recipe.add_dynamic_config(regex=".*", operation_name=operations.CONV_2D, num_bits=8)
+    recipe.add_dynamic_config(
+        regex=".*",
+        operation_name=operations.FULLY_CONNECTED,
+        num_bits=4,
+        granularity=granularity.BLOCKWISE_32 if in_blocks else granularity.CHANNELWISE,
+    )
+    # It says how far it is, line by line.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        result = quantizer.Quantizer(bytearray(file), recipe.get_quantization_recipe()).quantize()
+    return bytes(result.quantized_model)
+
+
+def _input_widths(config: CLIPConfig) -> list[int]:
+    """Lists how many inputs the dense layers have."""
+    towers = (config.text_config, config.vision_config)
+    # A ResNet has no dense layers but around its pooling.
+    return [getattr(tower, name, 0) for tower in towers for name in ("hidden_size", "intermediate_size")]

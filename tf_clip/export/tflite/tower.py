@@ -1,0 +1,68 @@
+"""A model's towers as a .tflite file computes them: with a smaller vocabulary table, and scores that integers hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_clip.export.weights import StoredWeights, float32_twin
+from tf_clip.families.clip.model import CLIPModel
+
+# exp(-30) is 1e-13: nothing in float32, and near enough to the other scores for integers of 8 bits.
+_INTEGER_HIDDEN_KEY_SCORE = -30.0
+
+
+class RuntimeWeights(StoredWeights):
+    """Holds a model's weights in float32, as variables, and a twin of the model that computes with them.
+
+    The converters leave a vocabulary's table in float32, or make it one whenever the file is loaded. Here it is a table
+    of integers already, with a scale for each row, and a text's rows alone become numbers again.
+
+    Args:
+        model: the model; it is not changed.
+        table_bits: how the vocabulary's rows are stored: 32 as they are, 16 or 8 as integers.
+        is_static: whether scores between tokens are to be held by integers of 8 bits.
+    """
+
+    def __init__(self, model: CLIPModel, table_bits: int, is_static: bool) -> None:
+        super().__init__(model, "float32")
+        # A fused attention would be another graph, and not one bit more exact.
+        self.model = float32_twin(model, "eager")
+        text_encoder = self.model.text_encoder
+        if is_static:
+            for layer in text_encoder.encoder_layers:
+                layer.self_attn.hidden_key_score = _INTEGER_HIDDEN_KEY_SCORE
+        if table_bits < 32:
+            rows = _IntegerRows(
+                self.variables["text_encoder/embeddings/token_embedding/embeddings"].numpy(), table_bits
+            )
+            self.variables |= rows.variables
+            text_encoder.embeddings.token_embedding = rows
+
+
+class _IntegerRows:
+    """Looks rows up in a table of integers; called as the layer whose place it takes.
+
+    Args:
+        table: float32 `[ids, width]`.
+        bits: 8 or 16.
+    """
+
+    def __init__(self, table: np.ndarray, bits: int) -> None:
+        # A converter that stores all floats in 16 bits must not round the scales: they are rounded up to such, and
+        # the rest is a power of two.
+        largest = np.nextafter(np.abs(table).max(axis=1, keepdims=True).astype(np.float16), np.float16(np.inf))
+        scales = largest.astype(np.float32)
+        self._step = 2.0 ** (1 - bits)
+        limit = 2 ** (bits - 1) - 1
+        integers = np.clip(np.round(table / (scales * self._step)), -limit, limit).astype(f"int{bits}")
+        self._integers = tf.Variable(integers, trainable=False)
+        self._scales = tf.Variable(scales, trainable=False)
+        self.variables = {"token_integers": self._integers, "token_scales": self._scales}
+
+    def __call__(self, input_ids: Any) -> tf.Tensor:
+        """Returns the rows of ids, float32."""
+        integers, scales = (tf.convert_to_tensor(variable) for variable in (self._integers, self._scales))
+        return tf.cast(tf.gather(integers, input_ids), tf.float32) * self._step * tf.gather(scales, input_ids)

@@ -1,0 +1,183 @@
+"""The text towers: `CLIPTextModel`, and `CLIPTextEncoder` with the projection into the joint space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tf_clip.adapters.methods.prompts import with_room
+from tf_clip.families.clip.config import CLIPTextConfig
+from tf_clip.layers.adapter_sites import AdapterPlace, RowInputs
+from tf_clip.layers.embeddings import TextEmbeddings
+from tf_clip.models.outputs import CLIPOutput
+from tf_clip.models.transformer_tower import Tower
+
+# Checkpoints converted before 2023 say eos_token_id = 2 although their texts end in 49407.
+LEGACY_EOS_TOKEN_ID = 2
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class CLIPTextModel(Tower):
+    """Reads token ids from left to right and pools each text where it ends.
+
+    Fed by `CLIPTokenizer`. Most uses want `CLIPTextEncoder`, which also projects into the joint space.
+
+    Args:
+        config: a `CLIPTextConfig`, a dictionary of its fields, or None for the defaults.
+        attn_implementation: `"eager"`, `"sdpa"` (Keras's fused operation) or `"flash"` (JAX and
+            PyTorch, on a GPU). All give the same result.
+        gradient_checkpointing: whether training computes each block a second time instead of
+            keeping what is inside it: less memory, more time.
+
+    Call arguments:
+        input_ids: int32 `[batch, length]`.
+        attention_mask: `[batch, length]`, 1 keeps a token and 0 hides padding; None keeps all.
+            Needed only for padding on the left: what follows the end of a text is never read.
+        position_ids: int32 `[length]` or `[1 or batch, length]`; None counts from 0.
+        output_hidden_states: adds `hidden_states`.
+        output_attentions: adds `attentions`; needs `attn_implementation="eager"`.
+        adapter_ids: int32 `[batch]`, the number of each row's adapter while `Switch` is active, -1 for none.
+        training: whether attention dropout is on.
+
+    Returns:
+        A `CLIPOutput` with `last_hidden_state` `[batch, length, hidden_size]` after the final norm,
+        `pooler_output` `[batch, hidden_size]`, and where asked for `hidden_states`, one more than there
+        are blocks, `[batch, length, hidden_size]` each, before the final norm, and `attentions`, one a
+        block, `[batch, heads, length, length]`.
+
+    Raises:
+        ValueError: `input_ids` is not of rank 2, or longer than `config.max_position_embeddings`.
+
+    Source: transformers' CLIPTextModel.
+    """
+
+    config_class = CLIPTextConfig
+    weights_root = "text_encoder"
+    tower = "text"
+
+    def __init__(self, config: CLIPTextConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.embeddings = TextEmbeddings(
+            self.config.vocab_size,
+            self.config.max_position_embeddings,
+            self.config.hidden_size,
+            initializer_factor=self.config.initializer_factor,
+            dtype=self.dtype_policy,
+            name="embeddings",
+        )
+        self.final_layer_norm = self.layer_norm("final_layer_norm")
+        self.embedding_adapters = AdapterPlace(
+            "embeddings", self.config.hidden_size, dtype=self.dtype_policy, name="embedding_adapters"
+        )
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        """Makes every variable; the configuration knows all shapes."""
+        if self.built:
+            return
+        self.embeddings.build((None, None))
+        self.build_on_width(self.final_layer_norm)
+
+    @property
+    def token_embedding(self) -> keras.layers.Embedding:
+        """The table that prompts may begin with."""
+        return self.embeddings.token_embedding
+
+    def places_outside_of_layers(self) -> dict[str, AdapterPlace]:
+        """Returns the places in front of the layers by what they are."""
+        return {**super().places_outside_of_layers(), "embeddings": self.embedding_adapters}
+
+    def call(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        adapter_ids: Any = None,
+        training: bool | None = None,
+    ) -> CLIPOutput:
+        """Encodes; see the class."""
+        input_ids, attention_mask, adapter_ids = (
+            self.for_each_copy(x) for x in (input_ids, attention_mask, adapter_ids)
+        )
+        if position_ids is not None and len(position_ids.shape) == 2 and position_ids.shape[0] != 1:
+            position_ids = self.for_each_copy(position_ids)
+        if self.prompt_adapters.is_active:
+            input_ids, attention_mask = self._with_room(input_ids, attention_mask, position_ids)
+        rows = RowInputs(attention_mask, adapter_ids)
+        x = self.embeddings(
+            input_ids,
+            position_ids=position_ids,
+            changed=lambda tokens: self.prompt_adapters.run((tokens, 0), rows, training)[0],
+        )
+        if self.embedding_adapters.is_active:
+            (x,) = self.embedding_adapters.run((x,), rows, training)
+        visible = None
+        if attention_mask is not None:
+            # [batch, 1, 1, length]: the same keys for every head and every reading token
+            visible = ops.expand_dims(ops.cast(attention_mask, "bool"), (1, 2))
+        x, inside = self.run_blocks(
+            x, output_hidden_states, output_attentions, training, visible=visible, causal=True, rows=rows
+        )
+        x = self.final_layer_norm(x)
+        return self.assemble(x, _pool_at_end(x, input_ids, self.config.eos_token_id), inside)
+
+    def _with_room(self, input_ids: Any, attention_mask: Any, position_ids: Any) -> tuple[Any, Any]:
+        if position_ids is not None:
+            raise ValueError(
+                "`position_ids` must be None while prompts are active: they shift the tokens behind them. "
+                "Received: position_ids. Leave it out."
+            )
+        self.embeddings.require_texts(input_ids)
+        count, longest = self.prompt_adapters.extra_tokens, self.config.max_position_embeddings
+        if count > longest - 2:
+            raise ValueError(
+                f"`prompt_length` must leave room for start and end in {longest} tokens. Received: {count} prompts."
+            )
+        end = None if self.config.eos_token_id == LEGACY_EOS_TOKEN_ID else self.config.eos_token_id
+        return with_room(input_ids, attention_mask, count, longest, end)
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class CLIPTextEncoder(CLIPTextModel):
+    """Encodes texts into the space they share with images; `CLIPTextModelWithProjection` is the same class.
+
+    Fed by `CLIPTokenizer`; read by `CLIPModel`, a retrieval index or a Keras model of your own.
+
+    Args:
+        config: a `CLIPTextConfig`, a dictionary of its fields, or None for the defaults.
+        projection_dim: width of the joint space; None takes `config.projection_dim`.
+        **kwargs: `attn_implementation` and `gradient_checkpointing`, see `CLIPTextModel`.
+
+    Call arguments:
+        As those of `CLIPTextModel`.
+
+    Returns:
+        What `CLIPTextModel` returns, and `text_embeds` `[batch, projection_dim]`, **not** of unit length.
+
+    Source: transformers' CLIPTextModelWithProjection.
+    """
+
+    projection_name = "text_projection"
+    embeds_name = "text_embeds"
+
+    def __init__(
+        self,
+        config: CLIPTextConfig | dict[str, Any] | None = None,
+        projection_dim: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(config, projection_dim=projection_dim, **kwargs)
+
+
+def _pool_at_end(x: Any, input_ids: Any, eos_token_id: int) -> Any:
+    """Picks each text's state at its end, `[batch, hidden_size]`; position 0 where there is no end."""
+    batch, length = ops.shape(input_ids)[0], ops.shape(input_ids)[1]
+    ends = input_ids if eos_token_id == LEGACY_EOS_TOKEN_ID else ops.cast(input_ids == eos_token_id, "int32")
+    positions = ops.cast(ops.argmax(ends, axis=-1), "int32")  # the first of equals
+    # A gather of rows exports to mobile runtimes as one exact operation; a one-hot product does not quantize.
+    rows = ops.arange(batch, dtype="int32") * length + positions
+    return ops.take(ops.reshape(x, (-1, x.shape[-1])), rows, axis=0)
