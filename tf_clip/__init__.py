@@ -21,11 +21,11 @@ _MODULE_OF = {
     "CLIPImageEncoder": "tf_clip.families.clip.image_tower",
     "CLIPVisionModel": "tf_clip.families.clip.image_tower",
     "CLIPResNetImageEncoder": "tf_clip.families.clip_resnet.image_tower",
-    "CLIPForImageClassification": "tf_clip.models.image_classification",
+    "CLIPForImageClassification": "tf_clip.families.clip.image_classification",
     "CLIPOutput": "tf_clip.models.outputs",
-    "CLIPTokenizer": "tf_clip.preprocessing.text.tokenizer",
-    "CLIPFeatureExtractorTF": "tf_clip.preprocessing.images.image_processor",
-    "CLIPProcessor": "tf_clip.preprocessing.processor",
+    "CLIPTokenizer": "tf_clip.families.clip.processing",
+    "CLIPFeatureExtractorTF": "tf_clip.families.clip.processing",
+    "CLIPProcessor": "tf_clip.families.clip.processing",
     "CheckpointError": "tf_clip.checkpoints.errors",
     "ContrastiveLoss": "tf_clip.losses",
     "SigmoidLoss": "tf_clip.losses",
@@ -98,9 +98,13 @@ if TYPE_CHECKING:
     from tf_clip.families.clip.config import CLIPResNetConfig as CLIPResNetConfig
     from tf_clip.families.clip.config import CLIPTextConfig as CLIPTextConfig
     from tf_clip.families.clip.config import CLIPVisionConfig as CLIPVisionConfig
+    from tf_clip.families.clip.image_classification import CLIPForImageClassification as CLIPForImageClassification
     from tf_clip.families.clip.image_tower import CLIPImageEncoder as CLIPImageEncoder
     from tf_clip.families.clip.image_tower import CLIPVisionModel as CLIPVisionModel
     from tf_clip.families.clip.model import CLIPModel as CLIPModel
+    from tf_clip.families.clip.processing import CLIPFeatureExtractorTF as CLIPFeatureExtractorTF
+    from tf_clip.families.clip.processing import CLIPProcessor as CLIPProcessor
+    from tf_clip.families.clip.processing import CLIPTokenizer as CLIPTokenizer
     from tf_clip.families.clip.published import known_models as known_models
     from tf_clip.families.clip.text_tower import CLIPTextEncoder as CLIPTextEncoder
     from tf_clip.families.clip.text_tower import CLIPTextModel as CLIPTextModel
@@ -112,11 +116,7 @@ if TYPE_CHECKING:
     from tf_clip.losses import SigmoidLoss as SigmoidLoss
     from tf_clip.losses import contrastive_loss as contrastive_loss
     from tf_clip.losses import sigmoid_loss as sigmoid_loss
-    from tf_clip.models.image_classification import CLIPForImageClassification as CLIPForImageClassification
     from tf_clip.models.outputs import CLIPOutput as CLIPOutput
-    from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF as CLIPFeatureExtractorTF
-    from tf_clip.preprocessing.processor import CLIPProcessor as CLIPProcessor
-    from tf_clip.preprocessing.text.tokenizer import CLIPTokenizer as CLIPTokenizer
     from tf_clip.tasks.embedding import embed_images as embed_images
     from tf_clip.tasks.embedding import embed_texts as embed_texts
     from tf_clip.tasks.zero_shot import class_embeddings as class_embeddings

@@ -14,7 +14,7 @@ from augment import augment
 from captions import caption_variants
 from word_vectors import WordVectors
 
-from tf_clip.preprocessing.text.tokenizer import CLIPTokenizer
+from tf_clip import CLIPTokenizer
 
 CAPTIONS_PER_IMAGE = 8
 EMOJI_REPEATS = 2  # drawings of emoji come twice an epoch, icons once

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from tf_clip import CLIPFeatureExtractorTF
 from tf_clip.inference import folding
 from tf_clip.layers.activations import quick_gelu
-from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF
 
 GENERATOR = np.random.default_rng(0)
 ROWS = GENERATOR.normal(size=(6, 10)).astype("float32")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.families.clip.model import CLIPModel
 from tf_clip.inference import CompiledModel, compile_for_inference
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import TwoTowerModel
+from tf_clip.preprocessing.processor import Processor
 
 KINDS = ("image", "text", "joint", "end_to_end")
 _HEIGHT, _WIDTH = 480, 640
@@ -56,8 +56,8 @@ class Measurement:
 
 
 def benchmark(
-    model: CLIPModel,
-    processor: CLIPProcessor,
+    model: TwoTowerModel,
+    processor: Processor,
     *,
     engines: Sequence[str],
     batches: Sequence[int],
@@ -106,7 +106,7 @@ def benchmark(
     return found
 
 
-def work(kind: str, batch: int, processor: CLIPProcessor, engine: CompiledModel) -> Callable[[], Any]:
+def work(kind: str, batch: int, processor: Processor, engine: CompiledModel) -> Callable[[], Any]:
     """Returns what does one piece of work and waits for its result.
 
     Args:
@@ -146,7 +146,7 @@ def _turn(call: Callable[[], Any], seconds: float) -> float:
     return statistics.median(taken)
 
 
-def _preparation(processor: CLIPProcessor) -> Callable[..., Any]:
+def _preparation(processor: Processor) -> Callable[..., Any]:
     signature = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.string)]
 
     @tf.function(input_signature=signature, autograph=False)

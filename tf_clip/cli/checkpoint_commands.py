@@ -140,10 +140,10 @@ def _tower(tower: CLIPTextConfig | CLIPVisionConfig | CLIPResNetConfig) -> str:
 
 
 def _preprocessing(path: Path) -> str:
-    from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF
+    from tf_clip.preprocessing.images.image_processor import ImageProcessor
 
     try:
-        images = CLIPFeatureExtractorTF.from_pretrained(path)
+        images = ImageProcessor.from_pretrained(path)
     except FileNotFoundError:
         return "not said by the checkpoint"
     size = "x".join(map(str, images.crop_to))
@@ -188,29 +188,29 @@ def _class_of(checkpoint: Checkpoint) -> Any:
 
 
 def _copy_processor(source: Path, target: Path) -> None:
-    from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF
+    from tf_clip.preprocessing.images.image_processor import ImageProcessor
 
     try:
-        CLIPFeatureExtractorTF.from_pretrained(source).save_pretrained(target)
+        ImageProcessor.from_pretrained(source).save_pretrained(target)
     except FileNotFoundError:
         tables.warn("The source does not say how to prepare images: no preprocessor_config.json was written.")
     _copy_tokenizer(source, target)
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
-    from tf_clip.preprocessing.text.tokenizer import CLIPTokenizer
+    from tf_clip.preprocessing.text.tokenizer import BytePairTokenizer
 
     try:
-        CLIPTokenizer.from_pretrained(source).save_pretrained(target)
+        BytePairTokenizer.from_pretrained(source).save_pretrained(target)
     except FileNotFoundError:
         tables.warn("The source has no vocabulary: no tokenizer was written. Copy vocab.json and merges.txt beside it.")
 
 
 def _openclip_preprocessing(source: Path) -> dict[str, Any] | None:
-    from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF
+    from tf_clip.preprocessing.images.image_processor import ImageProcessor
 
     try:
-        return openclip.from_preprocessor(CLIPFeatureExtractorTF.from_pretrained(source).to_dict())
+        return openclip.from_preprocessor(ImageProcessor.from_pretrained(source).to_dict())
     except FileNotFoundError:
         tables.warn("The source does not say how to prepare images: OpenAI's mean and standard deviation were written.")
         return None

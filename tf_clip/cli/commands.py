@@ -15,8 +15,8 @@ from tf_clip.checkpoints.source import read_checkpoint
 from tf_clip.cli import html, tables
 from tf_clip.cli.main import EXIT_DONE, EXIT_SOME_SKIPPED
 from tf_clip.families.clip.config import CLIPResNetConfig
-from tf_clip.families.clip.model import CLIPModel
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import TwoTowerModel
+from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import ImageEmbeddings, PairEncoder, embed_images, embed_texts
 from tf_clip.tasks.zero_shot import class_embeddings, class_probabilities
 
@@ -111,13 +111,13 @@ def embed(options: argparse.Namespace) -> int:
     return report(skipped_of(paths, embedded.failures))
 
 
-def load(name: str) -> tuple[CLIPModel, CLIPProcessor]:
+def load(name: str) -> tuple[TwoTowerModel, Processor]:
     """Loads a model and its processor."""
     with tables.status(f"Loading {name}"):
         return _read(hub.resolve(name))
 
 
-def load_fast(name: str, count: int) -> tuple[CLIPProcessor, PairEncoder]:
+def load_fast(name: str, count: int) -> tuple[Processor, PairEncoder]:
     """Loads a processor, and what encodes so many images and texts soonest.
 
     Few are done by the model itself, before graphs of it would be ready.
@@ -128,7 +128,7 @@ def load_fast(name: str, count: int) -> tuple[CLIPProcessor, PairEncoder]:
     return load_compiled(name, hub.resolve(name))
 
 
-def load_compiled(name: str, place: Path) -> tuple[CLIPProcessor, CompiledModel]:
+def load_compiled(name: str, place: Path) -> tuple[Processor, CompiledModel]:
     """Loads a processor and a compiled model, called by a name, from where `hub.resolve` found it."""
     # Imported here: few images do without, and would wait for it.
     from tf_clip.inference import compile_for_inference
@@ -141,8 +141,8 @@ def load_compiled(name: str, place: Path) -> tuple[CLIPProcessor, CompiledModel]
         return processor, compile_for_inference(model, processor, engine="tensorflow", keep_model=False)
 
 
-def _read(place: Path) -> tuple[CLIPModel, CLIPProcessor]:
-    return CLIPModel.from_pretrained(place), CLIPProcessor.from_pretrained(place)
+def _read(place: Path) -> tuple[TwoTowerModel, Processor]:
+    return TwoTowerModel.from_pretrained(place), Processor.from_pretrained(place)
 
 
 def _take_threads(place: Path) -> None:
@@ -156,7 +156,7 @@ def _take_threads(place: Path) -> None:
 
 
 def _embed(
-    model: PairEncoder, processor: CLIPProcessor, paths: Sequence[Path], options: argparse.Namespace
+    model: PairEncoder, processor: Processor, paths: Sequence[Path], options: argparse.Namespace
 ) -> ImageEmbeddings:
     with tables.progress("Reading images", len(paths)) as advance:
         return embed_images(model, processor, paths, batch_size=options.batch_size, skip_bad=True, on_progress=advance)

@@ -12,8 +12,8 @@ from tf_clip.cli import tables
 from tf_clip.cli.html import as_data_uri
 from tf_clip.data.pairs import Pairs
 from tf_clip.data.skipped import BadRow, RowError, listed
-from tf_clip.families.clip.model import CLIPModel
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import TwoTowerModel
+from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import embed_images
 
 
@@ -48,7 +48,7 @@ class EmbeddedImages:
 
 
 def embed_pairs(
-    model: CLIPModel, processor: CLIPProcessor, pairs: Pairs, batch_size: int, *, one_text: bool
+    model: TwoTowerModel, processor: Processor, pairs: Pairs, batch_size: int, *, one_text: bool
 ) -> EmbeddedImages:
     """Reads all images behind a progress bar, and embeds each different file once.
 
@@ -95,7 +95,7 @@ def embed_pairs(
 class _Images:
     """Embeds files, each different one once."""
 
-    def __init__(self, model: CLIPModel, processor: CLIPProcessor) -> None:
+    def __init__(self, model: TwoTowerModel, processor: Processor) -> None:
         self._model, self._processor = model, processor
         self._known: dict[bytes, int | str] = {}
         self.embeds: list[np.ndarray] = []

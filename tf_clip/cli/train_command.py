@@ -25,9 +25,9 @@ from tf_clip.data.augmentation import Augmentation
 from tf_clip.data.pairs import Pairs
 from tf_clip.data.skipped import BadRow, TooManyBadRows, listed
 from tf_clip.data.training_data import TrainingData
-from tf_clip.families.clip.model import CLIPModel
 from tf_clip.losses import ContrastiveLoss, SigmoidLoss
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import TwoTowerModel
+from tf_clip.preprocessing.processor import Processor
 from tf_clip.training.callbacks import (
     RetrievalRecall,
     StopAtNonFiniteLoss,
@@ -79,9 +79,9 @@ def _fit(options: argparse.Namespace, run: dict[str, Any]) -> int:
     recipe, augment = _recipe(options), _augmentation(options)
     folder = hub.resolve(options.model)
     with tables.status(f"Loading {options.model}"):
-        processor = CLIPProcessor.from_pretrained(folder)
+        processor = Processor.from_pretrained(folder)
         keras.utils.set_random_seed(options.seed)
-        model = CLIPModel.from_pretrained(
+        model = TwoTowerModel.from_pretrained(
             folder, dtype=options.dtype, gradient_checkpointing=options.gradient_checkpointing
         )
     training, validation = sides(options, read(options, options.data))
@@ -130,14 +130,14 @@ def _fit(options: argparse.Namespace, run: dict[str, Any]) -> int:
     return _told(options.output, [*data.bad_rows, *skipped()])
 
 
-def _save(options: argparse.Namespace, model: CLIPModel, processor: CLIPProcessor, start: Path) -> None:
+def _save(options: argparse.Namespace, model: TwoTowerModel, processor: Processor, start: Path) -> None:
     with evaluated_weights(model):
         result = model
         if ADAPTER in model.adapter_state.configs:
             model.save_adapter(options.output / ADAPTER_FOLDER, ADAPTER)
             model.merge_adapter(ADAPTER)
         if options.wise_ft is not None:
-            result = interpolate_weights(CLIPModel.from_pretrained(start), model, options.wise_ft)
+            result = interpolate_weights(TwoTowerModel.from_pretrained(start), model, options.wise_ft)
         result.save_pretrained(options.output)
     processor.save_pretrained(options.output)
 
@@ -186,7 +186,7 @@ def _augmentation(options: argparse.Namespace) -> Augmentation | None:
 
 
 def _evaluation(
-    options: argparse.Namespace, processor: CLIPProcessor, validation: Pairs | None
+    options: argparse.Namespace, processor: Processor, validation: Pairs | None
 ) -> tuple[list[keras.callbacks.Callback], Callable[[], list[BadRow]]]:
     """Returns what evaluates after each epoch, and what then says which rows it could not use."""
     if validation is None:

@@ -15,8 +15,8 @@ from tf_clip.data.augmentation import Augmentation
 from tf_clip.data.pairs import Pairs
 from tf_clip.data.skipped import BadRow, BadRows, RowError, TooManyBadRows
 from tf_clip.preprocessing.images.decode import reason_of
-from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.preprocessing.images.image_processor import ImageProcessor
+from tf_clip.preprocessing.processor import Processor
 from tf_clip.training.ending import end_reading_at_exit
 
 
@@ -53,7 +53,7 @@ class TrainingData:
     def __init__(
         self,
         pairs: Pairs,
-        processor: CLIPProcessor,
+        processor: Processor,
         *,
         batch_size: int,
         augment: Augmentation | None = None,
@@ -234,7 +234,7 @@ class TrainingData:
 
 
 @functools.lru_cache(maxsize=8)
-def _preparation(extractor: CLIPFeatureExtractorTF, augment: Augmentation | None) -> Callable[..., tf.Tensor]:
+def _preparation(extractor: ImageProcessor, augment: Augmentation | None) -> Callable[..., tf.Tensor]:
     """Returns a file's bytes, and a seed, to `pixel_values`; traced once, since that takes seconds."""
 
     def prepare(data: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:

@@ -12,8 +12,8 @@ import numpy as np
 from tf_clip.evaluation.classification import ClassificationReport, classification_report, require_targets
 from tf_clip.evaluation.retrieval import target_ranks
 from tf_clip.evaluation.templates import template_set
-from tf_clip.families.clip.model import CLIPModel
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import TwoTowerModel
+from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.zero_shot import class_embeddings, class_probabilities
 
 
@@ -68,7 +68,7 @@ class ZeroShotClassifier:
 
 
 def zero_shot_classifier(
-    model: CLIPModel, processor: CLIPProcessor, class_names: Sequence[str], templates: str | Sequence[str] = ("{}",)
+    model: TwoTowerModel, processor: Processor, class_names: Sequence[str], templates: str | Sequence[str] = ("{}",)
 ) -> ZeroShotClassifier:
     """Makes a classifier of names: each class is the mean of what the model makes of it in several sentences.
 
@@ -125,8 +125,8 @@ class TemplateRobustness:
 
 
 def template_robustness(
-    model: CLIPModel,
-    processor: CLIPProcessor,
+    model: TwoTowerModel,
+    processor: Processor,
     image_embeds: np.ndarray,
     targets: Any,
     class_names: Sequence[str],

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_clip.export.savedmodel.status import BROKEN, NOT_AN_IMAGE, OK
 from tf_clip.preprocessing.images.decode import pixel_count
-from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF
+from tf_clip.preprocessing.images.image_processor import ImageProcessor
 
 _OK, _BROKEN, _NOT_AN_IMAGE, _TOO_MANY_PIXELS = range(4)
 
@@ -32,7 +32,7 @@ class ReadImages(NamedTuple):
 
 
 def read_images(
-    extractor: CLIPFeatureExtractorTF, image_bytes: tf.Tensor, size: tuple[int, int], max_pixels: int
+    extractor: ImageProcessor, image_bytes: tf.Tensor, size: tuple[int, int], max_pixels: int
 ) -> ReadImages:
     """Decodes and prepares files.
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tf_clip.families.clip.model import CLIPModel
 from tf_clip.families.clip.text_tower import LEGACY_EOS_TOKEN_ID
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import TwoTowerModel
+from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.zero_shot import class_embeddings
 
 
-def require_kinds(model: CLIPModel, processor: CLIPProcessor, written: str) -> None:
+def require_kinds(model: TwoTowerModel, processor: Processor, written: str) -> None:
     """Checks that the model and its processor are such, and that Keras runs on TensorFlow.
 
     Args:
@@ -30,7 +30,7 @@ def require_kinds(model: CLIPModel, processor: CLIPProcessor, written: str) -> N
             f"Keras's backend must be tensorflow to write {written}. "
             f"Received: {keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow, and load the model again."
         )
-    for argument, value, kind in (("model", model, CLIPModel), ("processor", processor, CLIPProcessor)):
+    for argument, value, kind in (("model", model, TwoTowerModel), ("processor", processor, Processor)):
         if not isinstance(value, kind):
             raise TypeError(
                 f"`{argument}` must be a {kind.__name__}. Received: {type(value).__name__}. "
@@ -38,7 +38,7 @@ def require_kinds(model: CLIPModel, processor: CLIPProcessor, written: str) -> N
             )
 
 
-def require_processor_fits(model: CLIPModel, processor: CLIPProcessor) -> None:
+def require_processor_fits(model: TwoTowerModel, processor: Processor) -> None:
     """Checks that a processor makes what the model reads, inside a graph.
 
     Raises:
@@ -63,7 +63,7 @@ def require_processor_fits(model: CLIPModel, processor: CLIPProcessor) -> None:
 
 
 def embedded_labels(
-    model: CLIPModel, processor: CLIPProcessor, labels: Sequence[str] | None, templates: Sequence[str]
+    model: TwoTowerModel, processor: Processor, labels: Sequence[str] | None, templates: Sequence[str]
 ) -> np.ndarray | None:
     """Embeds the classes that a file is to choose from.
 

@@ -11,9 +11,9 @@ import keras
 import tensorflow as tf
 
 from tf_clip.adapters.setup import require_same_for_every_row
-from tf_clip.families.clip.model import CLIPModel
 from tf_clip.layers.adapter_sites import is_of_adapter
 from tf_clip.layers.initializers import weights_come_from_files
+from tf_clip.models.two_towers import TwoTowerModel
 
 DTYPES = ("float32", "float16", "bfloat16")
 # exp() of a half-precision temperature would be off by whole units, and it is one number.
@@ -37,7 +37,7 @@ class StoredWeights:
             other rows than they are asked.
     """
 
-    def __init__(self, model: CLIPModel, dtype: str) -> None:
+    def __init__(self, model: TwoTowerModel, dtype: str) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"`dtype` must be one of {DTYPES}. Received: dtype={dtype!r}. Choose float32 if unsure.")
         by_path = weights_by_path(model)
@@ -96,14 +96,14 @@ def _stored(path: str, variable: Any, dtype: str) -> tf.Variable:
     return value if isinstance(value, tf.Variable) else tf.Variable(value, trainable=False, name=path)
 
 
-def float32_twin(model: CLIPModel, attn_implementation: str) -> CLIPModel:
+def float32_twin(model: TwoTowerModel, attn_implementation: str) -> TwoTowerModel:
     """Returns a model of the same kind that computes in float32; its own weights are never looked at."""
     changes = {"attn_implementation": attn_implementation, "dtype": "float32"}
     with weights_come_from_files():
-        return CLIPModel.from_config({**model.get_config(), **changes})
+        return TwoTowerModel.from_config({**model.get_config(), **changes})
 
 
-def weights_by_path(model: CLIPModel) -> dict[str, Any]:
+def weights_by_path(model: TwoTowerModel) -> dict[str, Any]:
     """Returns a model's weights, and those of its adapters if any are active, by path.
 
     Raises:

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from tf_clip.adapters.setup import require_same_for_every_row
 from tf_clip.export.tflite.runtime import require_litert
-from tf_clip.families.clip.model import CLIPModel
 from tf_clip.inference.choice import Choices
 from tf_clip.inference.encoder import Encoder
 from tf_clip.inference.onednn import multiplies_with_onednn
@@ -23,15 +22,16 @@ from tf_clip.inference.threads import cores, has_gpu, parts
 from tf_clip.inference.tower_weights import image_weights, is_plain, text_weights
 from tf_clip.inference.work import BATCH_SIZES, TEXT_LENGTHS, ImageWork, TextWork
 from tf_clip.models.outputs import CLIPOutput
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import TwoTowerModel
+from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import unit_rows
 
 _MOST_TEXTS = 256
 
 
 def compile_for_inference(
-    model: CLIPModel,
-    processor: CLIPProcessor | None = None,
+    model: TwoTowerModel,
+    processor: Processor | None = None,
     *,
     engine: str = "auto",
     candidates: Sequence[str] = ("tensorflow", "xla"),
@@ -106,8 +106,8 @@ class CompiledModel:
 
     def __init__(
         self,
-        model: CLIPModel,
-        processor: CLIPProcessor | None,
+        model: TwoTowerModel,
+        processor: Processor | None,
         engine: str,
         candidates: tuple[str, ...],
         cache_dir: Path | None,
@@ -277,13 +277,13 @@ class CompiledModel:
             )
 
 
-def _require_kinds(model: CLIPModel, processor: CLIPProcessor | None) -> None:
+def _require_kinds(model: TwoTowerModel, processor: Processor | None) -> None:
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Keras's backend must be tensorflow to compile a model for inference. "
             f"Received: {keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow, and load the model again."
         )
-    if not isinstance(model, CLIPModel) or not isinstance(processor, CLIPProcessor | None):
+    if not isinstance(model, TwoTowerModel) or not isinstance(processor, Processor | None):
         raise TypeError(
             "`model` and `processor` must be a CLIPModel and its CLIPProcessor or None. "
             f"Received: {type(model).__name__} and {type(processor).__name__}. Load both with from_pretrained."

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-@keras.saving.register_keras_serializable(package="tf_clip")
-class CLIPForImageClassification(AdaptableModel, PretrainedModel, keras.Model):
+class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
     """Tells classes of images apart by the mean of the patches' last states.
 
     Fed by `CLIPFeatureExtractorTF`. `compile(optimizer)` and `fit(images, labels)` train it with the loss

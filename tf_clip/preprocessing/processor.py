@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tf_clip.checkpoints import hub
-from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF
+from tf_clip.preprocessing.images.image_processor import ImageProcessor
 from tf_clip.preprocessing.images.opening import open_image
 from tf_clip.preprocessing.return_kinds import converter
-from tf_clip.preprocessing.text.tokenizer import CLIPTokenizer
+from tf_clip.preprocessing.text.tokenizer import BytePairTokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class CLIPProcessor:
+class Processor:
     """Wraps a `CLIPTokenizer` and a `CLIPFeatureExtractorTF`, and opens image files.
 
     Args:
@@ -48,7 +48,10 @@ class CLIPProcessor:
     Source: transformers' CLIPProcessor. Differences: tensors are TensorFlow's and channels last by default.
     """
 
-    def __init__(self, image_processor: CLIPFeatureExtractorTF, tokenizer: CLIPTokenizer) -> None:
+    tokenizer_class: ClassVar[type[BytePairTokenizer]] = BytePairTokenizer
+    image_processor_class: ClassVar[type[ImageProcessor]] = ImageProcessor
+
+    def __init__(self, image_processor: ImageProcessor, tokenizer: BytePairTokenizer) -> None:
         self.image_processor = image_processor
         self.tokenizer = tokenizer
 
@@ -65,7 +68,7 @@ class CLIPProcessor:
             ValueError: a file is broken.
         """
         folder = hub.resolve_folder(name_or_path, revision)
-        return cls(CLIPFeatureExtractorTF.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder))
+        return cls(cls.image_processor_class.from_pretrained(folder), cls.tokenizer_class.from_pretrained(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the tokenizer's and the preprocessor's files into a folder."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.preprocessing.processor import Processor
 
 
 class PairEncoder(Protocol):
@@ -42,7 +42,7 @@ class ImageEmbeddings:
 
 def embed_images(
     model: PairEncoder,
-    processor: CLIPProcessor,
+    processor: Processor,
     images: Sequence[Any],
     *,
     batch_size: int = 32,
@@ -84,7 +84,7 @@ def embed_images(
 
 def embed_texts(
     model: PairEncoder,
-    processor: CLIPProcessor,
+    processor: Processor,
     texts: Iterable[str],
     *,
     batch_size: int = 256,

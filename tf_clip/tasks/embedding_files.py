@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import unit_rows
 
 Encode = Callable[..., Any]
@@ -122,7 +122,7 @@ class EmbeddingFile:
 
 def embed_images_to_file(
     encode: Encode,
-    processor: CLIPProcessor,
+    processor: Processor,
     paths: Sequence[Path],
     folder: str | Path,
     *,
@@ -194,7 +194,7 @@ def embed_images_to_file(
 
 def embed_texts_to_file(
     encode: Encode,
-    processor: CLIPProcessor,
+    processor: Processor,
     texts_file: str | Path,
     folder: str | Path,
     *,

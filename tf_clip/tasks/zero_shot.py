@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import PairEncoder, embed_texts
 
 
 def class_embeddings(
-    model: PairEncoder, processor: CLIPProcessor, labels: Sequence[str], templates: Sequence[str] = ("{}",)
+    model: PairEncoder, processor: Processor, labels: Sequence[str], templates: Sequence[str] = ("{}",)
 ) -> np.ndarray:
     """Embeds classes by their names, as the mean over several wordings.
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from tf_clip.families.clip.model import CLIPModel
-from tf_clip.models.image_classification import CLIPForImageClassification
+from tf_clip.models.image_classification import ImageClassificationModel
 from tf_clip.models.pretrained import variables_below
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import TwoTowerModel
+from tf_clip.preprocessing.processor import Processor
 
 FEATURES = ("image_embeds", "patch_mean", "pooler_output")
 MAX_ITERATIONS = 1000
@@ -74,7 +74,7 @@ class LinearProbe:
         length = float(np.linalg.norm(self.weights, axis=0).mean())
         return np.ascontiguousarray(self.weights.T) / np.float32(length), float(np.log(length))
 
-    def to_classifier(self, model: CLIPModel) -> CLIPForImageClassification:
+    def to_classifier(self, model: TwoTowerModel) -> ImageClassificationModel:
         """Returns the model's image tower with the probe as its classifier; `save_pretrained` writes it.
 
         Only for a probe of `"patch_mean"`, which is what `CLIPForImageClassification` classifies.
@@ -88,7 +88,7 @@ class LinearProbe:
         config = model.config.to_dict()
         config["id2label"] = dict(enumerate(self.class_names))
         config["label2id"] = {name: index for index, name in enumerate(self.class_names)}
-        classifier = CLIPForImageClassification(config)
+        classifier = ImageClassificationModel(config)
         width = classifier.config.vision_config.hidden_size
         if len(self.weights) != width:
             raise ValueError(
@@ -184,8 +184,8 @@ class ImageFeatures:
 
 
 def image_features(
-    model: CLIPModel,
-    processor: CLIPProcessor,
+    model: TwoTowerModel,
+    processor: Processor,
     images: Sequence[Any],
     features: str = "pooler_output",
     *,
@@ -237,7 +237,7 @@ def image_features(
     return ImageFeatures(np.concatenate(rows), np.array(indices, np.int64), failures)
 
 
-def _tower_features(model: CLIPModel, pixel_values: Any, features: str) -> np.ndarray:
+def _tower_features(model: TwoTowerModel, pixel_values: Any, features: str) -> np.ndarray:
     states = model.image_encoder(pixel_values)
     values = ops.mean(states["last_hidden_state"][:, 1:], axis=1) if features == "patch_mean" else states[features]
     rows = ops.convert_to_numpy(values).astype(np.float32)

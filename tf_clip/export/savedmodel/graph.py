@@ -10,8 +10,8 @@ import tensorflow as tf
 from tf_clip.export.images import read_images
 from tf_clip.export.savedmodel.status import OK, fail_if_bad, is_ok, zeros_where_bad
 from tf_clip.export.weights import StoredWeights
-from tf_clip.families.clip.model import unit_length
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import unit_length
+from tf_clip.preprocessing.processor import Processor
 
 
 class Limits(NamedTuple):
@@ -44,7 +44,7 @@ class CLIPGraph:
         limits: what rows may be.
     """
 
-    def __init__(self, weights: StoredWeights, processor: CLIPProcessor, limits: Limits) -> None:
+    def __init__(self, weights: StoredWeights, processor: Processor, limits: Limits) -> None:
         self._weights, self._processor, self._limits = weights, processor, limits
         config = weights.model.config
         self._width, self._vocab_size = config.projection_dim, config.text_config.vocab_size

@@ -17,9 +17,9 @@ from tf_clip.export.savedmodel.folders import new_version
 from tf_clip.export.savedmodel.graph import Classes, CLIPGraph, Limits, signatures_of
 from tf_clip.export.savedmodel.status import ON_BAD_ROW
 from tf_clip.export.weights import StoredWeights
-from tf_clip.families.clip.model import CLIPModel
+from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.images.decode import MAX_PIXELS
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.preprocessing.processor import Processor
 
 DESCRIPTION = "assets.extra/tf_clip.json"
 """Where, in a version's folder, it is told what the model is; servers pass over it."""
@@ -29,8 +29,8 @@ UNBATCHABLE = ("similarity",)
 
 
 def saved_model(
-    model: CLIPModel,
-    processor: CLIPProcessor,
+    model: TwoTowerModel,
+    processor: Processor,
     path: str | Path,
     *,
     labels: Sequence[str] | None = None,
@@ -124,7 +124,7 @@ def _is_table(value: Any) -> bool:
 
 
 def _classes(
-    model: CLIPModel, processor: CLIPProcessor, labels: Sequence[str] | None, templates: Sequence[str], top_k: int
+    model: TwoTowerModel, processor: Processor, labels: Sequence[str] | None, templates: Sequence[str], top_k: int
 ) -> Classes | None:
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
         raise ValueError(f"`top_k` must be a whole number above 0. Received: top_k={top_k!r}. Use 5 if unsure.")

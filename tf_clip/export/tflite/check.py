@@ -11,8 +11,8 @@ import tensorflow as tf
 from tf_clip.export.tflite.file import operations_of, require_built_in
 from tf_clip.export.tflite.runtime import LiteRTFile, utf8_inputs
 from tf_clip.export.weights import StoredWeights
-from tf_clip.families.clip.model import unit_length
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import unit_length
+from tf_clip.preprocessing.processor import Processor
 
 # Of every length that a file has, in several scripts.
 _TEXTS = (
@@ -47,7 +47,7 @@ class Reference:
         class_kernel: float32 `[projection_dim, labels]`, class embeddings times the temperature, or None.
     """
 
-    def __init__(self, weights: StoredWeights, processor: CLIPProcessor, class_kernel: np.ndarray | None) -> None:
+    def __init__(self, weights: StoredWeights, processor: Processor, class_kernel: np.ndarray | None) -> None:
         self._weights, self._class_kernel = weights, class_kernel
         self.processor = processor
         self.longest = min(

@@ -11,8 +11,8 @@ import tensorflow as tf
 from tf_clip.export.tflite.resize import ImageResizer
 from tf_clip.export.tflite.utf8_tokenizer import Utf8Tokenizer
 from tf_clip.export.weights import StoredWeights
-from tf_clip.families.clip.model import unit_length
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import unit_length
+from tf_clip.preprocessing.processor import Processor
 
 Signatures = dict[str, tf.types.experimental.GenericFunction]
 
@@ -36,7 +36,7 @@ class LiteRTGraph:
     def __init__(
         self,
         weights: StoredWeights,
-        processor: CLIPProcessor,
+        processor: Processor,
         text_lengths: Sequence[int],
         max_text_bytes: int,
         class_kernel: np.ndarray | None,

@@ -17,8 +17,8 @@ from tf_clip.export.tflite.quantize import model_pixels
 from tf_clip.export.tflite.recipes import RECIPES, recipe_of
 from tf_clip.export.tflite.runtime import LiteRTFile, LiteRTModel
 from tf_clip.export.tflite.write import FILE_OF, litert
-from tf_clip.families.clip.model import CLIPModel
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import TwoTowerModel
+from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import embed_texts
 
 _PARTS = ("image", "text")
@@ -50,8 +50,8 @@ class RecipeReport:
 
 
 def litert_report(
-    model: CLIPModel,
-    processor: CLIPProcessor,
+    model: TwoTowerModel,
+    processor: Processor,
     images: Sequence[Any],
     labels: Sequence[str],
     *,
@@ -143,7 +143,7 @@ class _Embeds:
         return self.scores(labels).argmax(axis=1)
 
 
-def _image_embeds(model: CLIPModel, processor: CLIPProcessor, pixels: Sequence[np.ndarray]) -> np.ndarray:
+def _image_embeds(model: TwoTowerModel, processor: Processor, pixels: Sequence[np.ndarray]) -> np.ndarray:
     rows = []
     for start in range(0, len(pixels), _BATCH):
         pixel_values = processor.image_processor(np.concatenate(pixels[start : start + _BATCH]))["pixel_values"]

@@ -17,7 +17,7 @@ from tf_clip.export.tflite.runtime import require_litert
 from tf_clip.export.weights import StoredWeights
 from tf_clip.families.clip.config import CLIPConfig
 from tf_clip.preprocessing.images.opening import open_image
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.preprocessing.processor import Processor
 
 _BLOCK = 32
 """How many 4-bit weights share a scale."""
@@ -32,7 +32,7 @@ class Calibration:
         texts: strings.
     """
 
-    def __init__(self, processor: CLIPProcessor, images: Sequence[Any], texts: Sequence[str]) -> None:
+    def __init__(self, processor: Processor, images: Sequence[Any], texts: Sequence[str]) -> None:
         self._processor = processor
         self._images, self._texts = images, texts
 
@@ -78,7 +78,7 @@ class Calibration:
         return list(zip(tokens["input_ids"][:, np.newaxis].astype(np.int32), counts, strict=True))
 
 
-def model_pixels(processor: CLIPProcessor, image: Any, index: int) -> np.ndarray:
+def model_pixels(processor: Processor, image: Any, index: int) -> np.ndarray:
     """Opens an image, and resizes it as the processor does, uint8 `[1, side, side, 3]`."""
     opened = image if isinstance(image, np.ndarray) else open_image(image, index=index)
     options = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}

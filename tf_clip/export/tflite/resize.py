@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_clip.preprocessing.images.image_processor import CLIPFeatureExtractorTF, crop_offset
+from tf_clip.preprocessing.images.image_processor import ImageProcessor, crop_offset
 from tf_clip.preprocessing.images.resample import FILTERS
 
 _CONTINUOUS = (1, 2, 3, 5)
@@ -40,7 +40,7 @@ class ImageResizer:
         ValueError: the filter is not one of Pillow's Lanczos, bilinear, bicubic and Hamming.
     """
 
-    def __init__(self, images: CLIPFeatureExtractorTF) -> None:
+    def __init__(self, images: ImageProcessor) -> None:
         if images.do_resize and images.resample not in _CONTINUOUS:
             raise ValueError(
                 "`processor` must resize with Lanczos (1), bilinear (2), bicubic (3) or Hamming (5). "

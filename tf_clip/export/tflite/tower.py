@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_clip.export.weights import StoredWeights, float32_twin
-from tf_clip.families.clip.model import CLIPModel
+from tf_clip.models.two_towers import TwoTowerModel
 
 # exp(-30) is 1e-13: nothing in float32, and near enough to the other scores for integers of 8 bits.
 _INTEGER_HIDDEN_KEY_SCORE = -30.0
@@ -26,7 +26,7 @@ class RuntimeWeights(StoredWeights):
         is_static: whether scores between tokens are to be held by integers of 8 bits.
     """
 
-    def __init__(self, model: CLIPModel, table_bits: int, is_static: bool) -> None:
+    def __init__(self, model: TwoTowerModel, table_bits: int, is_static: bool) -> None:
         super().__init__(model, "float32")
         # A fused attention would be another graph, and not one bit more exact.
         self.model = float32_twin(model, "eager")

@@ -14,7 +14,7 @@ from tf_clip.export.tflite.fixed_nfc import MAX_SIZE
 from tf_clip.export.tflite.fixed_words import BOS_CODE, EOS_CODE, FixedWords, FixedWordSplitter, found
 from tf_clip.export.tflite.pair_merging import ENDS_WORD, NOTHING, PairMerging
 from tf_clip.export.tflite.utf8_codec import decoded, encoded, encoded_lengths
-from tf_clip.preprocessing.text.tokenizer import CLIPTokenizer
+from tf_clip.preprocessing.text.tokenizer import BytePairTokenizer
 
 # NFC, lower case and U+FFFD make no byte more than three.
 _GROWTH = 3
@@ -47,7 +47,7 @@ class Utf8Tokenizer:
     bytes once it is NFC and in lower case is no exception, only slower.
     """
 
-    def __init__(self, tokenizer: CLIPTokenizer, max_length: int | None = None) -> None:
+    def __init__(self, tokenizer: BytePairTokenizer, max_length: int | None = None) -> None:
         if not tokenizer.runs_in_graphs:
             raise ValueError(
                 "`tokenizer` must not clean texts. Received: a tokenizer with clean='openai', which is Python code. "

@@ -22,8 +22,8 @@ from tf_clip.export.tflite.recipes import recipe_of
 from tf_clip.export.tflite.runtime import require_litert
 from tf_clip.export.tflite.tower import RuntimeWeights
 from tf_clip.export.weights import StoredWeights
-from tf_clip.families.clip.model import CLIPModel
-from tf_clip.preprocessing.processor import CLIPProcessor
+from tf_clip.models.two_towers import TwoTowerModel
+from tf_clip.preprocessing.processor import Processor
 
 FILE_OF = {
     "image": "image_encoder.tflite",
@@ -37,8 +37,8 @@ _TEXT_LENGTHS = (16, 32)
 
 
 def litert(
-    model: CLIPModel,
-    processor: CLIPProcessor,
+    model: TwoTowerModel,
+    processor: Processor,
     out: str | Path,
     *,
     parts: Sequence[str] | None = None,
@@ -136,7 +136,7 @@ def _unfinished_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
 def _described(
     part: str,
     signatures: Signatures,
-    processor: CLIPProcessor,
+    processor: Processor,
     labels: Sequence[str] | None,
     templates: Sequence[str],
 ) -> dict[str, Any]:

@@ -47,7 +47,7 @@ _OPTIONS = (
 )
 
 
-class CLIPFeatureExtractorTF(tf.Module):
+class ImageProcessor(tf.Module):
     """Resizes, crops and normalizes images as CLIP was trained to see them.
 
     Resizing and cropping give the very bytes that Pillow gives. It feeds `CLIPImageEncoder`.
@@ -395,7 +395,7 @@ class CLIPFeatureExtractorTF(tf.Module):
 
 
 @functools.lru_cache(maxsize=32)
-def _extractor_with(kind: type[CLIPFeatureExtractorTF], options: str) -> CLIPFeatureExtractorTF:
+def _extractor_with(kind: type[ImageProcessor], options: str) -> ImageProcessor:
     return kind(**_options_of(json.loads(options)))
 
 

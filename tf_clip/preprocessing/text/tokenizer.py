@@ -29,7 +29,7 @@ _SPACES = r"[\t-\r\x1c- \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{
 _UNKNOWN = -1
 
 
-class CLIPTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detokenizer):
+class BytePairTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detokenizer):
     """Turns strings into the ids that CLIP's text tower reads.
 
     Texts are NFC-normalized and lower-cased, white space is collapsed, words are split by CLIP's
