@@ -45,8 +45,8 @@ def tensorflow(with_xla: bool) -> Callable[[int, Path, dict], Work]:
     def engine(threads: int, folder: Path, inputs: dict) -> Work:
         import tensorflow as tf
 
-        tf.config.threading.set_intra_op_parallelizm_threads(threads)
-        tf.config.threading.set_inter_op_parallelizm_threads(1)
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
         from tf_clip import CLIPModel
 
         model = CLIPModel.from_pretrained(folder / "weights")

@@ -37,7 +37,7 @@ inputs = {
 found, hung = {}, []
 tf.compat.v1.disable_eager_execution()
 # As few threads as there can be: nothing may wait for one that it holds itself.
-config = tf.compat.v1.ConfigProto(inter_op_parallelizm_threads=1, intra_op_parallelizm_threads=1)
+config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=1, intra_op_parallelism_threads=1)
 with tf.compat.v1.Session(config=config) as session:
     signatures = tf.compat.v1.saved_model.load(session, ["serve"], folder).signature_def
     for name, values in inputs.items():

@@ -14,7 +14,7 @@ from tf_clip.inference import threads
 threads.cores = lambda: {cores}
 threads.set_inference_threads()
 import tensorflow as tf
-print(tf.config.threading.get_intra_op_parallelizm_threads(), tf.config.threading.get_inter_op_parallelizm_threads())
+print(tf.config.threading.get_intra_op_parallelism_threads(), tf.config.threading.get_inter_op_parallelism_threads())
 """
 
 

@@ -86,8 +86,8 @@ def described_machine() -> dict[str, Any]:
         "devices": [device.device_type for device in tf.config.list_physical_devices()],
         "versions": {**versions, "tf_clip": tf_clip.__version__},
         "threading": [
-            tf.config.threading.get_intra_op_parallelizm_threads(),
-            tf.config.threading.get_inter_op_parallelizm_threads(),
+            tf.config.threading.get_intra_op_parallelism_threads(),
+            tf.config.threading.get_inter_op_parallelism_threads(),
         ],
         "switches": {name: os.environ.get(name) for name in ("TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS", "TF_XLA_FLAGS")},
     }

@@ -47,8 +47,8 @@ def set_inference_threads() -> None:
     if cores() > MOST_PARTS or has_gpu():
         return
     try:
-        tf.config.threading.set_intra_op_parallelizm_threads(1)
-        tf.config.threading.set_inter_op_parallelizm_threads(cores())
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(cores())
     except RuntimeError as error:
         raise RuntimeError(
             "set_inference_threads() must be called before TensorFlow computes anything. "
