@@ -18,6 +18,8 @@ SOME := -k "not vit_b_32 and not ViT-B/32 and not vit-b-32 and not RN50"
 else
 ALL_RECIPES := --every-recipe --every-text
 endif
+# What the code of models is tested by, on every backend.
+BACKENDS := tests/layers tests/losses tests/models tests/adapters
 # Quiet: TensorFlow's start-up messages say nothing about this project.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -44,10 +46,10 @@ $(VENV)/with-litert: $(VENV)/tested
 	$(PIP) install --quiet --editable ".[litert]"
 	@touch $@
 
-$(VENV)/browsed: $(VENV)/with-litert tests/serving/install_tools.py examples/web/package-lock.json
+$(VENV)/browsed: $(VENV)/with-litert tests/helpers/install_tools.py examples/web/package-lock.json
 	$(PIP) install --quiet --editable ".[web_test]"
 	@# A browser and Node.js, unless they are there; LiteRT.js.
-	$(BIN)/python tests/serving/install_tools.py web
+	$(BIN)/python tests/helpers/install_tools.py web
 	@touch $@
 
 $(VENV)/engines/installed: benchmarks/litert_peers.txt
@@ -79,10 +81,10 @@ $(VENV)/compared: $(VENV)/with-torch
 		"adapters==1.3.*" "peft==0.21.*" accelerate psutil
 	@touch $@
 
-$(VENV)/served: $(VENV)/tested tests/serving/install_tools.py tests/serving/runtimes/tfjs/package-lock.json
+$(VENV)/served: $(VENV)/tested tests/helpers/install_tools.py tests/helpers/serving/runtimes/tfjs/package-lock.json
 	$(PIP) install --quiet --editable ".[serve_test]"
 	@# A browser, compilers and Node.js, unless they are there; TensorFlow.js, built against TensorFlow's wheel.
-	$(BIN)/python tests/serving/install_tools.py
+	$(BIN)/python tests/helpers/install_tools.py
 	@touch $@
 
 $(VENV)/torchvision: $(VENV)/compared
@@ -108,8 +110,8 @@ test: $(VENV)/tested ## run the tests: fast, offline
 
 test-backends: $(VENV)/with-torch ## run the tests of core and adapters on JAX and PyTorch, too (make test runs them on TensorFlow)
 	@# JAX spends most of the time optimizing what runs once.
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(TEST) tests/core tests/adapters
-	KERAS_BACKEND=torch $(TEST) tests/core tests/adapters
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(TEST) $(BACKENDS)
+	KERAS_BACKEND=torch $(TEST) $(BACKENDS)
 
 serve-test: $(VENV)/served ## export models and ask them in every runtime, the local server and its page among them
 	$(TEST) $(SOME) tests/serving
@@ -172,7 +174,7 @@ type: $(VENV)/linted ## check types
 	$(BIN)/mypy
 
 docs: $(VENV)/tested ## run the code blocks of README and docs
-	$(BIN)/python -m pytest tests/test_docs.py
+	$(BIN)/python -m pytest tests/docs
 
 check: lint type test ## style, types and tests: what CI runs first
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from machine import described
 
-ROOT = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[1] / "tests"
 # Pairs a batch, and pairs a chunk.
 CASES = [(128, None), (512, None), (512, 128), (4096, 128)]
 PAGE = """# Memory of a step of training
@@ -35,11 +35,11 @@ at most in one step beyond the pixels of the batch; memory and time per pair are
 
 def measure(batch: int, chunk: int | None) -> dict[str, Any]:
     """Returns the bytes and the seconds of a step in this process."""
-    sys.path.insert(0, str(ROOT / "tests" / "core"))
+    sys.path.insert(0, str(TESTS))
     import keras
     import tensorflow as tf
-    from memory import peak_of
 
+    from helpers.memory import peak_of
     from tf_clip import CLIPModel
 
     model = CLIPModel.from_pretrained("pictogram-clip")

@@ -20,11 +20,11 @@ RECIPES = ("float32", "float16", "dynamic_int8", "int4")
 
 def write_model(folder: Path) -> None:
     """Writes the weights in Hugging Face's layout, each recipe's files, and one image and caption as inputs."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serving"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
     import keras
-    from models import vit_b_32
 
     import tf_clip
+    from helpers.serving.models import vit_b_32
 
     keras.utils.set_random_seed(0)
     model, processor = vit_b_32()

@@ -32,8 +32,8 @@ import tf_clip
 from tf_clip.export import saved_model
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tests" / "serving"))
-from running import LocalServer  # noqa: E402 it lies beside the tests that use it
+sys.path.append(str(ROOT / "tests"))
+from helpers.serving.running import LocalServer  # noqa: E402 it lies beside the tests that use it
 
 MODEL = "pictogram-clip"
 # Rows of a run at most, and milliseconds that a request waits for others.

@@ -140,7 +140,7 @@ def real_merges():
 
 @pytest.fixture(scope="session")
 def real_vocabulary(real_merges):
-    from reference_tokenizer import vocabulary_of
+    from helpers.reference_tokenizer import vocabulary_of
 
     vocabulary = vocabulary_of(real_merges)
     assert (len(vocabulary), vocabulary["!"], vocabulary["<|endoftext|>"]) == (49408, 0, 49407)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import tf_clip
+from helpers import ROOT, environment
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tf_clip"
 
 # Each may import from those before it; siblings of one line may not import each other.
@@ -138,9 +138,8 @@ def test_the_core_runs_on_jax_without_tensorflow(tmp_path):
     }
     np.savez(tmp_path / "inputs.npz", **inputs)
     (tmp_path / "core.py").write_text(CORE_ON_JAX)
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(tmp_path / "core.py"), str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True, env=environment(KERAS_BACKEND="jax"), timeout=300)
     assert result.stdout.strip() == "done", result.stderr
     here = CLIPModel.from_pretrained(tmp_path)(**inputs).logits_per_image
     np.testing.assert_allclose(here, np.load(tmp_path / "logits.npy"), atol=1e-5)

@@ -106,8 +106,8 @@ class KerasHub(Graphs):
         """Makes the model and gives it the weights; KerasHub reads no CLIP checkpoint of Hugging Face's layout."""
         from safetensors import safe_open
 
-        sys.path.append(str(Path(__file__).resolve().parents[2]))
-        from keras_hub_backbone import backbone
+        sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
+        from helpers.keras_hub_backbone import backbone
 
         folder = self.inputs.folder / "weights"
         model = backbone(json.loads((folder / "config.json").read_text()))

@@ -36,7 +36,7 @@ from results import summary
 from works import Work
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
+ROOT = HERE.parents[1]
 TRAINING_AT_ONCE = 2
 LARGE = ("ViT-L/14",)
 ATTEMPTS = "attempts"

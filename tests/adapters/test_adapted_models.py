@@ -6,10 +6,11 @@ import json
 import keras
 import numpy as np
 import pytest
-from adapted import METHODS, add, array, disturb, make, parameters, result, value
 from keras import ops
 
 import tf_clip
+from helpers import ROOT
+from helpers.adapted import METHODS, add, array, disturb, make, parameters, result, value
 from tf_clip.adapters.composition import Average, Parallel, Stack
 from tf_clip.adapters.config import LoRAConfig, union
 from tf_clip.adapters.named_configs import CONFIGS, as_config
@@ -433,12 +434,11 @@ def test_parallel_and_average_work_in_predict(case):
 
 
 def test_the_figure_shows_where_adapters_are():
-    from pathlib import Path
 
-    from draw_places import STEPS, found, image
+    from helpers.draw_places import STEPS, found, image
 
     at = found()
     drawn = {part for _, parts in STEPS for part in parts}
     assert set(at) == drawn
-    page = Path(__file__).resolve().parents[2] / "docs" / "images" / "adapter_places.svg"
+    page = ROOT / "docs" / "images" / "adapter_places.svg"
     assert page.read_text(encoding="utf-8") == image(at), "draw it again: see docs/adapters.md"

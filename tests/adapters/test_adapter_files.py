@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from adapted import METHODS, add, make
 from safetensors.numpy import load_file, save_file
 
+from helpers.adapted import METHODS, add, make
 from tf_clip.adapters.composition import Fuse, Stack
 from tf_clip.checkpoints.errors import CheckpointError
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from adapted import METHODS, add, array, make, parameters
 from keras import ops
 
+from helpers.adapted import METHODS, add, array, make, parameters
 from tf_clip.adapters.composition import Average, BatchSplit, Block, Fuse, Parallel, Split, Stack, Switch
 
 COMPOSED = ("seq_bn", "lora", "ia3", "prefix_tuning", "prompt_tuning", "loreft")

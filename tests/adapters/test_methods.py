@@ -5,8 +5,8 @@ import json
 import keras
 import numpy as np
 import pytest
-from adapted import KINDS, MERGEABLE, METHODS, add, array, disturb, make, parameters, value
 
+from helpers.adapted import KINDS, MERGEABLE, METHODS, add, array, disturb, make, parameters, value
 from tf_clip.adapters.named_configs import as_config
 from tf_clip.adapters.setup import AdapterSetup
 from tf_clip.layers.adapter_sites import is_of_adapter

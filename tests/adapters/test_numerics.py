@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from adapted import METHODS, add, array, make
 from keras import ops
 
+from helpers.adapted import METHODS, add, array, make
 from tf_clip.adapters.methods.reft import orthonormal, reflections_of
 from tf_clip.layers.adapter_sites import NO_ROW_INPUTS, RowInputs
 

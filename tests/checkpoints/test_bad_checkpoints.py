@@ -8,10 +8,10 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from format_files import write_keras_hub, write_openclip
 from safetensors.numpy import load_file, save_file
-from torch_files import Raw, write_zip
 
+from helpers.format_files import write_keras_hub, write_openclip
+from helpers.torch_files import Raw, write_zip
 from tf_clip import CheckpointError, CLIPModel
 
 INDEX = "model.safetensors.index.json"

@@ -5,7 +5,9 @@ import dataclasses
 import h5py
 import numpy as np
 import pytest
-from format_files import (
+from safetensors.numpy import load_file, save_file
+
+from helpers.format_files import (
     write_bin,
     write_flax,
     write_keras_hub,
@@ -14,8 +16,6 @@ from format_files import (
     write_tf_h5,
     write_tf_safetensors,
 )
-from safetensors.numpy import load_file, save_file
-
 from tf_clip import CLIPConfig, CLIPModel
 from tf_clip.checkpoints import save
 from tf_clip.checkpoints.readers.stored import StoredTensor, numpy_dtype

@@ -6,9 +6,9 @@ import re
 import h5py
 import numpy as np
 import pytest
-from format_files import write_keras_hub
 from safetensors.numpy import load_file
 
+from helpers.format_files import write_keras_hub
 from tf_clip import CLIPModel
 from tf_clip.checkpoints import files
 from tf_clip.checkpoints.errors import CheckpointError

@@ -13,11 +13,11 @@ import ml_dtypes
 import msgpack
 import numpy as np
 import pytest
-from format_files import FLAX_SCALAR, flax_chunks, flax_extension, flax_tree, write_h5
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from helpers.format_files import FLAX_SCALAR, flax_chunks, flax_extension, flax_tree, write_h5
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.readers.hdf5 import read_hdf5_file
 from tf_clip.checkpoints.readers.msgpack import read_msgpack_file

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_files import STORAGE_TYPES, Call, Module, Raw, Tensor, name_of, operations, write_legacy, write_zip
 
+from helpers.torch_files import STORAGE_TYPES, Call, Module, Raw, Tensor, name_of, operations, write_legacy, write_zip
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.readers import restricted_unpickler
 from tf_clip.checkpoints.readers import torch as torch_file

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import ThreadingHTTPServer
 
 import pytest
-from fake_model_server import SHAPES, FakeServer, Handler, dtype_of
+
+from helpers.fake_model_server import SHAPES, FakeServer, Handler, dtype_of
 
 
 @pytest.fixture

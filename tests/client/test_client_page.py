@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-from fake_model_server import IMAGE
-
-ROOT = Path(__file__).resolve().parents[2]
+from helpers import ROOT, environment
+from helpers.fake_model_server import IMAGE
 
 
 def test_the_clients_page_runs(rest_server, grpc_server, tmp_path):
@@ -25,7 +22,7 @@ def test_the_clients_page_runs(rest_server, grpc_server, tmp_path):
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

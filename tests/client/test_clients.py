@@ -6,9 +6,9 @@ import io
 
 import numpy as np
 import pytest
-from fake_model_server import IMAGE, NO_IMAGE, WIDTH, embedding
 from PIL import Image
 
+from helpers.fake_model_server import IMAGE, NO_IMAGE, WIDTH, embedding
 from tf_clip.client import ServingError
 
 

@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 import pytest
-from fake_model_server import IMAGE, embedding
 
+from helpers.fake_model_server import IMAGE, embedding
 from tf_clip.client import RestClient, ServingError
 from tf_clip.client.retries import Deadline, RetryPolicy
 

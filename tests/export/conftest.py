@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from served_models import LABELS, TEMPLATES, signatures_of
 
 import tf_clip
+from helpers.served_models import LABELS, TEMPLATES, signatures_of
 from tf_clip import CLIPModel, CLIPProcessor
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from adapted import add
-from served_models import encoded, signatures_of
 
 import tf_clip
+from helpers.adapted import add
+from helpers.served_models import encoded, signatures_of
 from tf_clip.adapters import Switch
 
 

@@ -6,8 +6,8 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from served_models import encoded
 
+from helpers.served_models import encoded
 from tf_clip.export.savedmodel.graph import CLIPGraph, Limits
 from tf_clip.export.weights import StoredWeights
 from tf_clip.preprocessing.images.decode import MAX_PIXELS

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served_models import encoded
+
+from helpers.served_models import encoded
 
 TEXTS = ["an owl", "a bus, the 2nd one!", "", "été 🚀"]
 FILES = [encoded("JPEG", (90, 60, 3)), b"no image", encoded("PNG", (57, 80, 3)), encoded("GIF"), encoded("WebP")]

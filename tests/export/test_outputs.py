@@ -1,15 +1,15 @@
 """What a SavedModel gives is what the Python model gives, for every signature."""
 
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from served_models import LABELS, TEMPLATES, encoded, signatures_of
 
 import tf_clip
+from helpers import ROOT
+from helpers.served_models import LABELS, TEMPLATES, encoded, signatures_of
 from tf_clip import (
     CLIPConfig,
     CLIPModel,
@@ -24,7 +24,6 @@ from tf_clip.export.savedmodel.graph import CLIPGraph, Limits
 from tf_clip.export.weights import StoredWeights
 from tf_clip.preprocessing.images.decode import MAX_PIXELS
 
-ROOT = Path(__file__).resolve().parents[2]
 IMAGES = [path.read_bytes() for path in sorted((ROOT / "examples" / "images").glob("*.png"))[:3]] + [
     encoded("JPEG", (90, 60, 3)),
     encoded("GIF", (57, 80, 3)),

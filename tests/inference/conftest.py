@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from adapted import disturb
 
+from helpers.adapted import disturb
 from tf_clip import CLIPConfig, CLIPModel, CLIPResNetConfig, CLIPTextConfig
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import keras
 import pytest
-from lite_files import LABELS, TEMPLATES
 
 import tf_clip
+from helpers.lite_files import LABELS, TEMPLATES
 from tf_clip import CLIPModel, CLIPProcessor
 from tf_clip.export import LiteRTModel
 

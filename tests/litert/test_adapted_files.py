@@ -1,10 +1,10 @@
 """Files of models with adapters: active they are in the graph, merged they cost nothing."""
 
 import numpy as np
-from adapted import add
-from lite_files import noise, unit
 
 import tf_clip
+from helpers.adapted import add
+from helpers.lite_files import noise, unit
 from tf_clip.export import LiteRTModel
 
 CONFIGS = {"lora": "lora", "mixed": "seq_bn[reduction_factor=4]|prefix_tuning_flat[prefix_length=2]"}

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from lite_files import LABELS, TEMPLATES, edges, levels, noise, unit
 
+from helpers.lite_files import LABELS, TEMPLATES, edges, levels, noise, unit
 from tf_clip import CLIPFeatureExtractorTF, class_embeddings, class_probabilities
 from tf_clip.export import LiteRTModel
 from tf_clip.export.tflite.file import converted, description_of, operations_of

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from lite_files import held_out, noise, unit
 
 import tf_clip
+from helpers.lite_files import held_out, noise, unit
 from tf_clip import CLIPConfig, CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor
 from tf_clip.export import LiteRTModel
 from tf_clip.export.tflite.file import operations_of

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from lite_files import LABELS
 
 import tf_clip
+from helpers.lite_files import LABELS
 from tf_clip import CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor
 from tf_clip.cli.main import main
 from tf_clip.export.tflite import file as litert_file

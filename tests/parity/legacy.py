@@ -66,7 +66,7 @@ def make_keras_hub(target: str, config: str, inputs: str, outputs: str) -> None:
     import keras
 
     sys.path.append(str(Path(__file__).resolve().parents[1]))
-    from keras_hub_backbone import backbone
+    from helpers.keras_hub_backbone import backbone
 
     model = backbone(json.loads(Path(config).read_text()))
     for variable in model.weights:

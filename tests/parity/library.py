@@ -125,8 +125,8 @@ def update(outputs: str, inputs: str, options: str) -> None:
 
 def losses(inputs: str, outputs: str, chunk_size: str) -> None:
     """Saves the losses of features, and their gradients by these and by scale and bias."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core"))
-    from gradients import value_and_gradients
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    from helpers.gradients import value_and_gradients
 
     with np.load(inputs) as file:
         values = {name: file[name] for name in file}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from reference_tokenizer import learn_merges, reference_tokenizer, vocabulary_of
 
+from helpers.reference_tokenizer import learn_merges, reference_tokenizer, vocabulary_of
 from tf_clip import CLIPTokenizer
 
 TEXT = """a photo of a cat and a photo of the dog , the catalogue of photos , it isn't the other one

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_tokenizer import merge_pair, vocabulary_of
 
+from helpers.reference_tokenizer import merge_pair, vocabulary_of
 from tf_clip.preprocessing.text.byte_pair_encoding import BOS_MARK, EOS_MARK, BytePairEncoder, byte_symbols
 
 MERGES = [("a", "a"), ("a", "b"), ("aa", "a"), ("ab", "a</w>"), ("aa", "aa"), ("b", "b</w>"), ("aa", "b</w>")]

@@ -5,9 +5,9 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
-from image_files import GRAY, GRAY_ALPHA, PALETTE, RGB, RGBA, noise, png, written
 from PIL import Image
 
+from helpers.image_files import GRAY, GRAY_ALPHA, PALETTE, RGB, RGBA, noise, png, written
 from tf_clip.preprocessing.images.decode import MAX_PIXELS, decode_rgb
 from tf_clip.preprocessing.images.opening import open_image
 

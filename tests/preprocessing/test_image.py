@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_files import noise, written
 from PIL import Image
 
+from helpers.image_files import noise, written
 from tf_clip import CLIPFeatureExtractorTF
 from tf_clip.preprocessing.images import image_processor as image_module
 from tf_clip.preprocessing.images.image_processor import CLIP_MEAN, CLIP_STD

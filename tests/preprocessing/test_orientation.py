@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from image_files import RGB, noise, png, png_chunk, written
 from PIL import Image, ImageOps
 
+from helpers.image_files import RGB, noise, png, png_chunk, written
 from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor
 from tf_clip.preprocessing.images.decode import decode_rgb
 from tf_clip.preprocessing.images.opening import open_image

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow as tf
-from image_files import RGB, noise, png, written
 from PIL import Image
 
+from helpers.image_files import RGB, noise, png, written
 from tf_clip import CLIPFeatureExtractorTF, CLIPProcessor
 from tf_clip.preprocessing.images.opening import open_image
 

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from image_files import noise
 from PIL import Image
 
+from helpers.image_files import noise
 from tf_clip.preprocessing.images.resample import FILTERS, Resampler
 
 pytestmark = pytest.mark.skipif(

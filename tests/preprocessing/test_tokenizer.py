@@ -12,8 +12,8 @@ import tensorflow as tf
 import tensorflow_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_tokenizer import reference_tokenizer, vocabulary_of
 
+from helpers.reference_tokenizer import reference_tokenizer, vocabulary_of
 from tf_clip import CLIPTokenizer
 
 BOS, EOS = 49406, 49407

@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_tokenizer import vocabulary_of
 
+from helpers.reference_tokenizer import vocabulary_of
 from tf_clip import CLIPTokenizer
 from tf_clip.export.tflite.pair_merging import PairHash
 from tf_clip.export.tflite.utf8_codec import decoded

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from reference_tokenizer import reference_tokenizer
 
+from helpers.reference_tokenizer import reference_tokenizer
 from tf_clip.preprocessing.text.vocabulary import DEFAULT_MAX_LENGTH, Vocabulary
 
 

@@ -26,7 +26,7 @@ def pytest_configure():
 @pytest.fixture(scope="session")
 def plain_model(tmp_path_factory):
     """A folder with version 1 of a model of a few lines."""
-    from plain_model import write_plain_model
+    from helpers.serving.plain_model import write_plain_model
 
     folder = tmp_path_factory.mktemp("models") / "plain"
     write_plain_model(folder, 1)
@@ -36,7 +36,7 @@ def plain_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(plain_model):
     """A server of it that many tests ask."""
-    from running import LocalServer
+    from helpers.serving.running import LocalServer
 
     with LocalServer(plain_model) as server:
         yield server

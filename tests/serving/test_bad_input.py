@@ -4,8 +4,9 @@ import base64
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from plain_model import write_plain_model
-from running import LocalServer
+
+from helpers.serving.plain_model import write_plain_model
+from helpers.serving.running import LocalServer
 
 MODEL = "/v1/models/clip:predict"
 IMAGE = {"b64": base64.b64encode(b"\x89PNG").decode()}

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from plain_model import PlainModel
-from running import LocalServer
 
+from helpers.serving.plain_model import PlainModel
+from helpers.serving.running import LocalServer
 from tf_clip.client import GrpcClient, RestClient
 
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from running import LocalServer
 
+from helpers.serving.running import LocalServer
 from tf_clip.serving import limits
 from tf_clip.serving.limits import Places, RequestLimits
 

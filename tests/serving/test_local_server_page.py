@@ -1,14 +1,15 @@
 """The commands of docs/local_server.md do what it says."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
 import sys
 
 import pytest
-from running import ROOT, LocalServer
+
+from helpers import ROOT, environment
+from helpers.serving.running import LocalServer
 
 PAGE = (ROOT / "docs" / "local_server.md").read_text(encoding="utf-8")
 FIRST, REQUESTS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -17,9 +18,8 @@ FIRST, REQUESTS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTAL
 def test_the_commands_of_the_page(tmp_path):
     install, export, serve = (shlex.split(line) for line in FIRST.splitlines())
     assert install == ["pip", "install", "tf_clip[serve]"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 300}
+    options = {"cwd": tmp_path, "env": environment(), "capture_output": True, "text": True, "timeout": 300}
     result = subprocess.run([sys.executable, "-m", "tf_clip", *export[1:]], **options)
     assert result.returncode == 0, result.stderr
     assert serve == ["tf-clip", "serve", "served", "--grpc-port", "8500"]
@@ -39,7 +39,7 @@ def test_the_defaults_of_the_page():
         [sys.executable, "-m", "tf_clip", "serve", "--help"],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
         timeout=60,
     )
     told = dict(re.findall(r"^\| `(--[\w-]+)` \| `?([\w.]+)`? \|", PAGE, re.MULTILINE))

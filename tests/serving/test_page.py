@@ -7,13 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import browser
-from calls import IMAGES
-from colors import contrast
-from models import pictogram_clip
-from running import ROOT, LocalServer
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+
+from helpers import ROOT
+from helpers.browser import browser
+from helpers.colors import contrast
+from helpers.serving.calls import IMAGES
+from helpers.serving.models import pictogram_clip
+from helpers.serving.running import LocalServer
 
 NAMES = ["owl", "bus", "castle", "strawberry", "rocket"]
 SHOWN = ROOT / "docs" / "images" / "local_server.png"

@@ -1,7 +1,6 @@
 """TensorFlow Serving's REST API as the local server speaks it."""
 
 import base64
-import os
 import statistics
 import subprocess
 import sys
@@ -10,9 +9,9 @@ import time
 import numpy as np
 import orjson
 import pytest
-from plain_model import PlainModel
-from running import ROOT
 
+from helpers import environment
+from helpers.serving.plain_model import PlainModel
 from tf_clip.serving import json_tensors
 
 PNG = b"\x89PNG and more"
@@ -139,6 +138,5 @@ print([name for name in sys.modules if name.startswith("tf_clip.") and not name.
 
 def test_the_server_needs_neither_keras_nor_tensorflow_text_nor_the_rest_of_tf_clip(plain_model):
     command = [sys.executable, "-c", WITHOUT_KERAS, str(plain_model)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
     assert result.stdout.split("\n")[:2] == ["[b'ok']", "[]"], result.stderr

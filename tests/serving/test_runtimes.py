@@ -10,7 +10,8 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from answering import (
+
+from helpers.serving.answering import (
     SERVING_BINARY,
     TFJS_MODULES,
     CLibrary,
@@ -23,10 +24,9 @@ from answering import (
     described,
     tensorflow_js,
 )
-from calls import LABELS, TEMPLATES, TOP_K, PythonModel, calls
-from models import pictogram_clip, vit_b_32
-from running import LocalServer
-
+from helpers.serving.calls import LABELS, TEMPLATES, TOP_K, PythonModel, calls
+from helpers.serving.models import pictogram_clip, vit_b_32
+from helpers.serving.running import LocalServer
 from tf_clip.client import GrpcClient, RestClient
 
 # Of an embedding at unit length, in the dtype that the weights are stored in.

@@ -7,8 +7,9 @@ import threading
 
 import numpy as np
 import pytest
-from plain_model import PlainModel, write_plain_model
-from running import LocalServer
+
+from helpers.serving.plain_model import PlainModel, write_plain_model
+from helpers.serving.running import LocalServer
 
 TEXT = "an owl on a branch"
 

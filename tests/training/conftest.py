@@ -1,26 +1,9 @@
-"""What tests of training share: random pairs, and batches of them that are the same whenever they are asked for."""
+"""What tests of training share: random pairs, batches of them, and a small checkpoint."""
 
 import numpy as np
 import pytest
 
-
-class FixedBatches:
-    """Pairs in an order of their own each epoch, as `TrainingData` gives them."""
-
-    def __init__(self, pairs, batch_size, seed=0):
-        self.pairs, self.batch_size, self.seed = pairs, batch_size, seed
-        self.steps_per_epoch = len(pairs["input_ids"]) // batch_size
-        self.settings = {"seed": seed, "batch_size": batch_size}
-        self.asked = []
-
-    def dataset(self, epoch=0, start=0):
-        import tensorflow as tf
-
-        self.asked.append((epoch, start))
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs["input_ids"]))
-        order = order[start * self.batch_size : self.steps_per_epoch * self.batch_size]
-        rows = tf.data.Dataset.from_tensor_slices({name: values[order] for name, values in self.pairs.items()})
-        return rows.batch(self.batch_size)
+from helpers.batches import FixedBatches
 
 
 @pytest.fixture(scope="session")

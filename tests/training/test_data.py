@@ -1,17 +1,16 @@
 """`TrainingData`: what is in a batch, that it is the same again, and what bad rows do."""
 
-import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from pair_files import faults, image, write_csv, write_images, write_tar
 from PIL import Image
 
+from helpers import environment
+from helpers.pair_files import faults, image, write_csv, write_images, write_tar
 from tf_clip import (
     Augmentation,
     CLIPFeatureExtractorTF,
@@ -25,7 +24,6 @@ from tf_clip import (
 from tf_clip.data.skipped import BadRow, BadRows, RowError, listed
 from tf_clip.data.tar_shards import TarPairs
 
-HERE = Path(__file__).parent
 AUGMENT = Augmentation(
     scale=(0.5, 1.0), flip_prob=0.5, color_jitter=(0.4, 0.4, 0.4, 0.1), color_jitter_prob=0.8, gray_scale_prob=0.2
 )
@@ -348,8 +346,7 @@ def test_an_image_file_of_gigabytes_is_a_bad_row(tmp_path):
 @pytest.mark.parametrize(("ending", "status"), [("stop", 0), ("raise", 1)])
 def test_a_program_that_ends_in_the_midst_of_its_data_ends(ending, status, table, small_checkpoint):
     """It once hung after its last line, `tf-clip train` after Ctrl-C."""
-    command = [sys.executable, HERE / "end_in_the_midst.py", small_checkpoint, table, ending]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "helpers.end_in_the_midst", small_checkpoint, table, ending]
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     assert result.returncode == status, result.stderr
     assert ("ArithmeticError: in the midst" in result.stderr) == (ending == "raise")

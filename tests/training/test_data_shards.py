@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair_files import all_pairs, faults, image, write_records, write_tar
 
+from helpers.pair_files import all_pairs, faults, image, write_records, write_tar
 from tf_clip import read_pairs
 from tf_clip.data.skipped import RowError
 from tf_clip.data.tfrecords import _masked_crc

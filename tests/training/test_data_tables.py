@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair_files import all_pairs, faults, image, write_csv, write_images
 
+from helpers.pair_files import all_pairs, faults, image, write_csv, write_images
 from tf_clip import read_pairs
 from tf_clip.data import text_tables
 from tf_clip.data.skipped import RowError

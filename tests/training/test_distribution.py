@@ -1,25 +1,22 @@
 """Two devices and two processes train as one with the whole batch does: same loss, same accuracy, same weights."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers import environment
 from tf_clip import CLIPModel
 
-WORKER = Path(__file__).with_name("distributed_worker.py")
-ROOT = WORKER.parents[2]
 
-
-def start(how, folder, **environment):
-    command = [sys.executable, str(WORKER), how, str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+def start(how, folder, **variables):
+    command = [sys.executable, "-m", "helpers.distributed_worker", how, str(folder)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(**variables)
+    )
 
 
 def finish(*processes):

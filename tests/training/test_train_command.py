@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shlex
 import shutil
@@ -10,19 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import environment
 from tf_clip import CLIPForImageClassification, CLIPModel, CLIPProcessor
 from tf_clip.cli.main import main
 from tf_clip.cli.train_options import RECIPES as OFFERED_RECIPES
 from tf_clip.training.recipes import RECIPES
 from tf_clip.training.resume import read_progress
 
-ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230)}
 
 
@@ -129,13 +127,12 @@ def test_every_recipe_is_offered():
 
 
 def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     words = ["--data", str(table), "--model", str(small_checkpoint), "--batch-size", "8", "--epochs", "30"]
     words += ["--recipe", "layerwise", "--ema", "0.9", "--validation-share", "0.2", "--learning-rate", "1e-3"]
 
     def start(folder, *more):
         command = [sys.executable, "-m", "tf_clip", "train", *words, "--output", str(tmp_path / folder), *more]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     whole = start("whole")
     _, errors = whole.communicate(timeout=900)
@@ -152,7 +149,7 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, t
     (command,) = re.findall("^Go on with: tf-clip (.*)$", output, re.MULTILINE)
     lines_before = len(log.read_text().splitlines())
     again = [sys.executable, "-m", "tf_clip", *shlex.split(command)]
-    result = subprocess.run(again, env=environment, capture_output=True, text=True, timeout=900)
+    result = subprocess.run(again, env=environment(), capture_output=True, text=True, timeout=900)
     assert result.returncode == 1, result.stderr
     assert "3 bad rows" in result.stderr
     assert 20 <= lines_before < len(log.read_text().splitlines())

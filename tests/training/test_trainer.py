@@ -5,20 +5,19 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from conftest import FixedBatches
 
+from helpers import environment
+from helpers.batches import FixedBatches
 from tf_clip import CLIPModel
 from tf_clip.training.callbacks import NonFiniteLossError, StopAtNonFiniteLoss, TrainingLog
 from tf_clip.training.recipes import full
 from tf_clip.training.resume import read_progress
 from tf_clip.training.trainer import train
 
-HERE = Path(__file__).parent
 EPOCHS = 3
 
 
@@ -52,12 +51,11 @@ def losses_of(folder):
 
 def test_a_killed_run_goes_on_as_if_it_was_not(tiny_checkpoint, random_pairs, tmp_path):
     np.savez(tmp_path / "pairs.npz", **random_pairs)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
 
     def run(folder, kill_after):
         words = [tiny_checkpoint, tmp_path / "pairs.npz", tmp_path / folder, kill_after]
-        command = [sys.executable, str(HERE / "run_until_killed.py"), *map(str, words)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+        command = [sys.executable, "-m", "helpers.run_until_killed", *map(str, words)]
+        return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900)
 
     whole = run("whole", 0)
     assert whole.returncode == 0, whole.stderr

@@ -6,8 +6,9 @@ import importlib.util
 import shutil
 
 import pytest
-from browser import browser
-from web_page import NODE_MODULES, WebPage, lay_out, served, with_model
+
+from helpers.browser import browser
+from helpers.web_page import NODE_MODULES, WebPage, lay_out, served, with_model
 
 
 def pytest_configure():

@@ -8,15 +8,15 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from browser import browser
-from colors import contrast
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from web_page import IMAGES, ROOT, WebPage, served, with_model, without
 
 import tf_clip
+from helpers.browser import browser
+from helpers.colors import contrast
+from helpers.web_page import IMAGES, ROOT, WebPage, served, with_model, without
 
 EXAMPLES = sorted(IMAGES.glob("*.png"))
 SENTENCES = ["an animal", "a boat on the sea", "Großes ROTES Obst, isn't it? 🍓"]

@@ -1,0 +1,72 @@
+"""Trains a tiny model for two steps, on one device or on several, and saves what came of it.
+
+python -m helpers.distributed_worker HOW FOLDER      HOW: one, mirrored, workers, data_parallel
+
+Reads FOLDER/settings.json, pairs.npz and weights.npz; writes FOLDER/HOW.npz with weights, loss and accuracy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+HOW, FOLDER = sys.argv[1], Path(sys.argv[2])
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from tf_clip import CLIPModel, losses  # noqa: E402
+
+
+def scope():
+    """Returns what a model is to be made in."""
+    if HOW == "data_parallel":
+        import jax
+
+        assert len(jax.devices()) == 2
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=keras.distribution.list_devices()))
+    if HOW not in ("mirrored", "workers"):
+        import contextlib
+
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    if HOW == "workers":
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    else:
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert strategy.num_replicas_in_sync == 2
+    return strategy.scope()
+
+
+def main() -> None:
+    settings = json.loads((FOLDER / "settings.json").read_text())
+    with np.load(FOLDER / "pairs.npz") as file:
+        pairs = dict(file)
+    with scope():
+        model = CLIPModel(settings["config"], dtype=settings.get("dtype"))
+        with np.load(FOLDER / "weights.npz") as file:
+            model.set_weights([file[name] for name in file])
+        if settings.get("adapter"):
+            keras.utils.set_random_seed(0)
+            model.add_adapter("a", settings["adapter"])
+            model.train_adapter("a")
+        optimizer = keras.optimizers.SGD(0.1, **settings.get("optimizer", {}))
+        loss = settings.get("loss") and getattr(losses, settings["loss"])(**settings.get("loss_options", {}))
+        model.compile(optimizer, loss=loss or None, encode_chunk_size=settings.get("encode_chunk_size"))
+    before = {f"start {number:03d}": value for number, value in enumerate(model.get_weights())}
+    history = model.fit(pairs, batch_size=settings["batch_size"], shuffle=False, verbose=0).history
+    found = model.evaluate(pairs, batch_size=settings["batch_size"], verbose=0, return_dict=True)
+    name = f"{HOW}{json.loads(os.environ['TF_CONFIG'])['task']['index']}" if HOW == "workers" else HOW
+    arrays = {f"weight {number:03d}": value for number, value in enumerate(model.get_weights())}
+    arrays |= {f"fit {key}": np.array(values) for key, values in history.items()}
+    arrays |= {f"evaluate {key}": np.array(value) for key, value in found.items()}
+    np.savez(FOLDER / f"{name}.npz", **arrays, **before)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What asks a served model, and the servers themselves."""
