@@ -17,11 +17,10 @@ from tf_clip import (
     CLIPProcessor,
     CLIPTokenizer,
     ListedPairs,
-    TooManyBadRows,
     TrainingData,
     read_pairs,
 )
-from tf_clip.data.skipped import BadRow, BadRows, RowError, listed
+from tf_clip.data.skipped import BadRow, BadRows, RowError, TooManyBadRows, listed
 from tf_clip.data.tar_shards import TarPairs
 
 AUGMENT = Augmentation(
