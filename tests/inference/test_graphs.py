@@ -15,7 +15,7 @@ from tf_clip.inference.image_graph import encode_image
 from tf_clip.inference.text_graph import encode_one_text, encode_text
 from tf_clip.inference.text_plan import cut_texts, padded_plan, shared_plan
 from tf_clip.inference.tower_weights import STRIP, image_weights, is_plain, text_weights
-from tf_clip.tasks.embedding import unit_rows
+from tf_clip.unit_length import unit_rows
 
 
 def assert_close(ours, theirs):

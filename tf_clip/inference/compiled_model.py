@@ -24,7 +24,7 @@ from tf_clip.inference.work import BATCH_SIZES, TEXT_LENGTHS, ImageWork, TextWor
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
-from tf_clip.tasks.embedding import unit_rows
+from tf_clip.unit_length import unit_rows
 
 _MOST_TEXTS = 256
 

@@ -17,6 +17,7 @@ from tf_clip.losses.on_embeddings import require_chunk_size
 from tf_clip.models import replicas
 from tf_clip.models.encoding_in_chunks import encode_in_chunks
 from tf_clip.models.outputs import CLIPOutput
+from tf_clip.unit_length import unit_length
 
 # The model whose training or evaluation step runs. Per thread, since tf.distribute runs a thread a replica.
 _IN_STEP: ContextVar[Any] = ContextVar("in_step", default=None)
@@ -248,8 +249,3 @@ class PairTraining:
             return pair_ids, None
         pair_ids = replicas.own_row_ids(y_pred["text_embeds"]) if pair_ids is None else pair_ids
         return pair_ids, replicas.gather_pairs(y_pred["text_embeds"], y_pred["image_embeds"], pair_ids)
-
-
-def unit_length(embeds: Any) -> Any:
-    """Divides each row by its Euclidean length, with no epsilon, as the reference does."""
-    return embeds / ops.sqrt(ops.sum(ops.square(embeds), axis=-1, keepdims=True))

@@ -17,8 +17,9 @@ from tf_clip.families.clip.text_tower import CLIPTextEncoder
 from tf_clip.families.clip_resnet.image_tower import CLIPResNetImageEncoder
 from tf_clip.losses import ContrastiveLoss, contrastive_loss
 from tf_clip.models.outputs import CLIPOutput
-from tf_clip.models.pair_training import PairTraining, unit_length
+from tf_clip.models.pair_training import PairTraining
 from tf_clip.models.pretrained import PretrainedModel, variables_below
+from tf_clip.unit_length import unit_length
 
 MAX_LOGIT_SCALE = math.log(100.0)
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tf_clip.preprocessing.processor import Processor
+from tf_clip.unit_length import unit_rows
 
 
 class PairEncoder(Protocol):
@@ -112,12 +113,6 @@ def embed_texts(
         if on_progress:
             on_progress(len(batch))
     return _concatenate(rows, model)
-
-
-def unit_rows(features: Any) -> np.ndarray:
-    """Returns features of any backend, `[n, width]`, as float32 rows of unit length."""
-    rows = keras.ops.convert_to_numpy(features).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def _concatenate(rows: list[np.ndarray], model: PairEncoder) -> np.ndarray:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from tf_clip.preprocessing.processor import Processor
-from tf_clip.tasks.embedding import unit_rows
+from tf_clip.unit_length import unit_rows
 
 Encode = Callable[..., Any]
 TEXT_CHUNK = 16384

@@ -10,8 +10,8 @@ import tensorflow as tf
 from tf_clip.export.images import read_images
 from tf_clip.export.savedmodel.status import OK, fail_if_bad, is_ok, zeros_where_bad
 from tf_clip.export.weights import StoredWeights
-from tf_clip.models.two_towers import unit_length
 from tf_clip.preprocessing.processor import Processor
+from tf_clip.unit_length import unit_length
 
 
 class Limits(NamedTuple):

@@ -11,8 +11,8 @@ import tensorflow as tf
 from tf_clip.export.tflite.file import operations_of, require_built_in
 from tf_clip.export.tflite.runtime import LiteRTFile, utf8_inputs
 from tf_clip.export.weights import StoredWeights
-from tf_clip.models.two_towers import unit_length
 from tf_clip.preprocessing.processor import Processor
+from tf_clip.unit_length import unit_length
 
 # Of every length that a file has, in several scripts.
 _TEXTS = (

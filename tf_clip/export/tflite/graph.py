@@ -11,8 +11,8 @@ import tensorflow as tf
 from tf_clip.export.tflite.resize import ImageResizer
 from tf_clip.export.tflite.utf8_tokenizer import Utf8Tokenizer
 from tf_clip.export.weights import StoredWeights
-from tf_clip.models.two_towers import unit_length
 from tf_clip.preprocessing.processor import Processor
+from tf_clip.unit_length import unit_length
 
 Signatures = dict[str, tf.types.experimental.GenericFunction]
 
