@@ -16,7 +16,7 @@ PACKAGE = ROOT / "tf_clip"
 
 # Each may import from those before it; siblings of one line may not import each other.
 LAYERS = [
-    {"configuration", "array_memory", "files", "errors", "unit_length"},
+    {"configuration", "array_memory", "machine", "files", "errors", "unit_length"},
     {"layers", "losses", "checkpoints", "cost", "registry"},
     {"preprocessing", "adapters"},  # these read and write folders
     {"models"},

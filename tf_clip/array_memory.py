@@ -6,8 +6,6 @@ let go, that would be copies that nobody needs.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
 import mmap
 import os
@@ -54,9 +52,3 @@ def as_tensor(array: np.ndarray) -> Any:
     import tensorflow as tf
 
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-
-
-def return_freed_memory() -> None:
-    """Gives the system what smaller arrays took up, which glibc keeps beside new ones."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(0)

@@ -11,7 +11,7 @@ from tf_clip.inference import threads
 
 IN_A_NEW_PROCESS = """
 from tf_clip.inference import threads
-threads.cores = lambda: {cores}
+threads.usable_cores = lambda: {cores}
 threads.set_inference_threads()
 import tensorflow as tf
 print(tf.config.threading.get_intra_op_parallelism_threads(), tf.config.threading.get_inter_op_parallelism_threads())
@@ -26,7 +26,7 @@ def test_each_operation_gets_a_core_where_there_are_enough_operations(cores, exp
 
 
 def test_later_is_too_late(monkeypatch):
-    monkeypatch.setattr(threads, "cores", lambda: 3)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 3)
     tf.constant(1.0) + 1.0
     with pytest.raises(RuntimeError, match="must be called before TensorFlow computes anything"):
         set_inference_threads()
@@ -34,5 +34,5 @@ def test_later_is_too_late(monkeypatch):
 
 def test_blocks_have_a_part_for_each_core(monkeypatch):
     for cores, parts in ((1, 1), (3, 3), (64, threads.MOST_PARTS)):
-        monkeypatch.setattr(threads, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(threads, "usable_cores", lambda cores=cores: cores)
         assert threads.parts() == parts

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tf_clip.array_memory import DTYPES_OF_TENSORS, as_tensor, copied_to_pages, return_freed_memory
+from tf_clip.array_memory import DTYPES_OF_TENSORS, as_tensor, copied_to_pages
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.readers.stored import Array, FileRegion, StoredTensor, StoredTensors, numpy_dtype
 from tf_clip.families.clip.tensor_names import SourceTensor, source_tensor
+from tf_clip.machine import return_freed_memory
 
 _LARGE = 2**18  # bytes
 _MANY = 64 * 2**20  # bytes

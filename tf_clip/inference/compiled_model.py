@@ -18,9 +18,10 @@ from tf_clip.inference.encoder import Encoder
 from tf_clip.inference.onednn import multiplies_with_onednn
 from tf_clip.inference.runners import ENGINES
 from tf_clip.inference.text_plan import cut_texts, groups_of
-from tf_clip.inference.threads import cores, has_gpu, parts
+from tf_clip.inference.threads import has_gpu, parts
 from tf_clip.inference.tower_weights import image_weights, is_plain, text_weights
 from tf_clip.inference.work import BATCH_SIZES, TEXT_LENGTHS, ImageWork, TextWork
+from tf_clip.machine import usable_cores
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
@@ -117,7 +118,7 @@ class CompiledModel:
         self.logit_scale = tf.constant(keras.ops.convert_to_numpy(model.logit_scale), tf.float32)
         bias = model.logit_bias
         self._logit_bias = 0.0 if bias is None else float(keras.ops.convert_to_numpy(bias))
-        core_count, part_count = cores(), parts()
+        core_count, part_count = usable_cores(), parts()
         choices = Choices(cache_dir, self.config.to_dict(), core_count)
         options = (engine, candidates, choices, core_count)
         normalization = None if processor is None else processor.image_processor.scale_and_shift()

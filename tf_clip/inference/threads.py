@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import tensorflow as tf
+
+from tf_clip.machine import usable_cores
 
 MOST_PARTS = 4
 """Into which blocks are cut; with more, their products are too narrow to be fast."""
-
-
-def cores() -> int:
-    """Returns how many of the processor's cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def has_gpu() -> bool:
@@ -24,7 +17,7 @@ def has_gpu() -> bool:
 
 def parts() -> int:
     """Returns into how many parts blocks are cut: one for each core, and none for a GPU, which is full without."""
-    return 1 if has_gpu() else min(cores(), MOST_PARTS)
+    return 1 if has_gpu() else min(usable_cores(), MOST_PARTS)
 
 
 def set_inference_threads() -> None:
@@ -44,11 +37,11 @@ def set_inference_threads() -> None:
 
     Source: `docs/inference.md`.
     """
-    if cores() > MOST_PARTS or has_gpu():
+    if usable_cores() > MOST_PARTS or has_gpu():
         return
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(cores())
+        tf.config.threading.set_inter_op_parallelism_threads(usable_cores())
     except RuntimeError as error:
         raise RuntimeError(
             "set_inference_threads() must be called before TensorFlow computes anything. "

@@ -11,11 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.array_memory import as_tensor, copied_to_pages, return_freed_memory
+from tf_clip.array_memory import as_tensor, copied_to_pages
 from tf_clip.families.clip.image_tower import CLIPImageEncoder
 from tf_clip.families.clip.text_tower import CLIPTextEncoder
 from tf_clip.inference import folding
 from tf_clip.inference.threads import has_gpu
+from tf_clip.machine import return_freed_memory
 from tf_clip.models.transformer_tower import Tower
 
 STRIP = 64

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from tf_clip.export.kit.warm_up import write_warm_up
 from tf_clip.export.savedmodel.batching import Batching, choose_batching
 from tf_clip.export.savedmodel.exported_model import ExportedModel
 from tf_clip.export.savedmodel.latency import Timed, batch_sizes_up_to, measure
+from tf_clip.machine import usable_cores
 
 MEASURED = ("encode_image", "encode_text")
 """The signatures whose times choose the batching: the others are made of these."""
@@ -90,7 +90,7 @@ def serving_kit(
     tell("loading the model")
     exported = ExportedModel.open(path, version)
     curves = _curves(exported, max_batch_size or 64, seconds, tell)
-    batching = choose_batching(curves, threads=cores or _cores(), max_batch_size=max_batch_size)
+    batching = choose_batching(curves, threads=cores or usable_cores(), max_batch_size=max_batch_size)
     tell("writing the requests it warms up with")
     requests = write_warm_up(exported, name, batching.allowed_batch_sizes)
     folder = Path(path) / SERVER_FOLDER
@@ -142,10 +142,6 @@ def _values(exported: ExportedModel, name: str, batching: Batching) -> dict[str,
         "memory_limit": f"{2 * mebibytes}Mi",
         "queue_target": str(batching.batch_timeout_micros + batching.full_batch_micros),
     }
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _require_arguments(name: str, max_batch_size: int | None, cores: int | None, seconds: float) -> None:
