@@ -32,6 +32,7 @@ LAYERS = [
 # Parts, and single modules of parts that otherwise must not.
 MAY_IMPORT_TENSORFLOW = {
     *("preprocessing", "training", "export", "inference", "benchmark", "serving", "client/grpc_client.py"),
+    "cli/quiet_start.py",
     # On its backend alone, for what `keras.ops` has no name for: loops of one round at a time, and replicas.
     *("losses/chunks.py", "models/encoding_in_chunks.py", "models/replicas.py"),
     # Likewise, to give it an array's memory.
@@ -155,6 +156,7 @@ def test_the_wheel_holds_the_package_and_the_shipped_checkpoint(tmp_path):
         assert not [name for name in archive.namelist() if name.startswith(("tests", "examples", "docs"))]
     assert (tmp_path / "installed" / "tf_clip" / "export" / "templates" / "compose.yaml").is_file()
     assert (tmp_path / "installed" / "tf_clip" / "serving" / "page.html").is_file()
+    assert (tmp_path / "installed" / "tf_clip" / "cli" / "pages" / "evaluation.html").is_file()
     code = "import tf_clip.checkpoints.hub as hub; print(hub.resolve('pictogram-clip'))"
     found = subprocess.run(
         [sys.executable, "-c", code],

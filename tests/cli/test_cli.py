@@ -244,11 +244,11 @@ def test_nothing_readable_is_still_a_result(run, images):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--labels", "cat,cat"], "`labels` must all differ. Received twice: cat"),
-        (["--labels", "cat,,dog"], "`labels` must not be empty"),
-        (["--labels", " "], "`labels` must name at least one class"),
+        (["--labels", "cat,cat"], "`--labels` must all differ. Received twice: cat"),
+        (["--labels", "cat,,dog"], "`--labels` must not be empty"),
+        (["--labels", " "], "`--labels` must name at least one class"),
         (["--labels-file", "no/such/file"], "`--labels-file` must be an existing file"),
-        (["--labels", "cat", "--template", "a photo"], "`templates` must be sentences with {}"),
+        (["--labels", "cat", "--template", "a photo"], "`--template` must be sentences with {}"),
     ],
 )
 def test_bad_arguments_are_named(run, images, arguments, message):
@@ -269,7 +269,7 @@ def test_a_folder_without_images_is_named(run, tmp_path):
 def test_a_missing_model_is_named(run, images, model):
     status, _, err = run("classify", images, "--labels", "a", model=model)
     assert status == 2
-    assert "`name_or_path` must be a shipped name (pictogram-clip), an existing folder or file, or a Hub id" in err
+    assert "`--model` must be a shipped name (pictogram-clip), an existing folder or file, or a Hub id" in err
 
 
 def test_a_broken_model_lists_what_is_wrong(run, images, tiny_checkpoint):

@@ -275,8 +275,8 @@ def test_rows_of_several_labels_are_left_out(loaded, tmp_path):
     assert found.skipped == [(paths[1], "2 labels where one is needed")]
     np.testing.assert_allclose(found.image_embeds, embed_images(*loaded, [paths[0], paths[2]]).embeds, atol=1e-6)
     Path(paths[2]).unlink()
-    assert found.image(0, 10).startswith("data:image/png;base64,")
-    assert found.image(2, 10) is None
+    assert found.image(0).startswith("data:image/png;base64,")
+    assert found.image(2) is None
 
 
 @pytest.mark.parametrize("task", ["zero-shot", "retrieval"])
@@ -334,7 +334,7 @@ def test_the_curve_is_drawn_where_its_numbers_are():
     ("task", "arguments", "message"),
     [
         ("zero-shot", ["--robustness"], "`--robustness` must have several templates"),
-        ("zero-shot", ["--template", "a photo"], "`templates` must be sentences with {}"),
+        ("zero-shot", ["--template", "a photo"], "`--template` must be sentences with {}"),
         ("retrieval", [], "`DATA` must be a table or archive of images and captions"),
     ],
 )
@@ -350,8 +350,8 @@ def test_data_that_is_not_there_is_named(evaluate, tmp_path):
     empty = write_table(tmp_path / "empty.csv", [("image", "caption"), ("a.png", "")])
     unreadable = write_table(tmp_path / "gone.csv", [("image", "caption"), ("a.png", "x")])
     for data, message in {
-        tmp_path / "no": "`source` must name existing files",
-        table: "`source` must have the columns ['image', 'caption']",
+        tmp_path / "no": "`DATA` must name existing files",
+        table: "`DATA` must have the columns ['image', 'caption']",
         empty: "empty.csv:2: the caption is empty",
         unreadable: "gone.csv:2: the image's file does not exist",
     }.items():

@@ -145,7 +145,7 @@ def test_the_command_writes_what_the_function_writes(tiny_checkpoint, tmp_path, 
     assert (description["dtype"], description["model"]) == ("float16", "birds")
     # Again, it is refused, and the model stays.
     assert main([*command, *options]) == 2
-    assert "`version` must be new" in capsys.readouterr().err
+    assert "`--version` must be new" in capsys.readouterr().err
     assert (tmp_path / "out" / "7" / "saved_model.pb").exists()
 
 

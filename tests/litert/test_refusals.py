@@ -120,11 +120,11 @@ def test_the_command_line(tiny_checkpoint, tmp_path, capsys):
     assert written["bytes"] == (out / "text_encoder.tflite").stat().st_size
     assert list(written["signatures"]) == ["encode_ids_8", "encode_ids_16"]
     assert main(common) == 2
-    assert "`out` must hold none of the files" in capsys.readouterr().err
+    assert "`OUT` must hold none of the files" in capsys.readouterr().err
     assert main([*common, "--overwrite", "--text-lengths", "a"]) == 2
     assert "`--text-lengths` must be whole numbers" in capsys.readouterr().err
     assert main([*common, "--overwrite", "--report", "examples/images"]) == 2
     assert "`--report` must come with `--labels`" in capsys.readouterr().err
     assert main([*common, "--overwrite", "--labels", ",".join(LABELS)]) == 2
-    assert "`labels` must be given for the part classify" in capsys.readouterr().err
+    assert "`--labels` must be given for the part classify" in capsys.readouterr().err
     assert np.isfinite(written["bytes"])

@@ -1,4 +1,4 @@
-"""Charts as SVG elements to put into a page: no scripts, colors from the page's style."""
+"""Charts as SVG elements of a page: no scripts; their style is in pages/evaluation.html."""
 
 from __future__ import annotations
 
@@ -9,23 +9,6 @@ from html import escape
 import numpy as np
 
 from tf_clip.evaluation.calibration import CalibrationBin
-
-STYLE = """
-svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif; fill: var(--ink); }
-svg .axis { stroke: var(--rail); stroke-width: 1; fill: none; }
-svg .faint { fill: var(--soft); }
-svg .even { stroke: var(--soft); stroke-dasharray: 4 4; fill: none; }
-.first { --series: var(--bar); }
-.second { --series: var(--warm); }
-svg .line { stroke: var(--series); stroke-width: 2; fill: none; stroke-linejoin: round; }
-svg .dot { fill: var(--series); stroke: var(--card); stroke-width: 1.5; }
-.legend span::before { content: "●"; margin-right: .35rem; color: var(--series); }
-.legend span { margin-right: 1rem; }
-svg .filled { fill: var(--series); }
-svg .gap { fill: var(--warm); opacity: .55; }
-svg .cell { stroke: var(--card); stroke-width: 1; }
-svg .on { fill: #fff; }
-"""
 
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 20, 14, 44

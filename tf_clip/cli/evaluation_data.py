@@ -9,12 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from tf_clip.cli import tables
-from tf_clip.cli.html import as_data_uri
+from tf_clip.cli.thumbnails import as_data_uri
 from tf_clip.data.pairs import Pairs
 from tf_clip.data.skipped import BadRow, RowError, listed
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import embed_images
+
+# Pixels of the longer side of an image on the page.
+_THUMBNAIL = 192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +42,16 @@ class EmbeddedImages:
     text_rows: Sequence[int]
     skipped: Sequence[BadRow]
 
-    def image(self, row: int, largest: int) -> str | None:
-        """Returns a row's image as an address that holds it; None if it has gone since."""
+    def image(self, row: int) -> str | None:
+        """Returns a row's image as a small `data:` address; None if it can no longer be read."""
         try:
-            return as_data_uri(self.pairs.read(row).image, largest)
+            return as_data_uri(self.pairs.read(row).image, _THUMBNAIL)
         except (RowError, ValueError):
             return None
+
+    def skipped_rows(self) -> list[dict[str, str]]:
+        """Returns the rows that cannot be used, for the JSON file."""
+        return [{"where": row.where, "reason": row.why} for row in self.skipped]
 
 
 def embed_pairs(

@@ -10,61 +10,8 @@ from typing import Any
 import numpy as np
 
 from tf_clip.cli import charts
+from tf_clip.cli.page_templates import fill
 from tf_clip.evaluation.classification import ClassificationReport
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>tf_clip: {title}</title>
-<style>
-:root {{ color-scheme: light dark; --ink: #1c2430; --soft: #5d6b7e; --paper: #f6f7f9; --card: #fff; --bar: #2f6fe4;
-  --warm: #d9622b; --rail: #e3e7ed; }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --ink: #e6e9ee; --soft: #9aa7b8; --paper: #12161c; --card: #1b212a; --bar: #5b9bff; --warm: #f08a52;
-    --rail: #2e3743; }}
-}}
-body {{ margin: 2rem auto; max-width: 72rem; padding: 0 1rem; font: 16px/1.45 system-ui, sans-serif;
-  color: var(--ink); background: var(--paper); }}
-h1 {{ font-size: 1.5rem; margin: 0; }}
-h2 {{ font-size: 1.05rem; margin: 0 0 .6rem; }}
-header p, .legend, figcaption, .small {{ margin: .3rem 0 0; color: var(--soft); font-size: .9rem;
-  overflow-wrap: anywhere; }}
-.tiles, .two, .mistakes {{ display: grid; gap: 1rem; margin: 1rem 0; }}
-.tiles {{ grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }}
-.two {{ grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); }}
-.mistakes {{ grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }}
-section, .tile, figure {{ margin: 0; padding: 1rem 1.1rem; border-radius: .8rem; background: var(--card);
-  min-width: 0; }}
-section {{ margin: 1rem 0; }}
-.two section, .beside section {{ margin: 0; }}
-.beside {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0; }}
-.beside section {{ flex: 1 1 20rem; }}
-.beside table {{ font-size: .9rem; }}
-.beside section:first-child {{ flex: 0 1 auto; }}
-.mistakes figure {{ padding: 0; background: none; }}
-.tile b {{ display: block; font-size: 1.7rem; font-weight: 650; font-variant-numeric: tabular-nums; }}
-.tile span {{ color: var(--soft); font-size: .9rem; }}
-.shown {{ display: flex; gap: .5rem; height: 10rem; padding: .5rem; border-radius: .6rem; background: var(--paper); }}
-.shown img {{ flex: 1; min-width: 0; height: 100%; object-fit: contain; }}
-.wrong {{ color: var(--warm); font-weight: 600; }}
-.right {{ color: var(--bar); font-weight: 600; }}
-.wide {{ overflow-x: auto; }}
-.wide > div {{ max-width: none; }}
-table {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem .8rem .3rem 0; text-align: left; border-bottom: 1px solid var(--rail); font-weight: 400; }}
-td:last-child, th:last-child {{ padding-right: 0; }}
-thead th {{ color: var(--soft); font-size: .9rem; }}
-.number {{ text-align: right; white-space: nowrap; }}
-details ul {{ margin: .5rem 0 0; padding-left: 1.2rem; font-size: .9rem; overflow-wrap: anywhere; }}
-summary {{ cursor: pointer; }}
-{charts}</style>
-<header><h1>{title}</h1><p>{about}</p></header>
-<main>
-{body}
-</main>
-</html>
-"""
 
 _TILES = {
     "top1": "top-1 accuracy",
@@ -153,7 +100,7 @@ def retrieval_page(result: Mapping[str, Any], images: Mapping[str, Sequence[Sequ
 def _page(result: Mapping[str, Any], about: str, title: str, parts: Sequence[str]) -> str:
     body = "\n".join([*parts, _skipped(result["skipped"])])
     title = f"{escape(result['model'])}: {escape(title)}"
-    return _PAGE.format(title=title, about=about + escape(result["data"]), body=body, charts=charts.STYLE)
+    return fill("evaluation.html", title=title, about=about + escape(result["data"]), body=body)
 
 
 def _confusion(report: ClassificationReport) -> str:

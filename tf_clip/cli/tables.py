@@ -6,12 +6,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
+
+from tf_clip.cli.arguments import EXIT_DONE, EXIT_SOME_SKIPPED
 
 _BAR_WIDTH = 24
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -94,6 +97,22 @@ def say(message: str) -> None:
 def warn(message: str) -> None:
     """Prints a line on standard error."""
     _messages.print(Text(printable(message), style="yellow"), soft_wrap=True)
+
+
+def skipped(paths: Sequence[Path], failures: Mapping[int, str]) -> list[dict[str, str]]:
+    """Returns the images that were left out, and why."""
+    return [{"image": str(paths[index]), "reason": reason} for index, reason in failures.items()]
+
+
+def report(rows: Sequence[Mapping[str, str]]) -> int:
+    """Warns of everything that was skipped, and returns the exit status.
+
+    Args:
+        rows: each skipped image or row with its reason.
+    """
+    for row in rows:
+        warn(f"skipped {row.get('image') or row['where']}: {row['reason']}")
+    return EXIT_SOME_SKIPPED if rows else EXIT_DONE
 
 
 def printable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The arguments of `tf-clip train`, on the command line or in a TOML file, and those that a run was started with."""
+"""The options of a training run: their defaults, and the TOML files that they are in."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+from tf_clip.cli.inputs import require_file
 
 RUN_FILE = "train.toml"
-RECIPES = ("full", "lit", "layerwise", "lora", "probe")
-# What holds where nothing is said; None is decided by the recipe or means none.
+# The values of options that are not given; None leaves the value to the recipe, or means none.
 FIT_DEFAULTS: dict[str, Any] = {
     "epochs": 10,
     "adapter": None,
@@ -39,46 +37,10 @@ FIT_DEFAULTS: dict[str, Any] = {
     "save_every": 500,
     "tensorboard": None,
 }
-# What says how to begin, and is not part of what a run is.
-_CONTROL = ("config", "output", "resume", "overwrite", "command")
-
-
-def add_train(commands: Commands, default_model: str) -> None:
-    """Adds the command's arguments."""
-    parser = commands.add_parser(
-        "train",
-        help="train a model further on images and captions",
-        description="Any option can also be in a TOML file, under its name without the dashes before it.",
-        allow_abbrev=False,
-    )
-    _add_places(parser, default_model)
-    _add_data(parser)
-    _add_recipe(parser)
-
-
-def with_files(arguments: Sequence[str]) -> list[str]:
-    """Puts what `--config` and `--resume` refer to in front of what was written, which wins.
-
-    Raises:
-        FileNotFoundError, ValueError: a file is missing or broken, or has unknown options.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--config", "--output"):
-        parser.add_argument(option, type=Path)
-    parser.add_argument("--resume", action="store_true")
-    known, _ = parser.parse_known_args(arguments)
-    words: list[str] = []
-    if known.resume and known.output is not None:
-        path = known.output / RUN_FILE
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"`--output` must be the folder of a run to resume. Received: {known.output}, which has no {RUN_FILE}. "
-                "Leave out --resume to start one."
-            )
-        words += _words_of(path)
-    if known.config is not None:
-        words += _words_of(known.config)
-    return [*words, *arguments]
+# These say how to begin, and are no part of the run. The last four come from the parser.
+_CONTROL = ("config", "output", "resume", "overwrite", "command", "run", "parser", "uses_tensorflow")
+# These change no result.
+_NOT_COMPARED = ("save_every", "tensorboard")
 
 
 def run_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -90,99 +52,78 @@ def run_options(options: argparse.Namespace) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
 
 
+def compared_options(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that a resumed run must have in common with the first one, with their defaults."""
+    return {name: value for name, value in {**FIT_DEFAULTS, **run}.items() if name not in _NOT_COMPARED}
+
+
+def require_same_run(run: Mapping[str, Any], folder: Path) -> None:
+    """Refuses to resume with options that change the result, which would be neither run's.
+
+    Args:
+        run: what `run_options` returned.
+        folder: the run's.
+
+    Raises:
+        ValueError: options differ from those in the folder's `train.toml`; all of them are listed.
+    """
+    now, before = compared_options(run), compared_options(read_toml(folder / RUN_FILE, "--resume"))
+    changed = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
+    if changed:
+        listed = "; ".join(
+            f"--{name.replace('_', '-')} {now.get(name)}, where the run has {before.get(name)}" for name in changed
+        )
+        raise ValueError(
+            f"`--resume` must come with the options that the run was started with. Received: {listed}. "
+            "Leave them out, or start a new run with --overwrite."
+        )
+
+
 def as_toml(values: Mapping[str, Any]) -> str:
     """Writes options as a TOML file that `--config` takes."""
     # JSON's strings, numbers, booleans and lists are TOML's, too.
     return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
 
 
-def _add_places(parser: argparse.ArgumentParser, default_model: str) -> None:
-    group = parser.add_argument_group("places")
-    group.add_argument("--data", help="CSV, TSV, JSONL, Parquet, TFRecord, tar shards, or a folder of class folders")
-    group.add_argument("--output", type=Path, metavar="DIR", help="where the model, its log and what resumes it go")
-    group.add_argument(
-        "--model", default=default_model, help=f"a shipped name, a folder or a Hub id (default: {default_model})"
-    )
-    group.add_argument("--config", type=Path, metavar="FILE.toml", help="options, by the names that they have here")
-    group.add_argument("--resume", action="store_true", help="go on with the run in DIR; no other option is needed")
-    group.add_argument("--overwrite", action="store_true", help="start anew in a DIR that is not empty")
+def words_of(path: Path, option: str, known: Sequence[str]) -> list[str]:
+    """Returns a TOML file's options as the words of a command line.
 
+    Args:
+        path: the file.
+        option: the option that named it.
+        known: the names that options may have, without the dashes before them.
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("data")
-    group.add_argument("--image-column", help="of a table (default: image)")
-    group.add_argument("--caption-column", action="append", help="of a table; may be given several times")
-    group.add_argument("--group-column", help="of a table: rows equal in it belong together")
-    group.add_argument("--image-folder", help="where a table's relative paths begin (default: beside it)")
-    group.add_argument("--template", action="append", help="for folders of classes: a sentence with {} for the class")
-    group.add_argument("--format", help="of --data, if its name does not say it")
-    group.add_argument("--validation-data", help="pairs to evaluate on after each epoch")
-    group.add_argument(
-        "--validation-share", type=float, help="of --data, kept back without --validation-data (default: 0.1; 0: none)"
-    )
-    group.add_argument("--batch-size", type=int, default=64, help="pairs a batch (default: 64)")
-    group.add_argument("--augment", choices=("none", "crop", "strong"), help="of images (default: crop, as the paper)")
-    group.add_argument("--flip", action="store_true", default=None, help="mirror every other image, too")
-    group.add_argument("--max-length", type=int, help="of captions, in tokens")
-    group.add_argument("--max-bad-share", type=float, help="of rows that may be bad (default: 0.1)")
-    group.add_argument("--seed", type=int, default=0, help="of orders, augmentation, split (default: 0)")
-
-
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("recipe")
-    group.add_argument(
-        "--recipe",
-        choices=RECIPES,
-        default="full",
-        help="what is trained (default: full); probe takes captions as labels",
-    )
-    group.add_argument(
-        "--adapter", metavar="CONFIG", help="for lora: another form of it, such as lora[r=16], dora, vera, ia3"
-    )
-    group.add_argument("--epochs", type=int, help="(default: 10)")
-    group.add_argument("--learning-rate", type=float, help="the highest (default: by recipe)")
-    group.add_argument("--weight-decay", type=float, help="(default: 0.1)")
-    group.add_argument("--warmup-steps", type=int, help="(default: a tenth of all, 500 at most)")
-    group.add_argument(
-        "--layer-decay", type=float, help="of the learning rate, from block to block (default: by recipe)"
-    )
-    group.add_argument("--clip-norm", type=float, help="largest length of all gradients (default: 1; 0: no limit)")
-    group.add_argument("--accumulate", type=int, help="batches a step (default: 1)")
-    group.add_argument("--ema", type=float, help="momentum of an average of the weights (default: none)")
-    group.add_argument("--wise-ft", type=float, metavar="SHARE", help="mix the result, so much of it, with the start")
-    group.add_argument("--loss", choices=("softmax", "sigmoid"), help="(default: softmax, CLIP's)")
-    group.add_argument("--label-smoothing", type=float, help="(default: 0)")
-    group.add_argument("--encode-chunk-size", type=int, help="pairs encoded at a time: less memory, the same result")
-    group.add_argument("--dtype", choices=("float32", "mixed_bfloat16", "mixed_float16"), help="(default: float32)")
-    group.add_argument("--gradient-checkpointing", action="store_true", default=None, help="less memory, more time")
-    group.add_argument("--save-every", type=int, help="batches from one save to the next (default: 500)")
-    group.add_argument("--tensorboard", metavar="DIR", help="write curves, and the best and worst validation pairs")
-
-
-def _words_of(path: Path) -> list[str]:
-    """Returns a TOML file's options as the words of a command line."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    if not path.is_file():
-        raise FileNotFoundError(f"`--config` must be an existing file. Received: {path}. Check the path.")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"`--config` must be a TOML file. Received: {path} ({error}). Correct it.") from error
-    names = _option_names()
+    Raises:
+        FileNotFoundError, ValueError: the file is missing or broken, or has unknown options.
+    """
     words = []
-    for key, value in values.items():
+    for key, value in read_toml(path, option).items():
         name = key.replace("_", "-")
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=3)
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3)
             raise ValueError(
-                f"`--config` must have options of `tf-clip train`. Received: {key!r} in {path}. "
+                f"`{option}` must have options of `tf-clip train`. Received: {key!r} in {path}. "
                 + (f"Did you mean {' or '.join(close)}?" if close else "See `tf-clip train --help`.")
             )
         words += _words_for(name, value, path)
     return words
+
+
+def read_toml(path: Path, option: str) -> dict[str, Any]:
+    """Returns what a TOML file holds.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing or broken.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    require_file(path, option)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"`{option}` must be a TOML file. Received: {path} ({error}). Correct it.") from error
 
 
 def _words_for(name: str, value: Any, path: Path) -> list[str]:
@@ -196,10 +137,3 @@ def _words_for(name: str, value: Any, path: Path) -> list[str]:
             f"`{name}` must be text, a number or a list of them. Received: {value!r} in {path}. Correct it."
         )
     return [f"--{name}={item}" for item in values]
-
-
-def _option_names() -> list[str]:
-    parser = argparse.ArgumentParser()
-    add_train(parser.add_subparsers(), "")
-    known = vars(parser.parse_args(["train"]))
-    return sorted(name.replace("_", "-") for name in known if name not in ("config", "resume", "overwrite"))

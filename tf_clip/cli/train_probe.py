@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_clip.cli import tables
-from tf_clip.cli.commands import load
+from tf_clip.cli.loading import load
 from tf_clip.cli.train_data import read, sides
 from tf_clip.cli.train_options import RUN_FILE, as_toml, run_options
 from tf_clip.data.skipped import BadRow

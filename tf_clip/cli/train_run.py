@@ -16,9 +16,16 @@ from tf_clip.adapters.config import LoRAConfig
 from tf_clip.adapters.named_configs import as_config
 from tf_clip.checkpoints import hub
 from tf_clip.cli import tables
-from tf_clip.cli.main import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_SKIPPED
+from tf_clip.cli.arguments import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_SKIPPED
 from tf_clip.cli.train_data import read, sides
-from tf_clip.cli.train_options import FIT_DEFAULTS, RUN_FILE, as_toml, run_options
+from tf_clip.cli.train_options import (
+    FIT_DEFAULTS,
+    RUN_FILE,
+    as_toml,
+    compared_options,
+    require_same_run,
+    run_options,
+)
 from tf_clip.cli.train_probe import train_probe
 from tf_clip.cli.train_progress import TrainingDisplay
 from tf_clip.data.augmentation import Augmentation
@@ -52,17 +59,17 @@ _AUGMENTATIONS: dict[str, dict[str, Any]] = {
         "gray_scale_prob": 0.2,
     },
 }
-# These change nothing in what is computed.
-_NOT_COMPARED = ("save_every", "tensorboard")
 
 
-def train(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Trains as the options say."""
     for name in ("data", "output"):
         if getattr(options, name) is None:
             raise ValueError(f"`--{name}` must be given. Received: none. See `tf-clip train --help`.")
-    run = run_options(options)
+    chosen = run_options(options)
     _prepare_output(options)
+    if options.resume:
+        require_same_run(chosen, options.output)
     if options.recipe == "probe":
         given = sorted(name for name in FIT_DEFAULTS if getattr(options, name) is not None)
         if given or options.resume:
@@ -72,10 +79,10 @@ def train(options: argparse.Namespace) -> int:
     for name, default in FIT_DEFAULTS.items():
         if getattr(options, name) is None:
             setattr(options, name, default)
-    return _fit(options, run)
+    return _fit(options, chosen)
 
 
-def _fit(options: argparse.Namespace, run: dict[str, Any]) -> int:
+def _fit(options: argparse.Namespace, chosen: dict[str, Any]) -> int:
     recipe, augment = _recipe(options), _augmentation(options)
     folder = hub.resolve(options.model)
     with tables.status(f"Loading {options.model}"):
@@ -104,7 +111,7 @@ def _fit(options: argparse.Namespace, run: dict[str, Any]) -> int:
         StopAtNonFiniteLoss(options.output, data),
         TrainingDisplay(options.batch_size),
     ]
-    (options.output / RUN_FILE).write_text(as_toml(run), encoding="utf-8")
+    (options.output / RUN_FILE).write_text(as_toml(chosen), encoding="utf-8")
     try:
         result = fit(
             model,
@@ -114,7 +121,7 @@ def _fit(options: argparse.Namespace, run: dict[str, Any]) -> int:
             save_every=options.save_every,
             resume=options.resume,
             callbacks=callbacks,
-            settings={name: value for name, value in run.items() if name not in _NOT_COMPARED},
+            settings=compared_options(chosen),
         )
     except TooManyBadRows as error:
         _told(options.output, error.bad_rows)

@@ -4,33 +4,72 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tf_clip.benchmark.measure import KINDS, Measurement, benchmark, work
-from tf_clip.benchmark.profile import Operation, profile
-from tf_clip.cli import tables
-from tf_clip.cli.commands import load
-from tf_clip.cli.main import EXIT_DONE
-from tf_clip.inference import ENGINES, compile_for_inference
+from tf_clip.cli.arguments import EXIT_DONE, model_and_json, positive, runs
+
+if TYPE_CHECKING:
+    from tf_clip.benchmark.measure import Measurement
+    from tf_clip.benchmark.profile import Operation
+    from tf_clip.cli.arguments import Commands
 
 _TITLES = {
-    "image": "images to embeddings, images a second",
-    "text": "captions to embeddings, captions a second",
-    "joint": "images with as many captions, pairs a second",
-    "end_to_end": "the same from JPEG bytes and strings, pairs a second",
+    "image": "images to embeddings, images per second",
+    "text": "captions to embeddings, captions per second",
+    "joint": "pairs of an image and a caption to logits, pairs per second",
+    "end_to_end": "the same from JPEG bytes and strings, pairs per second",
 }
+_NUMBERS = ("batch", "per second", "speed", "spread")
 _SHOWN_OPERATIONS = 12
-# LiteRT needs an extra, and converts for minutes: it is measured when it is asked for.
-_USUAL = ("tensorflow", "xla")
+# LiteRT needs an extra and converts for minutes: it is measured only on request.
+_DEFAULT_ENGINES = ("tensorflow", "xla")
 
 
-def bench(options: argparse.Namespace) -> int:
+def add(commands: Commands) -> None:
+    """Adds the command's arguments."""
+    parser = commands.add_parser(
+        "bench", parents=[model_and_json()], help="measure how fast a model is on this machine"
+    )
+    parser.add_argument(
+        "--batch",
+        type=positive,
+        nargs="+",
+        default=[1, 8],
+        metavar="N",
+        help="batch sizes, of images and of texts (default: 1 8)",
+    )
+    parser.add_argument(
+        "--engine",
+        action="append",
+        help="auto, tensorflow, xla or litert; may be given several times (default: tensorflow, xla)",
+    )
+    parser.add_argument(
+        "--work",
+        action="append",
+        choices=tuple(_TITLES),
+        help="what is measured; may be given several times (default: all)",
+    )
+    parser.add_argument("--rounds", type=positive, default=5, help="rounds; their median is shown (default: 5)")
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIR", help="write a trace for TensorBoard, and show the slowest operations"
+    )
+    runs(parser, run)
+
+
+def run(options: argparse.Namespace) -> int:
     """Measures, and shows a table."""
-    engines = list(dict.fromkeys(options.engine or _USUAL))
+    from tf_clip.benchmark.measure import benchmark, work
+    from tf_clip.benchmark.profile import profile
+    from tf_clip.cli import tables
+    from tf_clip.cli.loading import load
+    from tf_clip.inference import ENGINES, compile_for_inference
+
+    engines = list(dict.fromkeys(options.engine or _DEFAULT_ENGINES))
     for engine in engines:
         if engine not in ("auto", *ENGINES):
             raise ValueError(f"`--engine` must be one of {['auto', *ENGINES]}. Received: {engine}. Choose one.")
-    kinds = list(dict.fromkeys(options.work or KINDS))
+    kinds = list(dict.fromkeys(options.work or _TITLES))
     batches = sorted(set(options.batch))
     model, processor = load(options.model)
     with tables.progress("Measuring", len(kinds) * len(batches)) as advance:
@@ -55,15 +94,12 @@ def bench(options: argparse.Namespace) -> int:
             result["profile"] = [dataclasses.asdict(one) for one in operations]
         tables.print_json(result)
         return EXIT_DONE
-    tables.show_groups(_rows(found, engines[0]), ("engine", "batch", "a second", "speed", "spread"), _NUMBERS)
+    tables.show_groups(_rows(found, engines[0]), ("engine", *_NUMBERS), _NUMBERS)
     if options.profile:
         title = f"{kinds[0]}, batch {batches[-1]}, engine {engines[0]}"
         tables.show_groups({title: _profile_rows(operations)}, ("operation", "share", "calls"), ("share", "calls"))
         tables.say(f"The trace is for TensorBoard: tensorboard --logdir {options.profile}")
     return EXIT_DONE
-
-
-_NUMBERS = ("batch", "a second", "speed", "spread")
 
 
 def _as_json(one: Measurement) -> dict[str, Any]:
