@@ -19,8 +19,8 @@ from tf_clip import (
     embed_images,
     embed_texts,
 )
-from tf_clip.export.images import read_images
 from tf_clip.export.savedmodel.graph import CLIPGraph, Limits
+from tf_clip.export.savedmodel.images import read_images
 from tf_clip.export.weights import StoredWeights
 from tf_clip.preprocessing.images.decode import MAX_PIXELS
 

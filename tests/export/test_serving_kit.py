@@ -21,8 +21,8 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 
 from helpers import environment
-from tf_clip.export.savedmodel.batching import choose_batching
-from tf_clip.export.savedmodel.latency import Timed, batch_sizes_up_to, measure
+from tf_clip.export.kit.batching import choose_batching
+from tf_clip.export.kit.latency import Timed, batch_sizes_up_to, measure
 
 LABELS = ["owl", "bus", 'ünï <"quoted"> €']
 
@@ -48,47 +48,22 @@ def loaded(exported):
     return ExportedModel.open(exported[0])
 
 
-def proto(name, fields):
-    """A message class from its fields, for what tensorflow-serving-api has no class of: (name, number, type)."""
-    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", syntax="proto3", package="kit_test")
-    file.dependency.append("google/protobuf/wrappers.proto")
-    message = file.message_type.add(name=name)
+def batching_parameters():
+    """The server's `BatchingParameters`, of which tensorflow-serving-api has no class."""
     kinds = descriptor_pb2.FieldDescriptorProto
-    for field, number, kind in fields:
-        one = message.field.add(name=field, number=number, label=kinds.LABEL_OPTIONAL)
-        if kind.startswith("."):
-            one.type, one.type_name = kinds.TYPE_MESSAGE, kind
-        else:
-            one.type = getattr(kinds, f"TYPE_{kind.removeprefix('repeated ').upper()}")
-        if kind.startswith("repeated "):
-            one.label = kinds.LABEL_REPEATED
-    return file
-
-
-def classes(*files):
+    file = descriptor_pb2.FileDescriptorProto(name="batching.proto", syntax="proto3", package="kit_test")
+    file.dependency.append("google/protobuf/wrappers.proto")
+    message = file.message_type.add(name="BatchingParameters")
+    numbers = {"max_batch_size": 1, "batch_timeout_micros": 2, "max_enqueued_batches": 3, "num_batch_threads": 4}
+    for name, number in numbers.items():
+        wrapped = {"type": kinds.TYPE_MESSAGE, "type_name": ".google.protobuf.Int64Value"}
+        message.field.add(name=name, number=number, label=kinds.LABEL_OPTIONAL, **wrapped)
+    message.field.add(name="allowed_batch_sizes", number=6, label=kinds.LABEL_REPEATED, type=kinds.TYPE_INT64)
+    message.field.add(name="pad_variable_length_inputs", number=7, label=kinds.LABEL_OPTIONAL, type=kinds.TYPE_BOOL)
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    for file in files:
-        pool.Add(file)
-    return {
-        one.name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"kit_test.{one.name}"))
-        for file in files
-        for one in file.message_type
-    }
-
-
-WRAPPED = ".google.protobuf.Int64Value"
-BATCHING = proto(
-    "BatchingParameters",
-    [
-        ("max_batch_size", 1, WRAPPED),
-        ("batch_timeout_micros", 2, WRAPPED),
-        ("max_enqueued_batches", 3, WRAPPED),
-        ("num_batch_threads", 4, WRAPPED),
-        ("allowed_batch_sizes", 6, "repeated int64"),
-        ("pad_variable_length_inputs", 7, "bool"),
-    ],
-)
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("kit_test.BatchingParameters"))
 
 
 class TestBatchingRule:
@@ -109,7 +84,6 @@ class TestBatchingRule:
         assert batching.max_batch_size == 4
         assert batching.allowed_batch_sizes == (1, 2, 4)
         assert batching.batch_timeout_micros == 6000
-        assert batching.full_batch_micros == 16000
         assert batching.max_enqueued_batches == 63
 
     def test_the_signature_that_saves_least_bounds_the_wait_and_the_slowest_the_queue(self):
@@ -117,7 +91,6 @@ class TestBatchingRule:
         batching = choose_batching(curves, threads=1)
         assert batching.max_batch_size == 2
         assert batching.batch_timeout_micros == 1000
-        assert batching.full_batch_micros == 120_000
 
     def test_no_wait_is_longer_than_10_ms(self):
         assert choose_batching({"a": self.curve(1.0, 1.0)}, threads=1).batch_timeout_micros == 10_000
@@ -125,7 +98,6 @@ class TestBatchingRule:
     def test_a_size_that_is_set_is_taken(self):
         batching = choose_batching({"a": self.curve(0.1, 0.2)}, threads=1, max_batch_size=48)
         assert batching.allowed_batch_sizes == (1, 2, 4, 8, 16, 32, 48)
-        assert batching.full_batch_micros == 4_800_000
         assert batching.max_enqueued_batches == 1
 
 
@@ -167,7 +139,7 @@ def test_the_curves_begin_with_one_row(exported):
 
 def test_batching_files_hold_what_was_chosen(exported):
     path, kit, _ = exported
-    parameters = classes(BATCHING)["BatchingParameters"]
+    parameters = batching_parameters()
     server = text_format.Parse((kit.folder / "batching.config").read_text(), parameters())
     model = text_format.Parse((path / "3" / "batching_params.pbtxt").read_text(), parameters())
     for one in (server, model):
@@ -179,16 +151,6 @@ def test_batching_files_hold_what_was_chosen(exported):
         assert not one.pad_variable_length_inputs
     assert server.num_batch_threads.value == 2
     assert not model.HasField("num_batch_threads")  # a server's threads are for all its models
-
-
-def test_monitoring_config(exported):
-    prometheus = proto("PrometheusConfig", [("enable", 1, "bool"), ("path", 2, "string")])
-    monitoring = proto("MonitoringConfig", [("prometheus_config", 1, ".kit_test.PrometheusConfig")])
-    monitoring.dependency.append("PrometheusConfig.proto")
-    text = (exported[1].folder / "monitoring.config").read_text()
-    parsed = text_format.Parse(text, classes(prometheus, monitoring)["MonitoringConfig"]())
-    assert parsed.prometheus_config.enable
-    assert parsed.prometheus_config.path == "/monitoring/prometheus/metrics"
 
 
 def test_models_config_as_it_is_and_with_its_comments_taken_in(exported):
@@ -236,10 +198,7 @@ def test_all_files_are_there_and_no_placeholder_is_left(exported):
         "README.md",
         "batching.config",
         "compose.yaml",
-        "kubernetes.yaml",
         "models.config",
-        "monitoring.config",
-        "prometheus-adapter.yaml",
     }
     for file in kit.files:
         assert file.is_file() and path in file.parents
@@ -256,35 +215,10 @@ def test_compose(exported):
     assert not [flag for flag in flags if "xla" in flag]
     (volume,) = service["volumes"]
     assert volume["read_only"] and service["read_only"]
-    for flag in ("model_config_file", "batching_parameters_file", "monitoring_config_file"):
+    for flag in ("model_config_file", "batching_parameters_file"):
         inside = Path(flags[flag]).relative_to(volume["target"])
         assert (exported[1].folder / volume["source"] / inside).is_file()
     assert [port.split(":")[-2:] for port in service["ports"]] == [["8500", "8500"], ["8501", "8501"]]
-
-
-def test_kubernetes(exported):
-    folder = exported[1].folder
-    deployment, service, scaler = yaml.safe_load_all((folder / "kubernetes.yaml").read_text())
-    assert [one["kind"] for one in (deployment, service, scaler)] == [
-        "Deployment",
-        "Service",
-        "HorizontalPodAutoscaler",
-    ]
-    pod = deployment["spec"]["template"]
-    labels = pod["metadata"]["labels"]
-    assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"] == labels
-    (server,) = pod["spec"]["containers"]
-    ports = {port["name"]: port["containerPort"] for port in server["ports"]}
-    assert ports == {"grpc": 8500, "rest": 8501}
-    assert {port["targetPort"] for port in service["spec"]["ports"]} == set(ports)
-    compose = yaml.safe_load((folder / "compose.yaml").read_text())["services"]["my-clip"]
-    assert set(server["args"]) <= set(compose["command"])
-    assert {one["name"] for one in pod["spec"]["volumes"]} == {one["name"] for one in server["volumeMounts"]}
-    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
-    metric = scaler["spec"]["metrics"][0]["pods"]
-    (rule,) = yaml.safe_load((folder / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
-    assert rule["name"]["as"] == metric["metric"]["name"]
-    assert int(metric["target"]["averageValue"]) > 0
 
 
 class Local(BaseHTTPRequestHandler):
@@ -332,7 +266,7 @@ def local(loaded):
 
 @pytest.fixture
 def workplace(tmp_path):
-    from tf_clip.export.example_inputs import image_file
+    from tf_clip.export.kit.example_inputs import image_file
 
     (tmp_path / "image.jpg").write_bytes(image_file())
     return tmp_path

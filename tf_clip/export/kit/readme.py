@@ -7,9 +7,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from tf_clip.export.savedmodel.batching import Batching
+from tf_clip.export.kit.batching import Batching
+from tf_clip.export.kit.latency import Timed
 from tf_clip.export.savedmodel.exported_model import ExportedModel
-from tf_clip.export.savedmodel.latency import Timed
 
 _TEMPLATE = Path(__file__).parent / "templates" / "readme"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import tensorflow as tf
 
-from tf_clip.export.example_inputs import example_inputs
+from tf_clip.export.kit.example_inputs import example_inputs
 from tf_clip.export.savedmodel.exported_model import ExportedModel
+from tf_clip.files import replacing_file
 
 try:
     from tensorflow_serving.apis import prediction_log_pb2
@@ -46,14 +46,10 @@ def write_warm_up(exported: ExportedModel, name: str, batch_sizes: Sequence[int]
             f"`batch_sizes` must make at most {MOST_REQUESTS} requests. Received: {len(batch_sizes)} sizes for "
             f"{len(exported.batchable)} signatures. Take fewer."
         )
-    target = exported.folder / WARM_UP
-    written = Path(f"{target}.new")
-    target.parent.mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(written)) as writer:
+    with replacing_file(exported.folder / WARM_UP) as file, tf.io.TFRecordWriter(str(file)) as writer:
         for signature in exported.batchable:
             for size in batch_sizes:
                 writer.write(_request(exported, name, signature, size).SerializeToString())
-    written.rename(target)
     return count
 
 

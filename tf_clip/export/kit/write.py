@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from tf_clip.export.example_inputs import example_inputs
+from tf_clip.export.kit.batching import Batching, choose_batching
+from tf_clip.export.kit.example_inputs import example_inputs
+from tf_clip.export.kit.latency import Timed, batch_sizes_up_to, measure
 from tf_clip.export.kit.readme import readme
-from tf_clip.export.kit.warm_up import write_warm_up
-from tf_clip.export.savedmodel.batching import Batching, choose_batching
+from tf_clip.export.kit.warm_up import WARM_UP, write_warm_up
 from tf_clip.export.savedmodel.exported_model import ExportedModel
-from tf_clip.export.savedmodel.latency import Timed, batch_sizes_up_to, measure
+from tf_clip.files import write_text
 from tf_clip.machine import usable_cores
 
 MEASURED = ("encode_image", "encode_text")
@@ -61,7 +61,7 @@ def serving_kit(
     """Writes what TensorFlow Serving needs beside an exported model.
 
     Into the version's folder: requests it warms up with, and its own batching parameters. Into `path/serving`:
-    the server's configuration, files for Docker Compose and Kubernetes, and a README with the calls. The
+    the server's configuration, a file for Docker Compose, and a README with the calls. The
     batching parameters are chosen from times measured here, so run it on a machine like the server's;
     `choose_batching` tells the rule.
 
@@ -94,16 +94,20 @@ def serving_kit(
     tell("writing the requests it warms up with")
     requests = write_warm_up(exported, name, batching.allowed_batch_sizes)
     folder = Path(path) / SERVER_FOLDER
-    folder.mkdir(exist_ok=True)
     texts = {exported.folder / MODEL_PARAMETERS: batching.as_model_text()}
     texts[folder / "batching.config"] = batching.as_server_text()
-    values = _values(exported, name, batching)
+    values = {
+        "name": name,
+        "service": name.lower().replace("_", "-"),
+        "version": str(exported.version),
+        "next_version": str(exported.version + 1),
+    }
     for template in sorted(_TEMPLATES.glob("*.*")):
         texts[folder / template.name] = Template(template.read_text(encoding="utf-8")).substitute(values)
     texts[folder / "README.md"] = readme(exported, name, batching, curves)
     for file, text in texts.items():
-        file.write_text(text, encoding="utf-8")
-    files = (exported.folder / "assets.extra" / "tf_serving_warmup_requests", *texts)
+        write_text(file, text)
+    files = (exported.folder / WARM_UP, *texts)
     return ServingKit(folder, files, batching, curves, requests)
 
 
@@ -125,23 +129,6 @@ def _curves(
         sizes = batch_sizes_up_to(largest)
         curves[signature] = measure(run, sizes, seconds / len(MEASURED), on_size=on_size)
     return curves
-
-
-def _values(exported: ExportedModel, name: str, batching: Batching) -> dict[str, str]:
-    """Returns what the templates leave open."""
-    size = sum(file.stat().st_size for file in exported.folder.rglob("*") if file.is_file())
-    # Two versions while a new one comes in, and 1 GB for the program and for batches; a start, not a measurement.
-    mebibytes = 256 * math.ceil((2 * size / 2**20 + 1024) / 256)
-    return {
-        "name": name,
-        "object_name": name.lower().replace("_", "-"),
-        "version": str(exported.version),
-        "next_version": str(exported.version + 1),
-        "cores": str(batching.num_batch_threads),
-        "memory": f"{mebibytes}Mi",
-        "memory_limit": f"{2 * mebibytes}Mi",
-        "queue_target": str(batching.batch_timeout_micros + batching.full_batch_micros),
-    }
 
 
 def _require_arguments(name: str, max_batch_size: int | None, cores: int | None, seconds: float) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_clip.export.images import read_images
+from tf_clip.export.savedmodel.images import read_images
 from tf_clip.export.savedmodel.status import OK, fail_if_bad, is_ok, zeros_where_bad
 from tf_clip.export.weights import StoredWeights
 from tf_clip.preprocessing.processor import Processor

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from tf_clip.export.savedmodel.latency import Timed, batch_sizes_up_to
+from tf_clip.export.kit.latency import Timed, batch_sizes_up_to
 
 ENOUGH = 1.05
 """The cost of a row, over that of the cheapest measured, below which a larger batch is not worth its wait."""
@@ -28,7 +28,6 @@ class Batching:
         batch_timeout_micros: how long a batch waits for further rows.
         num_batch_threads: batches run at a time.
         max_enqueued_batches: batches that may wait, for each signature, before the server refuses.
-        full_batch_micros: how long the slowest signature takes for a full batch.
     """
 
     max_batch_size: int
@@ -36,7 +35,6 @@ class Batching:
     batch_timeout_micros: int
     num_batch_threads: int
     max_enqueued_batches: int
-    full_batch_micros: int
 
     def as_server_text(self) -> str:
         """Returns the text for `--batching_parameters_file`."""
@@ -91,7 +89,6 @@ def choose_batching(
         The parameters.
     """
     tables = {name: {one.batch_size: one for one in curve} for name, curve in curves.items()}
-    tables = {name: {one.batch_size: one for one in curve} for name, curve in curves.items()}
     common = set.intersection(*map(set, tables.values()))
 
     def cost(size: int) -> float:
@@ -110,5 +107,4 @@ def choose_batching(
         batch_timeout_micros=round(1e6 * min(max(saved, 0.0), LONGEST_WAIT)),
         num_batch_threads=threads,
         max_enqueued_batches=min(max(threads, math.ceil(LONGEST_QUEUE / slowest)), 1000),
-        full_batch_micros=round(1e6 * slowest),
     )
