@@ -16,8 +16,8 @@ import tensorflow as tf
 from PIL import Image
 
 from tf_clip import CLIPConfig, CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor
-from tf_clip.export.savedmodel.images import read_images
 from tf_clip.export.savedmodel.graph import CLIPGraph, Limits
+from tf_clip.export.savedmodel.images import read_images
 from tf_clip.export.weights import DTYPES, StoredWeights
 from tf_clip.preprocessing.images.decode import MAX_PIXELS
 
