@@ -128,16 +128,16 @@ def test_a_setup_for_a_while(case):
 def test_towers_alone_have_their_own_numbers(tiny_config, tiny_inputs):
     case = make("CLIPVisionModel", tiny_config, tiny_inputs)
     case.model.add_adapter("a", "lora[leave_out=[0,1]]")
-    assert set(case.model.get_adapter("a")) == {2}
-    with pytest.raises(ValueError, match="`leave_out` must be numbers of layers, 0 to 2"):
+    assert set(case.model.adapters.get_adapter("a")) == {2}
+    with pytest.raises(ValueError, match="`leave_out` must be numbers of transformer layers, 0 to 2"):
         case.model.add_adapter("b", "lora[leave_out=[3]]")
 
 
 def test_both_towers_count_on(case):
     case.model.add_adapter("texts", "lora[leave_out=[2,3,4]]")
     case.model.add_adapter("images", "lora[leave_out=[0,1]]")
-    assert set(case.model.get_adapter("texts")) == {0, 1}
-    assert set(case.model.get_adapter("images")) == {2, 3, 4}
+    assert set(case.model.adapters.get_adapter("texts")) == {0, 1}
+    assert set(case.model.adapters.get_adapter("images")) == {2, 3, 4}
     pixels = case.inputs["pixel_values"]
     base = array(case.model.get_image_features(pixels))
     disturb(parameters(case.model, "texts"), 0.3)
@@ -147,13 +147,12 @@ def test_both_towers_count_on(case):
 
 def test_reduction_factors_by_layer(case):
     case.model.add_adapter("a", {"reduction_factor": {"0": 12, "3": 16, "default": 8}})
-    widths = {
-        layer: parts["mlp"].adapter_down.units for layer, parts in case.model.get_adapter("a").items() if layer >= 0
-    }
+    added = case.model.adapters.get_adapter("a")
+    widths = {layer: parts["mlp"].adapter_down.units for layer, parts in added.items() if layer >= 0}
     assert widths == {0: 2, 1: 3, 2: 4, 3: 2, 4: 4}
     with pytest.raises(KeyError, match="layer 1"):
         case.model.add_adapter("b", {"reduction_factor": {"0": 12}})
-    assert list(case.model.adapter_state.configs) == ["a"]
+    assert list(case.model.adapters.state.configs) == ["a"]
     assert not any("/b/" in v.path for v in case.model.weights)
 
 
@@ -171,7 +170,7 @@ def test_names_and_configurations_that_cannot_be(case):
     ):
         with pytest.raises(ValueError, match=reason):
             case.model.add_adapter(name, config)
-    assert list(case.model.adapter_state.configs) == ["a"]
+    assert list(case.model.adapters.state.configs) == ["a"]
     with pytest.raises(ValueError, match="on the whole CLIPModel"):
         case.model.text_encoder.add_adapter("c", "lora")
     case.model.add_adapter("a", "ia3", overwrite_ok=True, set_active=True)
@@ -181,18 +180,18 @@ def test_names_and_configurations_that_cannot_be(case):
             case.model.active_adapters = setup
 
 
-def test_a_resnet_has_no_places(tiny_config):
+def test_a_resnet_has_no_sites(tiny_config):
     resnet = {"model_type": "clip_resnet_model", "depths": [1, 1, 1, 1], "embedding_size": 8, "num_attention_heads": 4}
     resnet["image_size"] = 32
     image = tf_clip.CLIPResNetImageEncoder(resnet)
-    with pytest.raises(ValueError, match="its image tower is a ResNet"):
+    with pytest.raises(ValueError, match="the model has no transformer layers"):
         image.add_adapter("a", "lora")
     config = {**tiny_config.to_dict(), "vision_config": resnet}
     model = tf_clip.CLIPModel(config)
-    with pytest.raises(ValueError, match="`leave_out` must be numbers of layers, 0 to 1"):
+    with pytest.raises(ValueError, match="`leave_out` must be numbers of transformer layers, 0 to 1"):
         model.add_adapter("a", "lora[leave_out=[2]]")
     model.add_adapter("a", "lora")
-    assert set(model.get_adapter("a")) == {0, 1}
+    assert set(model.adapters.get_adapter("a")) == {0, 1}
     ids = np.array([0], "int32")
     with pytest.raises(ValueError, match="`image_adapter_ids` must be None"):
         model.get_image_features(np.zeros((1, 32, 32, 3), "float32"), adapter_ids=ids)
@@ -207,7 +206,7 @@ def test_freezing_and_thawing(case):
     assert {id(v) for v in model.trainable_variables} == {id(v) for v in parameters(model, "a")}
     model.add_adapter("b", "lora")
     assert not any(v.trainable for v in parameters(model, "b"))
-    model.freeze_model(False)
+    model.adapters.freeze_model(False)
     model.delete_adapter("a")
     model.delete_adapter("b")
     assert {v.path for v in model.trainable_variables} == trained
@@ -230,7 +229,7 @@ def test_keras_files_keep_what_is_merged_and_frozen(case, tmp_path):
     case.model.save(tmp_path / "model.keras")
     again = case._replace(model=keras.saving.load_model(tmp_path / "model.keras"))
     np.testing.assert_allclose(again.run(), merged_from, atol=1e-4)
-    assert again.model.adapter_state.merged == "a"
+    assert again.model.adapters.state.merged == "a"
     assert {v.path for v in again.model.trainable_variables} == {v.path for v in case.model.trainable_variables}
     again.model.reset_adapter()
     np.testing.assert_allclose(again.run(), base, atol=1e-6)
@@ -239,7 +238,7 @@ def test_keras_files_keep_what_is_merged_and_frozen(case, tmp_path):
 def test_keras_files_keep_fusions_and_compositions(case, tmp_path):
     for seed, name in enumerate(("a", "b")):
         add(case.model, name, "seq_bn[reduction_factor=4]", seed)
-    case.model.add_adapter_fusion(["a", "b"], "static", name="both")
+    case.model.adapters.add_adapter_fusion(["a", "b"], "static", name="both")
     from tf_clip.adapters.composition import Fuse
 
     case.model.active_adapters = Fuse("a", "b", name="both")
@@ -332,16 +331,16 @@ def test_averaging_loras_by_their_changes(case):
     for seed, rank in ((1, 2), (2, 3)):
         add(case.model, f"r{rank}", f"lora[r={rank},alpha=5]", seed)
     weights = [0.3, 0.7]
-    case.model.average_adapter("svd", ["r2", "r3"], weights, "lora_delta_w_svd", svd_rank=5)
-    for layer, parts in case.model.get_adapter("svd").items():
+    case.model.adapters.average_adapter("svd", ["r2", "r3"], weights, "lora_delta_w_svd", svd_rank=5)
+    for layer, parts in case.model.adapters.get_adapter("svd").items():
         for part, adapter in parts.items():
             wanted = sum(
-                weight * case.model.get_adapter(name)[layer][part].delta()
+                weight * case.model.adapters.get_adapter(name)[layer][part].delta()
                 for weight, name in zip(weights, ("r2", "r3"), strict=True)
             )
             np.testing.assert_allclose(adapter.delta(), wanted, atol=1e-6)
     add(case.model, "other", "lora[r=2,alpha=5]", 3)
-    case.model.average_adapter("less", ["r2", "other"], [2.0, -1.0], "lora_linear_only_negate_b")
+    case.model.adapters.average_adapter("less", ["r2", "other"], [2.0, -1.0], "lora_linear_only_negate_b")
     for less, one, other in zip(*(parameters(case.model, name) for name in ("less", "r2", "other")), strict=True):
         sign = 1 if less.path.endswith("lora_A") else -1
         np.testing.assert_allclose(array(less.value), 2 * array(one.value) + sign * array(other.value), atol=1e-6)
@@ -353,11 +352,11 @@ def test_averaging_loras_by_their_changes(case):
         ({"weights": [1.0]}, "`weights` must be one for each"),
     ):
         with pytest.raises(ValueError, match=reason):
-            case.model.average_adapter("new", ["r2", "r3"], **options)
+            case.model.adapters.average_adapter("new", ["r2", "r3"], **options)
     add(case.model, "v", "vera", 4)
     with pytest.raises(ValueError, match='must be "linear" for adapters that are no LoRAs'):
-        case.model.average_adapter("new", ["v", "v"], combine_strategy="lora_delta_w_svd", svd_rank=2)
-    assert "new" not in case.model.adapter_state.configs
+        case.model.adapters.average_adapter("new", ["v", "v"], combine_strategy="lora_delta_w_svd", svd_rank=2)
+    assert "new" not in case.model.adapters.state.configs
 
 
 def test_only_one_is_merged(case):
@@ -370,7 +369,7 @@ def test_only_one_is_merged(case):
     with pytest.raises(ValueError, match="must have nothing merged"), AdapterSetup(case.model, "b"):
         pass
     case.model.delete_adapter("a")
-    assert case.model.adapter_state.merged is None
+    assert case.model.adapters.state.merged is None
 
 
 def test_a_merged_model_is_as_small_a_graph(case):
@@ -407,7 +406,7 @@ def test_configurations_in_all_their_forms(tmp_path):
     assert as_config("lora[r=3,attn_matrices=['q','k']]") == LoRAConfig(r=3, attn_matrices=("q", "k"))
     assert as_config("houlsby") == CONFIGS["double_seq_bn"]
     assert as_config("prefix_tuning|par_bn").parts()[1] == CONFIGS["par_bn"]
-    with pytest.raises(ValueError, match="two adapters at one place"):
+    with pytest.raises(ValueError, match="two adapters at one site"):
         union(CONFIGS["seq_bn"], CONFIGS["par_bn"])
     apart = (dataclasses.replace(CONFIGS["lora"], leave_out=(0,)), dataclasses.replace(CONFIGS["ia3"], leave_out=(1,)))
     assert len(union(*apart).parts()) == 2
@@ -435,10 +434,10 @@ def test_parallel_and_average_work_in_predict(case):
 
 def test_the_figure_shows_where_adapters_are():
 
-    from helpers.draw_places import STEPS, found, image
+    from helpers.draw_sites import STEPS, found, image
 
     at = found()
     drawn = {part for _, parts in STEPS for part in parts}
     assert set(at) == drawn
-    page = ROOT / "docs" / "images" / "adapter_places.svg"
+    page = ROOT / "docs" / "images" / "adapter_sites.svg"
     assert page.read_text(encoding="utf-8") == image(at), "draw it again: see docs/adapters.md"

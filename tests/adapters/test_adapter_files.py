@@ -47,7 +47,7 @@ def test_what_adapter_hub_does_not_know_is_kept_for_us(case, tmp_path):
     assert content["config"]["alpha"] / content["config"]["r"] == 3 and "use_rslora" not in content["config"]
     for name in ("a", "b"):
         again = case.model.load_adapter(tmp_path / name, load_as=f"{name}2")
-        assert case.model.adapter_state.configs[again] == case.model.adapter_state.configs[name]
+        assert case.model.adapters.state.configs[again] == case.model.adapters.state.configs[name]
 
 
 def test_files_of_before_1_1_ignored_alpha(case, tmp_path):
@@ -58,37 +58,37 @@ def test_files_of_before_1_1_ignored_alpha(case, tmp_path):
     del content["tf_clip"]
     path.write_text(json.dumps({**content, "version": "adapters.1.0.1"}))
     case.model.load_adapter(tmp_path, load_as="old")
-    assert case.model.adapter_state.configs["old"].factor == 1
+    assert case.model.adapters.state.configs["old"].factor == 1
 
 
 def test_all_of_them_and_compositions(case, tmp_path):
     for seed, name in enumerate(("a", "b")):
         add(case.model, name, METHODS["seq_bn"], seed)
-    case.model.add_adapter_fusion(["a", "b"])
+    case.model.adapters.add_adapter_fusion(["a", "b"])
     case.model.active_adapters = Fuse("a", "b")
     expected = case.run()
-    case.model.save_all_adapters(tmp_path / "all")
+    case.model.adapters.save_all_adapters(tmp_path / "all")
     assert {path.name for path in (tmp_path / "all").iterdir()} == {"a", "b"}
-    case.model.save_adapter_setup(tmp_path / "setup")
+    case.model.adapters.save_adapter_setup(tmp_path / "setup")
     for name in ("a", "b"):
         case.model.delete_adapter(name)
-    assert not case.model.adapter_state.fusions
-    assert case.model.load_adapter_setup(tmp_path / "setup", set_active=True) == Fuse("a", "b")
+    assert not case.model.adapters.state.fusions
+    assert case.model.adapters.load_adapter_setup(tmp_path / "setup", set_active=True) == Fuse("a", "b")
     np.testing.assert_allclose(case.run(), expected, atol=1e-5)
-    case.model.save_adapter_fusion(tmp_path / "fusion", ["a", "b"])
-    case.model.delete_adapter_fusion(["a", "b"])
-    assert case.model.load_adapter_fusion(tmp_path / "fusion", set_active=True) == "a,b"
+    case.model.adapters.save_adapter_fusion(tmp_path / "fusion", ["a", "b"])
+    case.model.adapters.delete_adapter_fusion(["a", "b"])
+    assert case.model.adapters.load_adapter_fusion(tmp_path / "fusion", set_active=True) == "a,b"
     np.testing.assert_allclose(case.run(), expected, atol=1e-5)
     case.model.active_adapters = None
     with pytest.raises(ValueError, match="`setup` must name adapters"):
-        case.model.save_adapter_setup(tmp_path / "none")
+        case.model.adapters.save_adapter_setup(tmp_path / "none")
 
 
 def test_more_layers_can_be_left_out(case, tmp_path):
     add(case.model, "a", "lora")
     case.model.save_adapter(tmp_path, "a")
     case.model.load_adapter(tmp_path, load_as="b", leave_out=[1, 3])
-    assert set(case.model.get_adapter("b")) == {0, 2, 4}
+    assert set(case.model.adapters.get_adapter("b")) == {0, 2, 4}
 
 
 def test_a_text_towers_adapter_goes_into_the_whole_model(tiny_config, tiny_inputs, case, tmp_path):
@@ -97,7 +97,7 @@ def test_a_text_towers_adapter_goes_into_the_whole_model(tiny_config, tiny_input
     tower.model.save_adapter(tmp_path, "a")
     with pytest.raises(CheckpointError, match="missing vision_model"):
         case.model.load_adapter(tmp_path)
-    assert not case.model.adapter_state.configs
+    assert not case.model.adapters.state.configs
     case.model.load_adapter(tmp_path, leave_out=[2, 3, 4], set_active=True)
     assert case.model.active_adapters == Stack("a")
 
@@ -121,7 +121,7 @@ def test_weights_that_do_not_fit(case, tmp_path, change):
     case.model.active_adapters = "a"
     with pytest.raises(CheckpointError, match=change):
         case.model.load_adapter(tmp_path, overwrite_ok=True)
-    assert list(case.model.adapter_state.configs) == ["a"]
+    assert list(case.model.adapters.state.configs) == ["a"]
     assert case.model.active_adapters == Stack("a")
 
 
@@ -148,7 +148,7 @@ def test_pefts_layout(case, tmp_path, config):
     case.model.save_adapter(tmp_path, "a", layout="peft")
     name = case.model.load_adapter(tmp_path, set_active=True)
     assert name == "default"
-    assert case.model.adapter_state.configs[name] == case.model.adapter_state.configs["a"]
+    assert case.model.adapters.state.configs[name] == case.model.adapters.state.configs["a"]
     np.testing.assert_allclose(case.run(), expected, atol=1e-5)
 
 

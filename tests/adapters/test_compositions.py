@@ -57,7 +57,7 @@ def test_batch_split_gives_rows_to_each(case, method):
 def test_switch_lets_each_row_choose(case, method):
     names = [f"{method}_a", f"{method}_b"]
     if method == "prompt_tuning":
-        with pytest.raises(ValueError, match="as many prompts"):
+        with pytest.raises(ValueError, match="the same number of prompts"):
             case.model.active_adapters = Switch(*names)
         return
     chosen = texts(case, Switch(*names), adapter_ids=np.array([1, -1, 0], "int32"))
@@ -194,7 +194,7 @@ def test_deleting_one_of_a_stack_switches_all_off_and_others_stay(case):
 def test_fusion_weighs_for_each_token(case, config):
     """Against the formula in numpy, at one place."""
     model = case.model
-    model.add_adapter_fusion(["seq_bn_a", "seq_bn_b"], config)
+    model.adapters.add_adapter_fusion(["seq_bn_a", "seq_bn_b"], config)
     fusion = model.text_encoder.encoder_layers[0].mlp_adapters.fusions["seq_bn_a,seq_bn_b"]
     x, residual = np.random.default_rng(0).normal(size=(2, 2, 4, 24)).astype("float32")
     place = model.text_encoder.encoder_layers[0].mlp_adapters
@@ -225,23 +225,23 @@ def test_fusion_weighs_for_each_token(case, config):
     expected = np.einsum("bla,blad->bld", weights, value)
     expected = expected @ w["value.weight"].T if "value.weight" in w else expected
     np.testing.assert_allclose(ours, expected if before else expected + x, atol=1e-5)
-    model.delete_adapter_fusion(["seq_bn_a", "seq_bn_b"])
+    model.adapters.delete_adapter_fusion(["seq_bn_a", "seq_bn_b"])
     assert model.active_adapters is None
 
 
 def test_training_a_fusion_trains_it_alone(case):
     model = case.model
-    model.add_adapter_fusion(["seq_bn_a", "seq_bn_b"])
-    model.train_adapter_fusion(["seq_bn_a", "seq_bn_b"])
+    model.adapters.add_adapter_fusion(["seq_bn_a", "seq_bn_b"])
+    model.adapters.train_adapter_fusion(["seq_bn_a", "seq_bn_b"])
     assert {v.path.split("/")[-3] for v in model.trainable_variables} == {"fusion_seq_bn_a_seq_bn_b"}
     assert sum(array(loss) for loss in model.losses) < 1e-6  # the value matrices begin near the identity
     kernel = model.text_encoder.encoder_layers[0].mlp_adapters.fusions["seq_bn_a,seq_bn_b"].value.kernel
     kernel.assign(array(kernel.value) + 1)
     assert sum(array(loss) for loss in model.losses) == pytest.approx(0.01 * 24 * 24, rel=1e-3)
-    model.train_adapter_fusion(Fuse("seq_bn_a", "seq_bn_b"), unfreeze_adapters=True)
+    model.adapters.train_adapter_fusion(Fuse("seq_bn_a", "seq_bn_b"), unfreeze_adapters=True)
     assert {id(v) for v in parameters(model, "seq_bn_a")} < {id(v) for v in model.trainable_variables}
-    model.freeze_model(False)
-    model.delete_adapter_fusion("seq_bn_a,seq_bn_b")
-    with pytest.raises(ValueError, match="bottlenecks that stand at the same places"):
-        model.add_adapter_fusion(["seq_bn_a", "lora_a"])
-    assert not model.adapter_state.fusions
+    model.adapters.freeze_model(False)
+    model.adapters.delete_adapter_fusion("seq_bn_a,seq_bn_b")
+    with pytest.raises(ValueError, match="bottlenecks at the same sites"):
+        model.adapters.add_adapter_fusion(["seq_bn_a", "lora_a"])
+    assert not model.adapters.state.fusions

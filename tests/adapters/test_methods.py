@@ -47,9 +47,9 @@ def adapted(request, cases):
     case, base = cases(kind)
     add(case.model, "a", METHODS[method])
     yield case, base, method
-    for name in list(case.model.adapter_state.configs):
+    for name in list(case.model.adapters.state.configs):
         case.model.delete_adapter(name)
-    case.model.freeze_model(False)
+    case.model.adapters.freeze_model(False)
     assert not [v for v in case.model.weights if is_of_adapter(v)]
     case.works_without(base)
 
@@ -107,7 +107,7 @@ def test_layers_are_left_out(adapted):
     parts = [part.replace(leave_out=tuple(left)) for part in config.parts()]
     case.model.delete_adapter("a")
     add(case.model, "a", parts[0] if len(parts) == 1 else type(config)(tuple(parts)))
-    layers = set(case.model.get_adapter("a")) - {-1}
+    layers = set(case.model.adapters.get_adapter("a")) - {-1}
     assert layers == (set() if method == "prompt_tuning" else {1, 2, 4})
     case.model.active_adapters = "a"
     assert np.abs(case.run() - base).max() > 1e-3
@@ -128,7 +128,7 @@ def test_the_mean_is_the_mean_by_hand(adapted):
     for seed, name in ((2, "b"), (3, "c")):
         add(case.model, name, METHODS[method], seed)
     weights = (-0.2, 0.9, 0.3)
-    case.model.average_adapter("mean", ["a", "b", "c"], weights)
+    case.model.adapters.average_adapter("mean", ["a", "b", "c"], weights)
     for mean, *own in zip(*(parameters(case.model, name) for name in ("mean", "a", "b", "c")), strict=True):
         by_hand = sum(w * array(v.value, "float64") for w, v in zip(weights, own, strict=True))
         close(array(mean.value), by_hand, 1e-6)
@@ -142,7 +142,7 @@ def test_files_hold_all_of_it(adapted, tmp_path):
     case.model.save_adapter(tmp_path, "a")
     name = case.model.load_adapter(tmp_path, load_as="b", set_active=True)
     assert name == "b"
-    assert case.model.adapter_state.configs["a"] == case.model.adapter_state.configs["b"]
+    assert case.model.adapters.state.configs["a"] == case.model.adapters.state.configs["b"]
     close(case.run(), expected)
 
 
@@ -225,4 +225,4 @@ def test_deleting_forgets(cases):
     assert case.model.active_adapters is None
     case.works_without(base)
     with pytest.raises(ValueError, match="`name` must be of an adapter"):
-        case.model.get_adapter("a")
+        case.model.adapters.get_adapter("a")

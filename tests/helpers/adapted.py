@@ -103,7 +103,7 @@ def disturb(variables: list[Any], size: float, seed: int = 0) -> None:
 
 
 def parameters(model: Any, name: str) -> list[Any]:
-    return [v for parts in model.get_adapter(name).values() for one in parts.values() for v in one.parameters]
+    return [v for parts in model.adapters.get_adapter(name).values() for one in parts.values() for v in one.parameters]
 
 
 def add(model: Any, name: str, config: Any, seed: int = 1, **options: Any) -> None:

@@ -158,7 +158,7 @@ def test_a_composition_of_adapter_hub(block: str, hub: Process, base: Path, fold
     wanted = json.dumps({"config": "seq_bn", "options": options})
     hub("hub_composed", JOINT, base, block, wanted, base / "inputs.npz", folder)
     model, inputs = model_of(JOINT, base)
-    setup = model.load_adapter_setup(folder, set_active=True)
+    setup = model.adapters.load_adapter_setup(folder, set_active=True)
     assert type(setup).__name__ == block
     require_close(f"seq_bn, {block}", model(**inputs), folder / "active.npz")
 

@@ -1,6 +1,7 @@
 """Small modules that adapt a model while its own weights stay as they are.
 
-Every model has `add_adapter`, `train_adapter`, `merge_adapter` and the rest; here is what they take.
+Every model has `add_adapter`, `train_adapter` and `merge_adapter`, and in `model.adapters` the rest; here is what they
+take.
 """
 
 from tf_clip.adapters.composition import Average, BatchSplit, Fuse, Parallel, Split, Stack, Switch

@@ -1,12 +1,12 @@
-"""Puts adapters and fusions into a model's places, whole or not at all."""
+"""Puts adapters and fusions into a model's sites, whole or not at all."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
 
 from tf_clip.adapters.config import (
+    AdapterConfig,
     AnyConfig,
     FusionConfig,
     PromptTuningConfig,
@@ -14,11 +14,8 @@ from tf_clip.adapters.config import (
 )
 from tf_clip.adapters.methods.fusion import Fusion
 from tf_clip.adapters.methods.matching import adapter_at, matched
-from tf_clip.adapters.places import Location
-from tf_clip.adapters.shared import SharedParts
-
-if TYPE_CHECKING:
-    from tf_clip.adapters.model import AdaptableModel
+from tf_clip.adapters.methods.shared import SharedParts
+from tf_clip.adapters.sites import Sites
 
 
 def require_name(name: str) -> None:
@@ -31,107 +28,99 @@ def require_name(name: str) -> None:
         raise ValueError(f"`name` must be a word without slashes, dots and commas. Received: name={name!r}.")
 
 
-def put_adapter(model: AdaptableModel, name: str, config: AnyConfig) -> None:
-    """Makes an adapter's weights at all places where it stands; on an error none are left.
+def put_adapter(sites: Sites, name: str, config: AnyConfig) -> None:
+    """Makes an adapter's weights at all sites where its configuration puts it; on an error none are left.
 
     Raises:
         ValueError: the configuration does not fit the model.
         KeyError: its reduction factors leave a layer out.
     """
-    locations = list(model.adapter_locations())
-    _require_fitting(model, config, locations)
-    found = matched(config, locations)
+    for part in config.parts():
+        _require_fitting(part, sites)
+    found = matched(config, sites.locations)
     if not found:
         raise ValueError(
-            f"`config` must have a place in {type(model).__name__}. Received: {config!r}, which has none there: "
+            f"`config` must put the adapter at one site or more. Received: {config!r}, which puts it at none: "
             + (
-                "its image tower is a ResNet, and adapters stand in transformer layers."
-                if not locations
-                else "every layer is left out, or the method is for the other tower."
+                "every layer is left out, or the method is for the other tower."
+                if sites.locations
+                else "the model has no transformer layers, in which adapters act."
             )
         )
     shared = None
     try:
         if SharedParts.is_needed(found):
-            shared = SharedParts(name, config, model.shared_location, found)
+            shared = SharedParts(name, config, sites.shared, found)
             shared.make()
-            model.shared_adapters.by_name[name] = shared
+            sites.shared.site.by_name[name] = shared
         seen: Counter[tuple[type, str]] = Counter()
         for part, location in found:
             kind = (type(part), location.tower)
-            adapter = adapter_at(name, part, location, shared, seen[kind], model.token_embedding)
+            adapter = adapter_at(name, part, location, shared, seen[kind])
             seen[kind] += 1
             adapter.make()
-            location.place.by_name[name] = adapter
+            location.site.by_name[name] = adapter
     except BaseException:
-        take_adapter(model, name)
+        take_adapter(sites, name)
         raise
 
 
-def _require_fitting(model: AdaptableModel, config: AnyConfig, locations: list[Location]) -> None:
-    layers = {location.layer for location in locations if location.layer is not None}
-    for part in config.parts():
-        named = {"leave_out": part.leave_out}
-        if isinstance(part, ReftConfig) and part.layers != "all":
-            named["layers"] = tuple(part.layers)  # type: ignore[arg-type]
-        for field, numbers in named.items():
-            if not set(numbers) <= layers:
-                there = f"0 to {len(layers) - 1}" if layers else "there are none, its tower is a ResNet"
-                raise ValueError(
-                    f"`{field}` must be numbers of layers, {there}; the text tower's come first. "
-                    f"Received: {field}={tuple(numbers)}."
-                )
-        drops = getattr(part, "dropout", 0) or getattr(part, "stochastic_depth", 0)
-        if drops and getattr(model, "gradient_checkpointing", False):
+def _require_fitting(config: AdapterConfig, sites: Sites) -> None:
+    numbered = {"leave_out": config.leave_out}
+    if isinstance(config, ReftConfig) and not isinstance(config.layers, str):
+        numbered["layers"] = config.layers
+    for field, numbers in numbered.items():
+        if not set(numbers) <= set(range(sites.num_layers)):
+            there = f"0 to {sites.num_layers - 1}" if sites.num_layers else "of which this model has none"
             raise ValueError(
-                "`dropout` must be 0 in a model with gradient_checkpointing: Keras would drop others the second time. "
-                f"Received: {part!r}. Leave one of the two out."
+                f"`{field}` must be numbers of transformer layers, {there}; the text tower's come first. "
+                f"Received: {field}={tuple(numbers)}."
             )
-        if isinstance(part, PromptTuningConfig) and part.prompt_init_ids and model.token_embedding is not None:
-            largest = model.token_embedding.input_dim
-            if max(part.prompt_init_ids) >= largest:
+    if isinstance(config, PromptTuningConfig) and config.prompt_init_ids:
+        tables = [location.token_embedding for location in sites.locations if location.token_embedding is not None]
+        for size in (table.input_dim for table in tables):
+            if max(config.prompt_init_ids) >= size:
                 raise ValueError(
-                    f"`prompt_init_ids` must be below {largest}. Received: prompt_init_ids={part.prompt_init_ids}."
+                    f"`prompt_init_ids` must be below {size}, the size of the vocabulary. "
+                    f"Received: prompt_init_ids={config.prompt_init_ids}."
                 )
 
 
-def take_adapter(model: AdaptableModel, name: str) -> None:
-    """Removes an adapter from all places."""
-    for place in [*(location.place for location in model.adapter_locations()), model.shared_adapters]:
-        place.by_name.pop(name, None)
+def take_adapter(sites: Sites, name: str) -> None:
+    """Removes an adapter from all sites."""
+    for location in sites.holding(name):
+        location.site.by_name.pop(name)
 
 
-def put_fusion(model: AdaptableModel, name: str, config: FusionConfig, names: tuple[str, ...]) -> None:
-    """Makes a fusion's weights wherever all of the adapters stand.
+def put_fusion(sites: Sites, name: str, config: FusionConfig, names: tuple[str, ...]) -> None:
+    """Makes a fusion's weights wherever all of the adapters are; on an error none are left.
 
     Raises:
-        ValueError: they do not stand at the same places, or are no bottlenecks.
+        ValueError: they are not at the same sites, or are no bottlenecks.
     """
     chosen = []
-    for location in model.adapter_locations():
-        here = [one for one in names if one in location.place.by_name]
+    for location in sites.locations:
+        here = [one for one in names if one in location.site.by_name]
         if not here:
             continue
         if len(here) != len(names) or location.part not in ("attention", "mlp", "embeddings"):
             raise ValueError(
-                f"`adapters` must be bottlenecks that stand at the same places. Received: {list(names)}, of which "
+                f"`adapters` must be bottlenecks at the same sites. Received: {list(names)}, of which "
                 f"only {here} are at {'/'.join(location.scopes)}. Give them one configuration."
             )
         if location.part != "embeddings":
             chosen.append(location)
-    for location in chosen:
-        fusion = Fusion(name, config, location)
-        fusion.make()
-        location.place.fusions[name] = fusion
+    try:
+        for location in chosen:
+            fusion = Fusion(name, config, location)
+            fusion.make()
+            location.site.fusions[name] = fusion
+    except BaseException:
+        take_fusion(sites, name)
+        raise
 
 
-def take_fusion(model: AdaptableModel, name: str) -> None:
-    """Removes a fusion from all places."""
-    for location in model.adapter_locations():
-        location.place.fusions.pop(name, None)
-
-
-def adapters_of(model: AdaptableModel, name: str) -> list[Any]:
-    """Returns all that an adapter has in a model, what its layers share first."""
-    places = [model.shared_adapters, *(location.place for location in model.adapter_locations())]
-    return [place.by_name[name] for place in places if name in place.by_name]
+def take_fusion(sites: Sites, name: str) -> None:
+    """Removes a fusion from all sites."""
+    for location in sites.fusing(name):
+        location.site.fusions.pop(name)

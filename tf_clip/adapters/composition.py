@@ -240,7 +240,35 @@ def as_fuse(adapters: Fuse | Sequence[str]) -> Fuse:
     return adapters if isinstance(adapters, Fuse) else Fuse(*adapters)
 
 
+def blocks_in(block: str | Block | None) -> Iterator[Block]:
+    """Yields a block and all blocks in it."""
+    if isinstance(block, Block):
+        yield block
+        for child in block.children:
+            yield from blocks_in(child)
+
+
+def copies_of_rows(setup: Block | None) -> int:
+    """Returns how often each row goes through a tower."""
+    if setup is None:
+        return 1
+    return max((len(block.children) for block in blocks_in(setup) if isinstance(block, Parallel)), default=1)
+
+
+def require_same_for_every_row(setup: Block | None) -> None:
+    """Checks that a setup does with a row what it would do with that row alone.
+
+    Raises:
+        ValueError: rows choose their adapter, go through several, or one by their position in the batch.
+    """
+    if setup is None or not any(isinstance(block, BatchSplit | Parallel | Switch) for block in blocks_in(setup)):
+        return
+    raise ValueError(
+        f"`model` must do the same with every row. Received: a model with active_adapters={setup!r}. Make one adapter "
+        "active, or merge one; for rows that choose, see examples/serve_adapters.py."
+    )
+
+
 def fusions_in(setup: Block) -> list[str]:
     """Returns the names of all fusions in a composition."""
-    own = [setup.name] if isinstance(setup, Fuse) else []
-    return own + [name for child in setup.children if isinstance(child, Block) for name in fusions_in(child)]
+    return [block.name for block in blocks_in(setup) if isinstance(block, Fuse)]

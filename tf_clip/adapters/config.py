@@ -362,7 +362,7 @@ class ConfigUnion:
     """Several methods under one name.
 
     Args:
-        configs: at most one of a kind, but for bottlenecks at different places.
+        configs: at most one of a kind, but for bottlenecks at different sites.
     """
 
     architecture: ClassVar[str] = "union"
@@ -421,7 +421,7 @@ def union(*configs: AdapterConfig) -> ConfigUnion:
     """Puts several methods under one name.
 
     Raises:
-        ValueError: two of them would stand at the same place.
+        ValueError: two of them would stand at the same site.
     """
     for index, first in enumerate(configs):
         for second in configs[index + 1 :]:
@@ -432,7 +432,7 @@ def union(*configs: AdapterConfig) -> ConfigUnion:
             apart = apart and not (first.output_adapter and second.output_adapter)  # type: ignore[attr-defined]
             if not apart:
                 raise ValueError(
-                    f"`config` must not put two adapters at one place. Received: {type(first).__name__} twice. "
+                    f"`config` must not put two adapters at one site. Received: {type(first).__name__} twice. "
                     "Leave one out, or let bottlenecks stand behind attention and behind the MLP."
                 )
     return ConfigUnion(tuple(configs))

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tf_clip.adapters.adding import adapters_of
 from tf_clip.adapters.config import AnyConfig, LoRAConfig
 from tf_clip.adapters.methods.base import values
 from tf_clip.adapters.methods.linear import LinearAdapter, LoRA
-
-if TYPE_CHECKING:
-    from tf_clip.adapters.model import AdaptableModel
+from tf_clip.adapters.sites import Sites
 
 STRATEGIES = ("linear", "lora_linear_only_negate_b", "lora_delta_w_svd")
 
 
-def merge(model: AdaptableModel, name: str) -> None:
+def merge(sites: Sites, name: str) -> None:
     """Changes the model's weights as an adapter does what they make.
 
     Raises:
         ValueError: the adapter does not act on dense layers alone, or has gates.
     """
-    there = [location for location in model.adapter_locations() if name in location.place.by_name]
+    there = [location for location in sites.holding(name) if location.part != "shared"]
     for location in there:
-        adapter = location.place.by_name[name]
+        adapter = location.site.by_name[name]
         if not isinstance(adapter, LinearAdapter) or not adapter.is_mergeable:
-            reason = "has gates" if isinstance(adapter, LinearAdapter) else f"stands at {'/'.join(location.scopes)}"
+            reason = "has gates" if isinstance(adapter, LinearAdapter) else f"acts at {'/'.join(location.scopes)}"
             raise ValueError(
                 f"`name` must be of an adapter of dense layers alone, without gates: LoRA, DoRA, VeRA or IA3. "
                 f"Received: name={name!r}, which {reason}. Keep it active instead."
@@ -36,20 +33,36 @@ def merge(model: AdaptableModel, name: str) -> None:
     for location in there:
         dense: Any = location.dense
         kernel, bias = values(dense.kernel), values(dense.bias)
-        location.place.originals = {"kernel": kernel, "bias": bias}
-        new_kernel, new_bias = location.place.by_name[name].merged(kernel, bias)
+        location.site.originals = {"kernel": kernel, "bias": bias}
+        new_kernel, new_bias = location.site.by_name[name].merged(kernel, bias)
         dense.kernel.assign(np.asarray(new_kernel, "float32"))
         dense.bias.assign(np.asarray(new_bias, "float32"))
 
 
-def unmerge(model: AdaptableModel) -> None:
+def unmerge(sites: Sites) -> None:
     """Gives the model's weights the values from before the merge, bit for bit."""
-    for location in model.adapter_locations():
-        originals = location.place.originals
+    for location in sites.locations:
+        originals = location.site.originals
         if originals and location.dense is not None:
             location.dense.kernel.assign(originals["kernel"])
             location.dense.bias.assign(originals["bias"])
-            location.place.originals = {}
+            location.site.originals = {}
+
+
+def averaging_weights(adapters: Sequence[str], weights: Sequence[float] | None, normalize: bool) -> list[float]:
+    """Returns the weights of a mean, one for each adapter; equal ones if None is given.
+
+    Raises:
+        ValueError: there are more or fewer, or they cannot be divided by their sum.
+    """
+    given = [1.0] * len(adapters) if weights is None else [float(weight) for weight in weights]
+    if len(given) != len(adapters) or not given:
+        raise ValueError(f"`weights` must be one for each of {list(adapters)}. Received: weights={weights}.")
+    if not normalize:
+        return given
+    if abs(sum(given)) < 1e-12:
+        raise ValueError(f"`weights` must not sum to 0. Received: {given}. Or pass normalize_weights=False.")
+    return [weight / sum(given) for weight in given]
 
 
 def averaged_config(configs: Sequence[AnyConfig], strategy: str, svd_rank: int | None) -> AnyConfig:
@@ -83,20 +96,18 @@ def averaged_config(configs: Sequence[AnyConfig], strategy: str, svd_rank: int |
     return first
 
 
-def fill_average(
-    model: AdaptableModel, new: str, names: Sequence[str], weights: Sequence[float], strategy: str
-) -> None:
+def fill_average(sites: Sites, new: str, names: Sequence[str], weights: Sequence[float], strategy: str) -> None:
     """Gives an adapter the weighted mean of others.
 
     Args:
-        model: with all of them.
+        sites: with all of them.
         new: is filled.
         names: of the others.
         weights: one of each.
         strategy: one of `STRATEGIES`.
     """
-    sources = [adapters_of(model, name) for name in names]
-    for target, *parts in zip(adapters_of(model, new), *sources, strict=True):
+    sources = [sites.adapters(name) for name in names]
+    for target, *parts in zip(sites.adapters(new), *sources, strict=True):
         if strategy == "lora_delta_w_svd":
             _fill_by_singular_values(target, parts, weights)
             continue

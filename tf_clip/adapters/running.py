@@ -1,12 +1,12 @@
-"""Runs the active adapters at a place: what `Stack`, `Average` and the others mean.
+"""Runs the active adapters at a site: what `Stack`, `Average` and the others mean.
 
-All of it is decided while a graph is traced. A place where an adapter has no part is left as it is.
+All of it is decided while a graph is traced. A site where an adapter has no part is left as it is.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -14,8 +14,9 @@ from keras import ops
 from tf_clip.adapters.composition import Average, BatchSplit, Block, Fuse, Parallel, Split, Stack, Switch
 from tf_clip.adapters.methods.bottleneck import Bottleneck
 from tf_clip.adapters.methods.linear import can_be_gathered, gathered
-from tf_clip.adapters.methods.prefix import Prefix, with_columns
-from tf_clip.layers.adapter_sites import AdapterPlace, RowInputs
+from tf_clip.adapters.methods.prefix import with_columns
+from tf_clip.adapters.sites import Sites
+from tf_clip.layers.adapter_sites import AdapterSite, RowInputs
 
 State = tuple[Any, ...]
 
@@ -24,31 +25,42 @@ class At(NamedTuple):
     """Where a composition runs.
 
     Args:
-        place: with the adapters.
+        site: with the adapters.
         rows: of the batch, or of the part of it that a child has.
         training: whether it is training.
     """
 
-    place: AdapterPlace
+    site: AdapterSite
     rows: RowInputs
     training: bool | None
 
 
-def program(setup: Block) -> Callable[..., State]:
-    """Returns what a place runs when a composition is active."""
+def set_programs(setup: Block | None, skip_layers: Collection[int], sites: Sites) -> None:
+    """Gives every site with an adapter of the setup what it runs, and takes it from all others."""
+    run = None if setup is None else program(setup)
+    names = set() if setup is None else set(setup.names())
+    for location in sites.locations:
+        site = location.site
+        acts = location.layer not in skip_layers and not names.isdisjoint(site.by_name)
+        site.program = run if acts else None
+        site.extra_tokens = extra_tokens(setup, site) if acts and setup is not None else 0
 
-    def run(place: AdapterPlace, state: State, rows: RowInputs, training: bool | None) -> State:
-        if place.kind == "keys_values" and not _is_plain(setup):
+
+def program(setup: Block) -> Callable[..., State]:
+    """Returns what a site runs when a composition is active."""
+
+    def run(site: AdapterSite, state: State, rows: RowInputs, training: bool | None) -> State:
+        if site.kind == "keys_values" and not _is_plain(setup):
             state = _with_full_visible(state)
-        return evaluate(setup, At(place, rows, training), state)
+        return evaluate(setup, At(site, rows, training), state)
 
     return run
 
 
 def evaluate(block: str | Block, at: At, state: State) -> State:
-    """Returns what a composition makes of a state at a place."""
+    """Returns what a composition makes of a state at a site."""
     if isinstance(block, str):
-        adapter = at.place.by_name.get(block)
+        adapter = at.site.by_name.get(block)
         return state if adapter is None else adapter.adapt(state, at.rows, at.training)
     return _EVALUATE[type(block)](block, at, state)
 
@@ -135,8 +147,8 @@ def _switch(block: Switch, at: At, state: State) -> State:
             "None. Pass adapter_ids to the tower; to a CLIPModel, text_adapter_ids and image_adapter_ids."
         )
     names = [child for child in block.children if isinstance(child, str)]
-    if at.place.kind == "linear" and len(names) == len(block.children):
-        adapters: list[Any] = [at.place.by_name.get(name) for name in names]
+    if at.site.kind == "linear" and len(names) == len(block.children):
+        adapters: list[Any] = [at.site.by_name.get(name) for name in names]
         if can_be_gathered(adapters):
             return gathered(adapters, state, at.rows, at.training)
     results = [state, *(evaluate(child, at, state) for child in block.children)]
@@ -159,15 +171,15 @@ def _fuse(block: Fuse, at: At, state: State) -> State:
     made, last = [], None
     for child in block.children:
         names = [child] if isinstance(child, str) else [name for name in child.children if isinstance(name, str)]
-        names = [name for name in names if name in at.place.by_name]
+        names = [name for name in names if name in at.site.by_name]
         if not names:
             continue
         inner = state
         for name in names[:-1]:
-            inner = at.place.by_name[name].adapt(inner, at.rows, at.training)
-        last = at.place.by_name[names[-1]]
+            inner = at.site.by_name[name].adapt(inner, at.rows, at.training)
+        last = at.site.by_name[names[-1]]
         made.append(last.made(last.read(*inner), at.training))
-    fusion = at.place.fusions.get(block.name)
+    fusion = at.site.fusions.get(block.name)
     if fusion is None or not isinstance(last, Bottleneck):
         return state
     query = y if fusion.settings.query_before_ln and not last.settings.is_parallel else last.read(y, residual)
@@ -213,9 +225,9 @@ def _with_full_visible(state: State) -> State:
 
 def _of_one_length(children: Sequence[str | Block], at: At, results: Sequence[State]) -> list[State]:
     """Puts keys that nobody reads in front where prefixes are shorter than others'."""
-    if at.place.kind != "keys_values":
+    if at.site.kind != "keys_values":
         return list(results)
-    lengths = [prefix_length(child, at.place) for child in children]
+    lengths = [extra_tokens(child, at.site) for child in children]
     padded = []
     for length, (keys, values, visible, x) in zip(lengths, results, strict=True):
         missing = max(lengths) - length
@@ -226,10 +238,10 @@ def _of_one_length(children: Sequence[str | Block], at: At, results: Sequence[St
     return padded
 
 
-def prefix_length(block: str | Block, place: AdapterPlace) -> int:
-    """Returns how many keys a composition puts in front."""
+def extra_tokens(block: str | Block, site: AdapterSite) -> int:
+    """Returns how many tokens, or keys, a composition puts in at a site."""
     if isinstance(block, str):
-        adapter = place.by_name.get(block)
-        return int(adapter.settings.prefix_length) if isinstance(adapter, Prefix) else 0
-    lengths = [prefix_length(child, place) for child in block.children]
-    return sum(lengths) if isinstance(block, Stack) else max(lengths)
+        adapter: Any = site.by_name.get(block)
+        return 0 if adapter is None else int(adapter.extra_tokens)
+    counts = [extra_tokens(child, site) for child in block.children]
+    return sum(counts) if isinstance(block, Stack) else max(counts)

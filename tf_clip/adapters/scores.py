@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Iterator
 from typing import Any
 
-from tf_clip.adapters.places import Location
+from tf_clip.adapters.sites import Location
 
 Scores = dict[str, dict[str, dict[int | None, dict[str, Any]]]]
 _recorded: contextvars.ContextVar[Scores | None] = contextvars.ContextVar("_recorded", default=None)

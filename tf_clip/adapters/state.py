@@ -22,7 +22,6 @@ class AdapterState:
         frozen: which of the model's own variables were trained before it was frozen, by identity; None if it is not.
         trained: names of adapters whose weights are trained, while it is frozen.
         trained_fusions: names of fusions that are.
-        part_of: the kind of model that this tower is a part of, if it is one.
     """
 
     configs: dict[str, AnyConfig] = dataclasses.field(default_factory=dict)
@@ -33,7 +32,6 @@ class AdapterState:
     frozen: dict[int, bool] | None = None
     trained: tuple[str, ...] = ()
     trained_fusions: tuple[str, ...] = ()
-    part_of: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what a model made from its configuration needs to have the same adapters."""

@@ -3,47 +3,41 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from tf_clip.adapters.adding import adapters_of
 from tf_clip.adapters.config import AnyConfig, ConfigUnion
-from tf_clip.layers.adapter_sites import is_of_adapter
-
-if TYPE_CHECKING:
-    from tf_clip.adapters.model import AdaptableModel
+from tf_clip.adapters.sites import Sites
+from tf_clip.adapters.state import AdapterState
 
 _COLUMNS = ("name", "architecture", "parameters", "share", "active", "trained")
 
 
-def count(variables: list[Any]) -> int:
+def count(variables: Sequence[Any]) -> int:
     """Returns how many numbers variables hold."""
     return sum(math.prod(variable.shape) for variable in variables)
-
-
-def base_variables(model: AdaptableModel) -> list[Any]:
-    """Returns the model's own weights, without those of adapters and the state of random numbers."""
-    weights: Any = model.weights  # type: ignore[attr-defined]
-    return [v for v in weights if not is_of_adapter(v) and "seed_generator" not in v.path]
 
 
 def _architecture(config: AnyConfig) -> str:
     return "union" if isinstance(config, ConfigUnion) else config.architecture or "bottleneck"
 
 
-def rows(model: AdaptableModel) -> list[dict[str, Any]]:
-    """Returns a row for each adapter and fusion, and one for the model without them."""
-    state, base = model.adapter_state, base_variables(model)
+def rows(state: AdapterState, sites: Sites, base: Sequence[Any]) -> list[dict[str, Any]]:
+    """Returns a row for each adapter and fusion, and one for the model without them.
+
+    Args:
+        state: of the model.
+        sites: of the model.
+        base: the model's own variables.
+    """
     total = count(base)
     active = set() if state.active is None else set(state.active.names())
     found = []
     for name, config in state.configs.items():
-        weights = [weight for adapter in adapters_of(model, name) for weight in adapter.parameters]
+        weights = [weight for adapter in sites.adapters(name) for weight in adapter.parameters]
         found.append((name, _architecture(config), weights, name in active))
     for name in state.fusions:
-        layers = [
-            location.place.fusions[name] for location in model.adapter_locations() if name in location.place.fusions
-        ]
-        weights = [weight for layer in layers for weight in layer.weights]
+        weights = [weight for fusion in sites.fusions(name) for weight in fusion.weights]
         found.append((name, "fusion", weights, set(name.split(",")) <= active))
     table = [
         {

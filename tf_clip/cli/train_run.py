@@ -140,7 +140,7 @@ def _fit(options: argparse.Namespace, chosen: dict[str, Any]) -> int:
 def _save(options: argparse.Namespace, model: TwoTowerModel, processor: Processor, start: Path) -> None:
     with evaluated_weights(model):
         result = model
-        if ADAPTER in model.adapter_state.configs:
+        if ADAPTER in model.adapters.state.configs:
             model.save_adapter(options.output / ADAPTER_FOLDER, ADAPTER)
             model.merge_adapter(ADAPTER)
         if options.wise_ft is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_clip.adapters.setup import require_same_for_every_row
+from tf_clip.adapters.composition import require_same_for_every_row
 from tf_clip.layers.adapter_sites import is_of_adapter
 from tf_clip.layers.initializers import weights_come_from_files
 from tf_clip.models.two_towers import TwoTowerModel

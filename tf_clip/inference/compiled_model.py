@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.adapters.setup import require_same_for_every_row
+from tf_clip.adapters.composition import require_same_for_every_row
 from tf_clip.export.tflite.runtime import require_litert
 from tf_clip.inference.choice import Choices
 from tf_clip.inference.encoder import Encoder

@@ -1,6 +1,6 @@
-"""Where adapters may act inside a model: places, empty until `tf_clip.adapters` puts something there.
+"""Where adapters may act inside a model: sites, empty until `tf_clip.adapters` puts something there.
 
-A place that is empty or switched off costs nothing: what it would change is decided while a graph is traced.
+A site that is empty or switched off costs nothing: what it would change is decided while a graph is traced.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-PLACE_NAME = "adapters"
-"""What the name of every place ends with, by which an adapter's variables are known."""
+SITE_NAME = "adapters"
+"""What the name of every site ends with, by which an adapter's variables are known."""
 
 
 class RowInputs(NamedTuple):
@@ -30,8 +30,8 @@ class RowInputs(NamedTuple):
 NO_ROW_INPUTS = RowInputs()
 
 
-class AdapterPlace(keras.layers.Layer):
-    """Holds the adapters of one place, and what the active ones do there.
+class AdapterSite(keras.layers.Layer):
+    """Holds the adapters of one site, and what the active ones do there.
 
     It is never called as a layer, so that adapters can be added to a model that is built; `run` is.
 
@@ -51,9 +51,9 @@ class AdapterPlace(keras.layers.Layer):
         self.fusions: dict[str, keras.layers.Layer] = {}
         # The weights as they were before an adapter was merged into them.
         self.originals: dict[str, Any] = {}
-        # How many tokens the active adapters put in, at the places where they do.
+        # How many tokens the active adapters put in, at the sites where they do.
         self.extra_tokens = 0
-        # What the active adapters make of a state, `(place, state, rows, training) -> state`.
+        # What the active adapters make of a state, `(site, state, rows, training) -> state`.
         self.program: Callable[..., Any] | None = None
         self.built = True
 
@@ -82,6 +82,10 @@ class AdapterPlace(keras.layers.Layer):
         return {**super().get_config(), "kind": self.kind, "width": self.width, "units": self.units}
 
 
+# Keras puts the class's name into the paths of its weight files, and files have been written under this one.
+AdapterSite.__name__ = "AdapterPlace"
+
+
 @keras.saving.register_keras_serializable(package="tf_clip")
 class AdaptableDense(keras.layers.Dense):
     """A dense layer whose result adapters may change; without them it is `keras.layers.Dense`.
@@ -99,7 +103,7 @@ class AdaptableDense(keras.layers.Dense):
     def __init__(self, units: int, width: int, **kwargs: Any) -> None:
         super().__init__(units, **kwargs)
         self.width = width
-        self.adapters = AdapterPlace("linear", width, units, dtype=self.dtype_policy, name="adapters")
+        self.adapters = AdapterSite("linear", width, units, dtype=self.dtype_policy, name="adapters")
 
     def call(self, x: Any, rows: RowInputs = NO_ROW_INPUTS, training: bool | None = None) -> Any:
         """Transforms; see the class."""
@@ -113,4 +117,4 @@ class AdaptableDense(keras.layers.Dense):
 
 def is_of_adapter(variable: Any) -> bool:
     """Whether a variable belongs to an adapter, and not to the model itself."""
-    return any(part.endswith(PLACE_NAME) for part in variable.path.split("/"))
+    return any(part.endswith(SITE_NAME) for part in variable.path.split("/"))

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from tf_clip.layers.activations import ACTIVATIONS
-from tf_clip.layers.adapter_sites import NO_ROW_INPUTS, AdaptableDense, AdapterPlace, RowInputs
+from tf_clip.layers.adapter_sites import NO_ROW_INPUTS, AdaptableDense, AdapterSite, RowInputs
 from tf_clip.layers.initializers import InitialNormal
 
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa", "flash")
@@ -113,7 +113,7 @@ class Attention(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="out_proj",
         )
-        self.keys_values = AdapterPlace("keys_values", hidden_size, dtype=self.dtype_policy, name="prefix_adapters")
+        self.keys_values = AdapterSite("keys_values", hidden_size, dtype=self.dtype_policy, name="prefix_adapters")
         self.weight_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="weight_dropout")
 
     def build(self, input_shape: Any) -> None:
@@ -339,7 +339,7 @@ class EncoderLayer(keras.layers.Layer):
             name="self_attn",
         )
         self.attention_adapters, self.mlp_adapters, self.block_adapters = (
-            AdapterPlace(kind, hidden_size, dtype=self.dtype_policy, name=f"{kind}_adapters")
+            AdapterSite(kind, hidden_size, dtype=self.dtype_policy, name=f"{kind}_adapters")
             for kind in ("attention", "mlp", "block")
         )
         self.mlp = MLP(

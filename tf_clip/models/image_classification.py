@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ import keras
 from keras import ops
 
 from tf_clip.adapters.model import AdaptableModel
-from tf_clip.adapters.places import Location
 from tf_clip.checkpoints.source import Checkpoint
 from tf_clip.families.clip.config import CLIPConfig, CLIPVisionConfig
 from tf_clip.families.clip.image_tower import CLIPVisionModel
@@ -88,7 +87,6 @@ class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
             dtype=self.dtype_policy,
             name="image_encoder",
         )
-        self.image_encoder.adapter_state.part_of = type(self).__name__
         # The mean of the patches goes around it: it is kept for the files that have it.
         self.image_encoder.post_layernorm.trainable = False
         self.classifier = None
@@ -100,6 +98,7 @@ class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
                 dtype=self.dtype_policy,
                 name="classifier",
             )
+        self.adapters.hold([self.image_encoder], heads=[] if self.classifier is None else [self.classifier])
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
@@ -109,19 +108,6 @@ class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
         if self.classifier is not None:
             self.classifier.build((None, self.config.vision_config.hidden_size))
         self.built = True
-
-    def adapter_locations(self) -> Iterator[Location]:
-        """Yields where adapters can stand: in the image tower."""
-        yield from self.image_encoder.adapter_locations()
-
-    def adapter_towers(self) -> Iterator[AdaptableModel]:
-        """Yields the image tower."""
-        yield self.image_encoder
-
-    def adapter_heads(self) -> Iterator[keras.layers.Layer]:
-        """Yields the classifier, which is trained along with adapters."""
-        if self.classifier is not None:
-            yield self.classifier
 
     def call(
         self,

@@ -10,8 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_clip.adapters.composition import BatchSplit
-from tf_clip.adapters.setup import blocks_in
+from tf_clip.adapters.composition import BatchSplit, blocks_in
 from tf_clip.losses import ContrastiveLoss, GlobalBatch, PairLoss
 from tf_clip.losses.on_embeddings import require_chunk_size
 from tf_clip.models import replicas
@@ -117,7 +116,7 @@ class PairTraining:
             )
 
     def _require_one_copy(self) -> None:
-        if self.row_copies > 1:
+        if self.adapters.row_copies > 1:
             raise ValueError(
                 "`setup` must have no Parallel where a loss is asked for: row i of the texts would not belong to "
                 f"row i of the images alone. Received: {self.active_adapters!r}. Train the adapters one by one."

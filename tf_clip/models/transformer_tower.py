@@ -9,15 +9,15 @@ import keras
 from keras import ops
 
 from tf_clip.adapters.model import AdaptableModel
-from tf_clip.adapters.places import Location, layer_locations
-from tf_clip.layers.adapter_sites import AdapterPlace
+from tf_clip.adapters.sites import AdaptableTower, Location, layer_locations
+from tf_clip.layers.adapter_sites import AdapterSite
 from tf_clip.layers.initializers import InitialNormal
 from tf_clip.layers.transformer import EncoderLayer, require_attention
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.pretrained import PretrainedModel
 
 
-class Tower(AdaptableModel, PretrainedModel, keras.Model):
+class Tower(AdaptableModel, AdaptableTower, PretrainedModel, keras.Model):
     """Makes what the towers share; they add how input comes in and is pooled.
 
     Args:
@@ -77,7 +77,7 @@ class Tower(AdaptableModel, PretrainedModel, keras.Model):
             )
             for index in range(config.num_hidden_layers)
         ]
-        self.prompt_adapters = AdapterPlace(
+        self.prompt_adapters = AdapterSite(
             "prompts", config.hidden_size, dtype=self.dtype_policy, name="prompt_adapters"
         )
         if self.projection_name is not None:
@@ -91,23 +91,19 @@ class Tower(AdaptableModel, PretrainedModel, keras.Model):
                 name=self.projection_name,
             )
 
-    def adapter_locations(self, first_layer: int = 0) -> Iterator[Location]:
-        """Yields where adapters can stand.
+    def adapter_sites(self) -> Iterator[Location]:
+        """Yields where adapters can act: in front of the layers, then in each."""
+        yield from self.sites_in_front()
+        yield from layer_locations(self.tower, self.name, self.encoder_layers)
 
-        Args:
-            first_layer: the global number of its first layer.
-        """
-        for part, place in self.places_outside_of_layers().items():
-            yield Location(place, part, (self.name, place.name), self.tower)
-        yield from layer_locations(self.tower, (self.name,), self.encoder_layers, first_layer)
-
-    def places_outside_of_layers(self) -> dict[str, AdapterPlace]:
-        """Returns the places in front of the layers by what they are."""
-        return {"prompts": self.prompt_adapters}
+    def sites_in_front(self) -> Iterator[Location]:
+        """Yields where adapters can act in front of the layers."""
+        yield Location(self.prompt_adapters, "prompts", (self.name, self.prompt_adapters.name), self.tower)
 
     def for_each_copy(self, x: Any) -> Any:
         """Returns the rows as often as adapters that work in parallel need them; None stays None."""
-        return x if x is None or self.row_copies == 1 else ops.concatenate([x] * self.row_copies, axis=0)
+        copies = self.adapters.row_copies
+        return x if x is None or copies == 1 else ops.concatenate([x] * copies, axis=0)
 
     def layer_norm(self, name: str) -> keras.layers.LayerNormalization:
         """Returns a layer norm with the configuration's epsilon."""

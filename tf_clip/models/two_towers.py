@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import keras
 from keras import ops
 
 from tf_clip.adapters.model import AdaptableModel
-from tf_clip.adapters.places import Location
 from tf_clip.families.clip.config import CLIPConfig, CLIPResNetConfig
 from tf_clip.families.clip.image_tower import CLIPImageEncoder
 from tf_clip.families.clip.text_tower import CLIPTextEncoder
@@ -98,8 +97,7 @@ class TwoTowerModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
             self.image_encoder = CLIPResNetImageEncoder(config.vision_config, **shared, name="image_encoder")
         else:
             self.image_encoder = CLIPImageEncoder(config.vision_config, **shared, **transformer, name="image_encoder")
-        for tower in self.adapter_towers():
-            tower.adapter_state.part_of = type(self).__name__
+        self.adapters.hold((self.text_encoder, self.image_encoder))
         self.accuracy = keras.metrics.Mean(name="accuracy")
         self.pair_loss = ContrastiveLoss()
         self.encode_chunk_size = None
@@ -125,21 +123,6 @@ class TwoTowerModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
                 name="logit_bias",
             )
         self.built = True
-
-    def adapter_locations(self) -> Iterator[Location]:
-        """Yields where adapters can stand: in the text tower, then in the image tower; a ResNet has none."""
-        yield from self.text_encoder.adapter_locations()
-        if not isinstance(self.config.vision_config, CLIPResNetConfig):
-            yield from self.image_encoder.adapter_locations(self.config.text_config.num_hidden_layers)
-
-    @property
-    def token_embedding(self) -> keras.layers.Embedding:
-        """The table that prompts may begin with."""
-        return self.text_encoder.token_embedding
-
-    def adapter_towers(self) -> Iterator[AdaptableModel]:
-        """Yields both towers."""
-        yield from (self.text_encoder, self.image_encoder)
 
     def __call__(
         self,

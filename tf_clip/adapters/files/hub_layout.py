@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from tf_clip.adapters.config import (
     AdapterConfig,
@@ -15,12 +15,9 @@ from tf_clip.adapters.config import (
     PrefixTuningConfig,
     ReftConfig,
 )
-from tf_clip.adapters.methods.base import Adapter, Array
+from tf_clip.adapters.methods.base import Array
 from tf_clip.adapters.named_configs import as_config
-from tf_clip.adapters.places import Location
-
-if TYPE_CHECKING:
-    from tf_clip.adapters.model import AdaptableModel
+from tf_clip.adapters.sites import Location, Sites
 
 OWN_FIELDS = "tf_clip"
 """Where `adapter_config.json` has the configuration as it is here, which AdapterHub does not look at."""
@@ -58,12 +55,6 @@ def _prefix(location: Location, name: str) -> str:
     return f"{location.tower}_model.encoder.layers.{location.index}.{_IN_LAYER[location.part]}.{name}."
 
 
-def _placed(model: AdaptableModel, name: str) -> Iterator[tuple[Location, Adapter]]:
-    for location in (model.shared_location, *model.adapter_locations()):
-        if name in location.place.by_name:
-            yield location, location.place.by_name[name]
-
-
 def _with_name(key: str, name: str) -> str:
     """Returns the full name of a weight that layers share."""
     first, _, rest = key.partition(".")
@@ -72,25 +63,26 @@ def _with_name(key: str, name: str) -> str:
     return f"prefix_tuning.prefix_tunings.{name}.clip_{first}_model_self_prefix.{rest}"
 
 
-def to_tensors(model: AdaptableModel, name: str, as_name: str) -> dict[str, Array]:
+def to_tensors(sites: Sites, name: str, as_name: str) -> dict[str, Array]:
     """Returns an adapter's weights under their names in files.
 
     Args:
-        model: with the adapter.
+        sites: with the adapter.
         name: the adapter's here.
         as_name: the adapter's in the file.
     """
     tensors = {}
-    for location, adapter in _placed(model, name):
+    for location in sites.holding(name):
         prefix = _prefix(location, as_name)
-        for key, value in adapter.to_file().items():
+        for key, value in location.site.by_name[name].to_file().items():
             tensors[_with_name(key, as_name) if location.part == "shared" else prefix + key] = value
     return tensors
 
 
-def fill(model: AdaptableModel, name: str, file_name: str, tensors: Mapping[str, Array]) -> None:
+def fill(sites: Sites, name: str, file_name: str, tensors: Mapping[str, Array]) -> None:
     """Gives an adapter its weights; the caller has compared names and shapes with `to_tensors`."""
-    for location, adapter in _placed(model, name):
+    for location in sites.holding(name):
+        adapter = location.site.by_name[name]
         if location.part == "shared":
             own = {key: tensors[_with_name(key, file_name)] for key in adapter.to_file()}
         else:
@@ -104,16 +96,31 @@ def is_alias(key: str) -> bool:
     return ".prefix_tuning.pool." in key
 
 
-def layer_of(key: str, locations: Collection[Location]) -> int | None:
+def layer_of(key: str, sites: Sites) -> int | None:
     """Returns the global number of the layer that a weight is in; None for one outside of layers."""
-    for location in locations:
+    for location in sites.locations:
         if location.layer is not None and key.startswith(f"{location.tower}_model.encoder.layers.{location.index}."):
             return location.layer
     return None
 
 
-def fusion_prefix(location: Location, name: str) -> str:
-    """Returns what the names of a fusion's weights at a place begin with."""
+def fusion_to_tensors(sites: Sites, name: str) -> dict[str, Array]:
+    """Returns a fusion's weights under their names in files."""
+    return {
+        _fusion_prefix(location, name) + key: value
+        for location in sites.fusing(name)
+        for key, value in location.site.fusions[name].to_file().items()
+    }
+
+
+def fill_fusion(sites: Sites, name: str, tensors: Mapping[str, Array]) -> None:
+    """Gives a fusion its weights; the caller has compared names and shapes with `fusion_to_tensors`."""
+    for location in sites.fusing(name):
+        prefix, fusion = _fusion_prefix(location, name), location.site.fusions[name]
+        fusion.from_file({key: tensors[prefix + key] for key in fusion.to_file()})
+
+
+def _fusion_prefix(location: Location, name: str) -> str:
     kind = "attention_adapters" if location.part == "attention" else "output_adapters"
     return f"{location.tower}_model.encoder.layers.{location.index}.{kind}.adapter_fusion_layer.{name}."
 

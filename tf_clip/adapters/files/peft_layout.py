@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tf_clip.adapters.config import AnyConfig, LoRAConfig
 from tf_clip.adapters.files import hub_layout
 from tf_clip.adapters.methods.base import Array
-from tf_clip.adapters.places import Location
+from tf_clip.adapters.sites import Sites
 from tf_clip.checkpoints.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from tf_clip.adapters.model import AdaptableModel
 
 WEIGHTS = "adapter_model.safetensors"
 OLDER_WEIGHTS = "adapter_model.bin"
@@ -43,12 +40,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def is_one(content: Mapping[str, Any]) -> bool:
-    """Whether a configuration is PEFT's."""
-    return "peft_type" in content
-
-
-def to_file(model: AdaptableModel, name: str, config: AnyConfig) -> tuple[dict[str, Any], dict[str, Array]]:
+def to_file(sites: Sites, name: str, config: AnyConfig) -> tuple[dict[str, Any], dict[str, Array]]:
     """Returns configuration and weights of a LoRA as PEFT has them.
 
     Raises:
@@ -60,11 +52,11 @@ def to_file(model: AdaptableModel, name: str, config: AnyConfig) -> tuple[dict[s
             f"`layout` must be \"adapterhub\" for what is no LoRA or DoRA of PEFT's. Received: layout='peft' for "
             f"{config!r}."
         )
-    there = [location for location in model.adapter_locations() if name in location.place.by_name]
+    there = sites.holding(name)
     tensors = {}
     for location in there:
         for key, theirs in {ours: theirs for theirs, ours in _WEIGHTS.items()}.items():
-            value = location.place.by_name[name].to_file().get(key)
+            value = location.site.by_name[name].to_file().get(key)
             if value is not None:
                 tensors[f"{_ROOT}{hub_layout.dense_name(location)}.{theirs}"] = (
                     value[:, 0] if theirs == "lora_magnitude_vector" else value
@@ -91,7 +83,7 @@ def to_file(model: AdaptableModel, name: str, config: AnyConfig) -> tuple[dict[s
 
 
 def from_file(
-    content: Mapping[str, Any], tensors: Mapping[str, Array], locations: Sequence[Location], folder: Path
+    content: Mapping[str, Any], tensors: Mapping[str, Array], sites: Sites, folder: Path
 ) -> tuple[LoRAConfig, dict[str, Array], str]:
     """Returns configuration, weights under AdapterHub's names, and name of a LoRA of PEFT's.
 
@@ -107,7 +99,7 @@ def from_file(
                 f"`{field}` must be {allowed[0]!r}. Received: {content[field]!r} in {folder}, which is not read here. "
                 "Merge the adapter with PEFT and load the model."
             )
-    by_dense = {hub_layout.dense_name(location): location for location in locations if location.dense is not None}
+    by_dense = {hub_layout.dense_name(location): location for location in sites.locations if location.dense is not None}
     found: dict[str, Array] = {}
     present: set[tuple[int | None, str]] = set()
     for key, value in tensors.items():
@@ -132,6 +124,6 @@ def from_file(
         attn_matrices=tuple(part for part in ("q", "k", "v", "o") if part in parts),
         intermediate_lora="fc1" in parts,
         output_lora="fc2" in parts,
-        leave_out=tuple(sorted({location.layer for location in locations if location.layer is not None} - layers)),
+        leave_out=tuple(layer for layer in range(sites.num_layers) if layer not in layers),
     )
     return config, found, DEFAULT_NAME

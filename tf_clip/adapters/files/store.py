@@ -1,29 +1,26 @@
-"""Saves and loads adapters, fusions and setups in folders that AdapterHub's library reads, too."""
+"""Adapters, fusions and setups in folders that AdapterHub's library also reads; LoRA and DoRA also in PEFT's layout."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from tf_clip.adapters.composition import Block, as_setup, fusions_in
-from tf_clip.adapters.config import AnyConfig, ConfigUnion
+from tf_clip.adapters.composition import Block
+from tf_clip.adapters.config import AnyConfig, ConfigUnion, FusionConfig
 from tf_clip.adapters.files import hub_layout, peft_layout
 from tf_clip.adapters.methods.base import Array
 from tf_clip.adapters.named_configs import as_fusion
+from tf_clip.adapters.sites import Sites
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.readers.safetensors import read_safetensors_file
 from tf_clip.checkpoints.readers.stored import StoredTensors
 from tf_clip.checkpoints.readers.torch import read_torch_file
-
-if TYPE_CHECKING:
-    from tf_clip.adapters.model import AdaptableModel
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter.safetensors"
@@ -38,157 +35,157 @@ LAYOUTS = ("adapterhub", "peft")
 _SHOWN = 8
 
 
-def save_adapter(model: AdaptableModel, folder: str | Path, name: str, layout: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class StoredAdapter:
+    """An adapter in a folder.
+
+    Args:
+        folder: where it is.
+        name: its name in the folder's files.
+        config: its configuration.
+        arrays: its weights, under AdapterHub's names.
+    """
+
+    folder: Path
+    name: str
+    config: AnyConfig
+    arrays: Mapping[str, Array]
+
+    def fill(self, sites: Sites, name: str) -> None:
+        """Gives its weights to an adapter of the same configuration.
+
+        Raises:
+            CheckpointError: weights are missing, left over or misshapen; nothing is changed then.
+        """
+        require_equal(hub_layout.to_tensors(sites, name, self.name), self.arrays, self.folder)
+        hub_layout.fill(sites, name, self.name, self.arrays)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredFusion:
+    """A fusion in a folder.
+
+    Args:
+        folder: where it is.
+        name: its name.
+        names: of the fused.
+        config: its configuration.
+        arrays: its weights.
+    """
+
+    folder: Path
+    name: str
+    names: tuple[str, ...]
+    config: FusionConfig
+    arrays: Mapping[str, Array]
+
+    def fill(self, sites: Sites) -> None:
+        """Gives its weights to the fusion of its name.
+
+        Raises:
+            CheckpointError: weights are missing, left over or misshapen; nothing is changed then.
+        """
+        require_equal(hub_layout.fusion_to_tensors(sites, self.name), self.arrays, self.folder)
+        hub_layout.fill_fusion(sites, self.name, self.arrays)
+
+
+def write_adapter(
+    folder: str | Path, sites: Sites, name: str, config: AnyConfig, layout: str, model: Mapping[str, Any]
+) -> None:
     """Writes an adapter's configuration and weights.
+
+    Args:
+        folder: where to; made when missing.
+        sites: with the adapter.
+        name: its name.
+        config: its configuration.
+        layout: `"adapterhub"` or `"peft"`.
+        model: what AdapterHub's configuration says of the model.
 
     Raises:
         ValueError: the layout is unknown, or has no room for this adapter.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"`layout` must be one of {', '.join(LAYOUTS)}. Received: layout={layout!r}.")
-    config = model.adapter_state.configs[name]
-    folder = Path(folder)
     if layout == "peft":
-        content, tensors = peft_layout.to_file(model, name, config)
+        content, tensors = peft_layout.to_file(sites, name, config)
         _write(folder, CONFIG, content, peft_layout.WEIGHTS, tensors)
         return
-    layers = {location.layer for location in model.adapter_locations()} - {None}
     content = {
         **_described(model, name),
-        "config": hub_layout.config_to_file(config, len(layers)),
+        "config": hub_layout.config_to_file(config, sites.num_layers),
         hub_layout.OWN_FIELDS: config.to_dict(),
     }
-    _write(folder, CONFIG, content, WEIGHTS, hub_layout.to_tensors(model, name, name))
+    _write(folder, CONFIG, content, WEIGHTS, hub_layout.to_tensors(sites, name, name))
 
 
-def load_adapter(
-    model: AdaptableModel,
-    folder: str | Path,
-    load_as: str | None,
-    leave_out: Collection[int],
-    overwrite_ok: bool,
-) -> str:
-    """Adds the adapter that a folder holds; it fits exactly, or nothing is added.
+def read_adapter(folder: str | Path, sites: Sites, leave_out: Collection[int]) -> StoredAdapter:
+    """Reads the adapter in a folder.
 
-    Returns:
-        Its name.
+    Args:
+        folder: with `adapter_config.json` and the weights beside it.
+        sites: of the model that it is for.
+        leave_out: numbers of more layers to leave out.
 
     Raises:
         FileNotFoundError: the folder has no adapter.
         ValueError: the configuration has a value that cannot be honored.
-        CheckpointError: weights are missing, left over or misshapen.
+        CheckpointError: PEFT's weights are of another model, or a file is broken.
     """
     folder = Path(folder)
     content = _read_json(folder / CONFIG)
     config: AnyConfig
-    if peft_layout.is_one(content):
+    if "peft_type" in content:
         stored = _stored(folder, peft_layout.WEIGHTS, peft_layout.OLDER_WEIGHTS)
-        locations = list(model.adapter_locations())
-        config, arrays, file_name = peft_layout.from_file(content, _arrays(stored), locations, folder)
+        config, arrays, name = peft_layout.from_file(content, _arrays(stored), sites, folder)
     else:
-        config, file_name = hub_layout.config_from_file(content), str(content.get("name") or folder.name)
-        arrays = _arrays(_stored(folder, WEIGHTS, _OLDER[WEIGHTS]), hub_layout.is_alias)
-    name = load_as or file_name
-    config = _left_out(config, leave_out)
-    locations = list(model.adapter_locations())
-    kept = {key: value for key, value in arrays.items() if hub_layout.layer_of(key, locations) not in leave_out}
-    if overwrite_ok and name in model.adapter_state.configs:
-        # Tried under another name first: what is to be replaced stays if this does not fit.
-        trial = next(f"{name}_{n}" for n in itertools.count() if f"{name}_{n}" not in model.adapter_state.configs)
-        _put(model, trial, config, file_name, kept, str(folder))
-        model.delete_adapter(trial)
-        model.delete_adapter(name)
-    _put(model, name, config, file_name, kept, str(folder))
-    return name
+        config, name = hub_layout.config_from_file(content), str(content.get("name") or folder.name)
+        stored = _stored(folder, WEIGHTS, _OLDER[WEIGHTS])
+        arrays = _arrays({key: value for key, value in stored.items() if not hub_layout.is_alias(key)})
+    if leave_out:
+        config = _without_layers(config, leave_out)
+        arrays = {key: value for key, value in arrays.items() if hub_layout.layer_of(key, sites) not in leave_out}
+    return StoredAdapter(folder, name, config, arrays)
 
 
-def _put(
-    model: AdaptableModel, name: str, config: AnyConfig, file_name: str, arrays: Mapping[str, Array], source: str
+def write_fusion(
+    folder: str | Path, sites: Sites, name: str, config: FusionConfig, names: Collection[str], model: Mapping[str, Any]
 ) -> None:
-    """Adds an adapter with given weights, or nothing."""
-    model.add_adapter(name, config)
-    try:
-        require_equal(hub_layout.to_tensors(model, name, file_name), arrays, source)
-        hub_layout.fill(model, name, file_name, arrays)
-    except BaseException:
-        model.delete_adapter(name)
-        raise
-
-
-def save_fusion(model: AdaptableModel, folder: str | Path, name: str) -> None:
-    """Writes a fusion's configuration and weights."""
-    config, names = model.adapter_state.fusions[name]
+    """Writes a fusion's configuration and weights; see `write_adapter`."""
     content = {**_described(model, name), "adapter_names": list(names), "config": config.to_dict()}
-    _write(Path(folder), FUSION_CONFIG, content, FUSION_WEIGHTS, _fusion_tensors(model, name))
+    _write(folder, FUSION_CONFIG, content, FUSION_WEIGHTS, hub_layout.fusion_to_tensors(sites, name))
 
 
-def load_fusion(model: AdaptableModel, folder: str | Path, overwrite_ok: bool) -> str:
-    """Adds the fusion that a folder holds; the adapters must be there.
-
-    Returns:
-        Its name.
+def read_fusion(folder: str | Path) -> StoredFusion:
+    """Reads the fusion in a folder.
 
     Raises:
         FileNotFoundError: the folder has no fusion.
-        CheckpointError: weights are missing, left over or misshapen.
+        CheckpointError: a file is broken.
     """
     folder = Path(folder)
     content = _read_json(folder / FUSION_CONFIG)
-    name = str(content.get("name") or ",".join(content["adapter_names"]))
+    names, config = tuple(content["adapter_names"]), as_fusion(content["config"])
     arrays = _arrays(_stored(folder, FUSION_WEIGHTS, _OLDER[FUSION_WEIGHTS]))
-    model.add_adapter_fusion(content["adapter_names"], as_fusion(content["config"]), name, overwrite_ok)
-    try:
-        require_equal(_fusion_tensors(model, name), arrays, str(folder))
-    except CheckpointError:
-        model.delete_adapter_fusion(name)
-        raise
-    for location in model.adapter_locations():
-        if name in location.place.fusions:
-            prefix = hub_layout.fusion_prefix(location, name)
-            fusion = location.place.fusions[name]
-            fusion.from_file({key: arrays[prefix + key] for key in fusion.to_file()})
-    return name
+    return StoredFusion(folder, str(content.get("name") or ",".join(names)), names, config, arrays)
 
 
-def _fusion_tensors(model: AdaptableModel, name: str) -> dict[str, Array]:
-    return {
-        hub_layout.fusion_prefix(location, name) + key: value
-        for location in model.adapter_locations()
-        if name in location.place.fusions
-        for key, value in location.place.fusions[name].to_file().items()
-    }
+def write_setup(folder: str | Path, setup: Block) -> None:
+    """Writes a composition, without its adapters."""
+    content = {"adapter_setup": setup.to_dict(), "head_setup": None, "version": VERSION}
+    (Path(folder) / SETUP).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def save_setup(model: AdaptableModel, folder: str | Path, setup: str | Block) -> None:
-    """Writes a composition, and all adapters and fusions in it, each in a folder of its own."""
-    block, folder = as_setup(setup), Path(folder)
-    if block is None:
-        raise ValueError("`setup` must name adapters. Received: None. Make one active, or pass one.")
-    model.require_names(block.names())
-    for name in block.names():
-        save_adapter(model, folder / name, name, "adapterhub")
-    for fusion in fusions_in(block):
-        save_fusion(model, folder / fusion, fusion)
-    content = {"adapter_setup": block.to_dict(), "head_setup": None, "version": VERSION}
-    (folder / SETUP).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def read_setup(folder: str | Path) -> Block:
+    """Reads the composition in a folder.
 
-
-def load_setup(model: AdaptableModel, folder: str | Path, overwrite_ok: bool) -> Block:
-    """Adds the adapters and fusions of a composition that a folder holds.
-
-    Returns:
-        The composition.
+    Raises:
+        FileNotFoundError: the folder has none.
     """
-    folder = Path(folder)
-    block = Block.from_dict(_read_json(folder / SETUP)["adapter_setup"])
-    for name in block.names():
-        load_adapter(model, folder / name, name, (), overwrite_ok)
-    for fusion in fusions_in(block):
-        load_fusion(model, folder / fusion, overwrite_ok)
-    return block
+    return Block.from_dict(_read_json(Path(folder) / SETUP)["adapter_setup"])
 
 
-def require_equal(wanted: Mapping[str, Array], found: Mapping[str, Array], source: str) -> None:
+def require_equal(wanted: Mapping[str, Array], found: Mapping[str, Array], source: str | Path) -> None:
     """Compares names and shapes.
 
     Raises:
@@ -210,28 +207,19 @@ def require_equal(wanted: Mapping[str, Array], found: Mapping[str, Array], sourc
     raise CheckpointError(f"{source} does not fit: {'; '.join(problems[:_SHOWN])}{rest}. {hint}")
 
 
-def _left_out(config: AnyConfig, leave_out: Collection[int]) -> AnyConfig:
-    if not leave_out:
-        return config
-    parts = tuple(
-        dataclasses.replace(part, leave_out=tuple(sorted({*part.leave_out, *leave_out}))) for part in config.parts()
-    )
+def _without_layers(config: AnyConfig, leave_out: Collection[int]) -> AnyConfig:
+    parts = tuple(part.replace(leave_out=tuple(sorted({*part.leave_out, *leave_out}))) for part in config.parts())
     return ConfigUnion(parts) if isinstance(config, ConfigUnion) else parts[0]
 
 
-def _described(model: AdaptableModel, name: str) -> dict[str, Any]:
-    config: Any = model.config  # type: ignore[attr-defined]
-    return {
-        "hidden_size": getattr(config, "hidden_size", None),
-        "model_class": type(model).__name__,
-        "model_name": "",
-        "model_type": config.model_type,
-        "name": name,
-        "version": VERSION,
-    }
+def _described(model: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {**model, "model_name": "", "name": name, "version": VERSION}
 
 
-def _write(folder: Path, config_file: str, content: Mapping[str, Any], file: str, tensors: Mapping[str, Array]) -> None:
+def _write(
+    folder: str | Path, config_file: str, content: Mapping[str, Any], file: str, tensors: Mapping[str, Array]
+) -> None:
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / config_file).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     arrays = {name: np.array(value, "float32", order="C") for name, value in tensors.items()}
@@ -260,5 +248,5 @@ def _stored(folder: Path, file: str, older: str) -> StoredTensors:
     )
 
 
-def _arrays(stored: StoredTensors, is_left_out: Any = lambda key: False) -> dict[str, Array]:
-    return {key: np.asarray(value.load(), "float32") for key, value in stored.items() if not is_left_out(key)}
+def _arrays(stored: StoredTensors) -> dict[str, Array]:
+    return {key: np.asarray(value.load(), "float32") for key, value in stored.items()}

@@ -1,4 +1,4 @@
-"""`Adapter`: what every adapter at a place is, how its weights are drawn, and how they are called in files."""
+"""`Adapter`: what every adapter at a site is, how its weights are drawn, and how they are called in files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import keras
 import numpy as np
 from keras import ops
 
 from tf_clip.adapters.config import AdapterConfig
-from tf_clip.adapters.places import Location
 from tf_clip.adapters.scores import record
+from tf_clip.adapters.sites import Location
 from tf_clip.layers.activations import ACTIVATIONS
 from tf_clip.layers.adapter_sites import RowInputs
 
@@ -48,29 +48,40 @@ class Held:
     it: Any
 
 
+class Shared(Protocol):
+    """What the layers of an adapter share: held once by the model, made by `SharedParts`."""
+
+    matrices: dict[str, Any]
+    # By tower.
+    prefixes: dict[str, Any]
+
+
 class Adapter(keras.layers.Layer):
-    """What stands at a place under a name. It is never called as a layer; `adapt` is.
+    """What stands at a site under a name. It is never called as a layer; `adapt` is.
 
     Args:
         name: the adapter's.
-        config: the part of its configuration that is about this place.
-        location: where it stands.
+        config: the part of its configuration that is about this site.
+        location: where it is.
+        shared: what the adapter's layers share, if they share anything.
     """
 
     # From the path of a weight in here to its name in AdapterHub's files, and whether it is transposed there.
     file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {}
+    # How many tokens, or keys, it puts in.
+    extra_tokens = 0
 
-    def __init__(self, name: str, config: AdapterConfig, location: Location) -> None:
-        super().__init__(name=scope_of(name), dtype=location.place.dtype_policy)
+    def __init__(self, name: str, config: AdapterConfig, location: Location, shared: Shared | None = None) -> None:
+        super().__init__(name=scope_of(name), dtype=location.site.dtype_policy)
         self.adapter_name = name
         self.settings: Any = config
-        self.location = location
+        self.location, self.shared = location, Held(shared)
         self._drawn = 0
         # Of its variables, those that are ever trained.
         self._trained: frozenset[int] = frozenset()
 
     def make(self) -> None:
-        """Makes the variables, under the names of the layers around the place."""
+        """Makes the variables, under the names of the layers around the site."""
         with contextlib.ExitStack() as stack:
             for scope in self.location.scopes:
                 stack.enter_context(keras.name_scope(scope))
@@ -78,7 +89,7 @@ class Adapter(keras.layers.Layer):
         self._trained = frozenset(id(variable) for variable in self.variables if variable.trainable)
 
     def adapt(self, state: tuple[Any, ...], rows: RowInputs, training: bool | None) -> tuple[Any, ...]:
-        """Returns what it makes of a state; see `tf_clip.layers.transformer` for what a place's state is."""
+        """Returns what it makes of a state; see `tf_clip.layers.transformer` for what a site's state is."""
         raise NotImplementedError(f"{type(self).__name__} must say what it makes of a state.")
 
     def set_trained(self, trained: bool) -> None:

@@ -1,6 +1,6 @@
 """Bottlenecks: narrow MLPs behind attention or behind the MLP.
 
-A place's state is `(y, residual)`: what is about to be added to the residual stream, and that stream.
+A site's state is `(y, residual)`: what is about to be added to the residual stream, and that stream.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_clip.adapters.methods.base import FUNCTIONS, GATE_NAMES, Adapter, Array, Held, gate_of
+from tf_clip.adapters.methods.base import FUNCTIONS, GATE_NAMES, Adapter, Array, gate_of
 from tf_clip.adapters.methods.phm import PHMDense
-from tf_clip.adapters.shared import SharedParts
 from tf_clip.layers.adapter_sites import RowInputs
 
 _NORM_EPSILON = 1e-5
@@ -23,25 +22,18 @@ _PHM_NAMES = ("W", "W_left", "W_right", "phm_rule", "phm_rule_left", "phm_rule_r
 class Bottleneck(Adapter):
     """Reads each token, squeezes it through a few units, and adds what comes out.
 
-    Args:
-        shared: what the layers share; None where nothing is.
-
     Source: Houlsby et al. 2019; Pfeiffer et al. 2020; He et al. 2021; Mahabadi et al. 2021 (compacter).
     """
 
-    def __init__(self, *args: Any, shared: SharedParts | None) -> None:
-        super().__init__(*args)
-        self.shared = Held(shared)
-
     def build(self, input_shape: Any) -> None:
         """Makes the way down and the way up."""
-        config, width = self.settings, self.location.place.width
+        config, width = self.settings, self.location.site.width
         middle = max(1, int(width // config.reduction_at(self.location.layer)))
         self.function = FUNCTIONS[config.non_linearity]
         self.norm_before = self._norm("norm_before") if config.ln_before else None
         if config.phm_layer:
-            self.adapter_down = PHMDense(width, middle, self, "down", self.shared.it, "adapter_down")
-            self.adapter_up = PHMDense(middle, width, self, "up", self.shared.it, "adapter_up")
+            self.adapter_down = PHMDense(width, middle, self, "down", "adapter_down")
+            self.adapter_up = PHMDense(middle, width, self, "up", "adapter_up")
             self.adapter_down.build(None)
             self.adapter_up.build(None)
         else:
@@ -68,7 +60,7 @@ class Bottleneck(Adapter):
 
     def _norm(self, name: str) -> keras.layers.LayerNormalization:
         norm = keras.layers.LayerNormalization(epsilon=_NORM_EPSILON, dtype=self.dtype_policy, name=name)
-        norm.build((None, None, self.location.place.width))
+        norm.build((None, None, self.location.site.width))
         return norm
 
     def read(self, y: Any, residual: Any) -> Any:

@@ -11,8 +11,8 @@ from keras import ops
 
 from tf_clip.adapters.config import FusionConfig
 from tf_clip.adapters.methods.base import Array, scope_of, values
-from tf_clip.adapters.places import Location
 from tf_clip.adapters.scores import record
+from tf_clip.adapters.sites import Location
 
 _NEAR_IDENTITY = 1e-6
 _REGULARIZATION = 0.01
@@ -32,7 +32,7 @@ class NearIdentity(keras.regularizers.Regularizer):
 
 
 class Fusion(keras.layers.Layer):
-    """Weighs bottlenecks at one place.
+    """Weighs bottlenecks at one site.
 
     Args:
         name: of the fusion.
@@ -41,11 +41,11 @@ class Fusion(keras.layers.Layer):
     """
 
     def __init__(self, name: str, config: FusionConfig, location: Location) -> None:
-        super().__init__(name=f"fusion_{scope_of(name)}", dtype=location.place.dtype_policy)
+        super().__init__(name=f"fusion_{scope_of(name)}", dtype=location.site.dtype_policy)
         self.fusion_name, self.settings, self.location = name, config, location
 
     def make(self) -> None:
-        """Makes the variables, under the names of the layers around the place."""
+        """Makes the variables, under the names of the layers around the site."""
         with contextlib.ExitStack() as stack:
             for scope in self.location.scopes:
                 stack.enter_context(keras.name_scope(scope))
@@ -53,7 +53,7 @@ class Fusion(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Makes the matrices."""
-        config, width = self.settings, self.location.place.width
+        config, width = self.settings, self.location.site.width
         normal = keras.initializers.RandomNormal(stddev=0.02)
         self.query = self._dense("query", width, normal) if config.query else None
         self.key = self._dense("key", width, normal) if config.key else None

@@ -1,4 +1,4 @@
-"""An invertible block behind the text's embeddings; a place's state is `(x,)`."""
+"""An invertible block behind the text's embeddings; a site's state is `(x,)`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tf_clip.layers.adapter_sites import RowInputs
 
 
 class Invertible(Adapter):
-    """Changes each half of the channels by what it reads in the other, so that it can be undone.
+    """Changes each half of the channels by what it reads in the other, which makes the change invertible.
 
     Source: Dinh et al. 2014 (NICE); Pfeiffer et al. 2020 (MAD-X).
     """
@@ -26,7 +26,7 @@ class Invertible(Adapter):
 
     def build(self, input_shape: Any) -> None:
         """Makes the two small networks."""
-        width = self.location.place.width
+        width = self.location.site.width
         self.function = FUNCTIONS[self.settings.non_linearity]
         self.half = width // 2
         self.first = self._network("F", width - self.half, self.half)
@@ -49,10 +49,3 @@ class Invertible(Adapter):
         left = left + self._through(self.first, right)
         right = right + self._through(self.second, left)
         return (ops.concatenate([left, right], axis=-1),)
-
-    def undo(self, x: Any) -> Any:
-        """Returns the embeddings that `adapt` makes this of."""
-        left, right = x[..., : self.half], x[..., self.half :]
-        right = right - self._through(self.second, left)
-        left = left - self._through(self.first, right)
-        return ops.concatenate([left, right], axis=-1)

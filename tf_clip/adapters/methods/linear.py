@@ -1,6 +1,6 @@
 """Adapters of a dense layer, which can be merged into its weights: LoRA, rs-LoRA, DoRA, VeRA and IA3.
 
-A place's state is `(y, x)`: what the dense layer returned, its bias included, and what it read.
+A site's state is `(y, x)`: what the dense layer returned, its bias included, and what it read.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import numpy as np
 from keras import ops
 from keras.initializers import Constant
 
-from tf_clip.adapters.methods.base import GATE_NAMES, Adapter, Array, Held, gate_of, values
-from tf_clip.adapters.shared import SharedParts
+from tf_clip.adapters.methods.base import GATE_NAMES, Adapter, Array, gate_of, values
 from tf_clip.layers.adapter_sites import RowInputs
 
 State = tuple[Any, Any]
@@ -33,7 +32,7 @@ class LinearAdapter(Adapter):
         raise NotImplementedError(f"{type(self).__name__} must say how it is merged.")
 
     def _make_gate(self) -> None:
-        width = self.location.place.width
+        width = self.location.site.width
         self.gate = None
         if self.settings.use_gating:
             bound = self.draw("uniform", width**-0.5)
@@ -54,10 +53,10 @@ class LoRA(LinearAdapter):
 
     def build(self, input_shape: Any) -> None:
         """Makes the two matrices."""
-        place, rank = self.location.place, self.settings.r
-        narrow, wide = self._initializers(place.width, rank)
-        self.lora_A = self.add_weight(shape=(place.width, rank), initializer=narrow, name="lora_A")
-        self.lora_B = self.add_weight(shape=(rank, place.units), initializer=wide, name="lora_B")
+        site, rank = self.location.site, self.settings.r
+        narrow, wide = self._initializers(site.width, rank)
+        self.lora_A = self.add_weight(shape=(site.width, rank), initializer=narrow, name="lora_A")
+        self.lora_B = self.add_weight(shape=(rank, site.units), initializer=wide, name="lora_B")
         self._make_gate()
         self.drop = self.dropout(self.settings.dropout)
 
@@ -111,21 +110,19 @@ class VeRA(LoRA):
         **GATE_NAMES,
     }
 
-    def __init__(self, *args: Any, shared: SharedParts) -> None:
-        super().__init__(*args)
-        self.shared = Held(shared)
-
     def build(self, input_shape: Any) -> None:
         """Makes the scales."""
-        place, config = self.location.place, self.settings
+        site, config = self.location.site, self.settings
         self.vera_D = self.add_weight(shape=(config.r,), initializer=Constant(config.vera_d), name="vera_D")
-        self.vera_B = self.add_weight(shape=(place.units,), initializer=Constant(config.vera_b), name="vera_B")
+        self.vera_B = self.add_weight(shape=(site.units,), initializer=Constant(config.vera_b), name="vera_B")
         self._make_gate()
         self.drop = self.dropout(config.dropout)
 
     def matrices(self) -> tuple[Any, Any]:
         """Returns the shared matrices, cut to this layer's widths, with the scales."""
-        down, up = self.shared.it.vera_matrices(self.location.place.width, self.location.place.units)
+        matrices, site = self.shared.it.matrices, self.location.site
+        down = ops.convert_to_tensor(matrices["lora_A"])[: site.width]
+        up = ops.convert_to_tensor(matrices["lora_B"])[:, : site.units]
         return down * ops.convert_to_tensor(self.vera_D), up * ops.convert_to_tensor(self.vera_B)
 
     def to_file(self) -> dict[str, Array]:
@@ -162,7 +159,7 @@ class _WithMagnitude(LoRA):
             )
         dense: Any = self.location.dense
         kernel = values(dense.kernel)
-        self.m = self.add_weight(shape=(self.location.place.units,), initializer="zeros", name="m")
+        self.m = self.add_weight(shape=(self.location.site.units,), initializer="zeros", name="m")
         self.m.assign(np.linalg.norm(kernel, axis=0))
 
     def adapt(self, state: State, rows: RowInputs, training: bool | None) -> State:
@@ -231,7 +228,7 @@ class IA3(LinearAdapter):
         """Makes the scales."""
         kind = self.settings.init_weights
         initializer = self.draw("normal", 0.02) if kind == "bert" else self.draw("zeros" if kind == "lora" else "ones")
-        self.lora_B = self.add_weight(shape=(self.location.place.units,), initializer=initializer, name="lora_B")
+        self.lora_B = self.add_weight(shape=(self.location.site.units,), initializer=initializer, name="lora_B")
         self._make_gate()
 
     def adapt(self, state: State, rows: RowInputs, training: bool | None) -> State:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import keras
-
 from tf_clip.adapters.config import (
     AdapterConfig,
     AnyConfig,
@@ -22,8 +18,8 @@ from tf_clip.adapters.methods.linear import IA3, DoRA, DVoRA, LoRA, VeRA
 from tf_clip.adapters.methods.prefix import Prefix
 from tf_clip.adapters.methods.prompts import Prompt
 from tf_clip.adapters.methods.reft import Reft
-from tf_clip.adapters.places import Location
-from tf_clip.adapters.shared import SharedParts
+from tf_clip.adapters.methods.shared import SharedParts
+from tf_clip.adapters.sites import Location
 
 _ATTENTION = ("q", "k", "v", "o")
 
@@ -62,7 +58,7 @@ def matched(config: AnyConfig, locations: list[Location]) -> list[tuple[AdapterC
         parts = [part for part in config.parts() if _stands_at(part, location)]
         if len(parts) > 1:
             raise ValueError(
-                f"`config` must not put two adapters at one place. Received: {len(parts)} at "
+                f"`config` must not put two adapters at one site. Received: {len(parts)} at "
                 f"{'/'.join(location.scopes)}. Leave one out there with `leave_out`."
             )
         found += [(part, location) for part in parts]
@@ -75,7 +71,6 @@ def adapter_at(
     location: Location,
     shared: SharedParts | None,
     number: int,
-    embedding: keras.layers.Embedding | None,
 ) -> Adapter:
     """Returns the adapter, its variables not made yet.
 
@@ -84,21 +79,19 @@ def adapter_at(
         config: the part of its configuration that stands here.
         location: where.
         shared: what its layers share.
-        number: how many of its kind stand in the same tower before it.
-        embedding: the text tower's token embeddings.
+        number: how many of its kind are in the same tower before it.
     """
-    arguments = (name, config, location)
-    parts: Any = shared
+    arguments = (name, config, location, shared)
     if isinstance(config, BottleneckConfig):
-        return Invertible(*arguments) if location.part == "embeddings" else Bottleneck(*arguments, shared=shared)
+        return (Invertible if location.part == "embeddings" else Bottleneck)(*arguments)
     if isinstance(config, LoRAConfig):
         if config.composition_mode == "scale":
             return IA3(*arguments)
         if config.vera_d is not None:
-            return (DVoRA if config.use_dora else VeRA)(*arguments, shared=parts)
+            return (DVoRA if config.use_dora else VeRA)(*arguments)
         return (DoRA if config.use_dora else LoRA)(*arguments)
     if isinstance(config, PrefixTuningConfig):
-        return Prefix(*arguments, number=number, shared=parts)
+        return Prefix(*arguments, number=number)
     if isinstance(config, ReftConfig):
         return Reft(*arguments)
-    return Prompt(*arguments, embedding=embedding if location.tower == "text" else None)
+    return Prompt(*arguments)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 from keras import ops
 
 from tf_clip.adapters.methods.base import Adapter, Held
-
-if TYPE_CHECKING:
-    from tf_clip.adapters.shared import SharedParts
 
 
 def rule_initializer(adapter: Adapter, config: Any, is_shared: bool) -> Any:
@@ -66,16 +63,15 @@ class PHMDense(keras.layers.Layer):
         width, units: of input and output.
         adapter: whose layer it is; draws the weights.
         position: `"down"` or `"up"`.
-        shared: holds what all layers share.
         name: of the layer.
 
     Source: Zhang et al. 2021; Mahabadi et al. 2021.
     """
 
-    def __init__(self, width: int, units: int, adapter: Adapter, position: str, shared: SharedParts, name: str) -> None:
+    def __init__(self, width: int, units: int, adapter: Adapter, position: str, name: str) -> None:
         super().__init__(dtype=adapter.dtype_policy, name=name)
         self.width, self.units, self.position = width, units, position
-        self.owner, self.shared = Held(adapter), Held(shared)
+        self.owner = Held(adapter)
         self.own: dict[str, Any] = {}
 
     def build(self, input_shape: Any) -> None:
@@ -100,13 +96,13 @@ class PHMDense(keras.layers.Layer):
 
     def _factor(self, name: str) -> Any:
         """Returns one of the two kinds of factors, multiplied out."""
-        config, shared, place = self.owner.it.settings, self.shared.it, self.owner.it.location.place
+        config, shared, site = self.owner.it.settings, self.owner.it.shared.it, self.owner.it.location.site
 
         def weight(part: str) -> Any:
             if name == "phm_rule" and config.shared_phm_rule:
                 return ops.convert_to_tensor(shared.matrices[f"{name}{part}"])
             if name == "W" and config.shared_W_phm:
-                return ops.convert_to_tensor(shared.matrices[f"W_{self.position}{part}_{place.width}"])
+                return ops.convert_to_tensor(shared.matrices[f"W_{self.position}{part}_{site.width}"])
             return ops.convert_to_tensor(self.own[f"{name}{part}"])
 
         is_split = config.factorized_phm_rule if name == "phm_rule" else config.factorized_phm_W

@@ -1,23 +1,20 @@
 """Prefix tuning: learned keys and values in front of each attention's own.
 
-A place's state is `(k, v, visible, x)`: keys and values `[batch, length, heads, head_width]`, which keys each token may
+A site's state is `(k, v, visible, x)`: keys and values `[batch, length, heads, head_width]`, which keys each token may
 read, and what attention was fed with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 
-from tf_clip.adapters.methods.base import FUNCTIONS, Adapter, Array, Held, gate_of, values
+from tf_clip.adapters.methods.base import FUNCTIONS, Adapter, Array, gate_of, values
 from tf_clip.layers.adapter_sites import RowInputs
-
-if TYPE_CHECKING:
-    from tf_clip.adapters.shared import SharedParts
 
 
 class Prefixes(keras.layers.Layer):
@@ -103,7 +100,6 @@ class Prefix(Adapter):
 
     Args:
         number: which of the prefixes is this layer's.
-        shared: holds them.
 
     Source: Li and Liang 2021; with `use_gating` as in UniPELT (Mao et al. 2022).
     """
@@ -113,14 +109,14 @@ class Prefix(Adapter):
         "gate/bias": ("bias", False),
     }
 
-    def __init__(self, *args: Any, number: int, shared: SharedParts) -> None:
+    def __init__(self, *args: Any, number: int) -> None:
         super().__init__(*args)
         self.number = number
-        self.shared = Held(shared)
 
     def build(self, input_shape: Any) -> None:
         """Makes the gate, if there is one."""
-        config, width = self.settings, self.location.place.width
+        config, width = self.settings, self.location.site.width
+        self.extra_tokens = config.prefix_length
         self.gate = None
         if config.use_gating:
             units = 1 if config.shared_gating else 2
@@ -132,7 +128,7 @@ class Prefix(Adapter):
         """Puts keys and values in front, which every token may read."""
         keys, values_, visible, x = state
         own = self.shared.it.prefixes[self.location.tower].of_layer(self.number)
-        length = self.settings.prefix_length
+        length = self.extra_tokens
         shape = (ops.shape(keys)[0], length, keys.shape[2], keys.shape[3])
         own = [
             ops.broadcast_to(ops.cast(ops.reshape(part, (1, length, *keys.shape[2:])), keys.dtype), shape)

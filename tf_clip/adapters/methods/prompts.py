@@ -1,6 +1,6 @@
 """Prompt tuning: learned tokens behind a text's start token, and behind an image's class token.
 
-A place's state is `(x, offset)`: the tokens `[batch, length, width]`, and how many prompts are in them already.
+A site's state is `(x, offset)`: the tokens `[batch, length, width]`, and how many prompts are in them already.
 """
 
 from __future__ import annotations
@@ -8,52 +8,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import keras
 import numpy as np
 from keras import ops
 
-from tf_clip.adapters.methods.base import Adapter, Held
+from tf_clip.adapters.methods.base import Adapter
 from tf_clip.layers.adapter_sites import RowInputs
 
 
 class Prompt(Adapter):
     """Learned tokens of one tower.
 
-    Args:
-        embedding: the tower's table of token embeddings, for `prompt_init_ids`; None for images.
-
     Source: Zhou et al. 2022 (CoOp, one context for all classes); Jia et al. 2022 (VPT, shallow).
     """
 
     file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {"prompt": ("prompt_embedding.weight", False)}
 
-    def __init__(self, *args: Any, embedding: keras.layers.Embedding | None = None) -> None:
-        super().__init__(*args)
-        self.embedding = Held(embedding)
-
-    @property
-    def length(self) -> int:
-        """How many tokens it puts in."""
-        return int(self.settings.prompt_length)
-
     def build(self, input_shape: Any) -> None:
         """Makes the tokens."""
-        config = self.settings
+        self.extra_tokens = self.settings.prompt_length
+        config, embedding = self.settings, self.location.token_embedding
         initializer = self.draw("uniform", config.random_uniform_scale)
-        shape = (config.prompt_length, self.location.place.width)
+        shape = (config.prompt_length, self.location.site.width)
         self.prompt = self.add_weight(shape=shape, initializer=initializer, name="prompt")
-        if self.embedding.it is not None and config.prompt_init_ids is not None:
-            table = ops.convert_to_tensor(self.embedding.it.embeddings)
+        if embedding is not None and config.prompt_init_ids is not None:
+            table = ops.convert_to_tensor(embedding.embeddings)
             self.prompt.assign(ops.take(table, np.array(config.prompt_init_ids, "int32"), axis=0))
 
     def adapt(self, state: tuple[Any, int], rows: RowInputs, training: bool | None) -> tuple[Any, int]:
         """Puts the tokens in: in a text in place of those that make room for them, in an image between the others."""
         x, offset = state
         first = 1 + offset
-        rest = first + self.length if self.location.tower == "text" else first
+        rest = first + self.extra_tokens if self.location.tower == "text" else first
         prompt = ops.cast(ops.expand_dims(ops.convert_to_tensor(self.prompt), 0), x.dtype)
         prompt = ops.repeat(prompt, ops.shape(x)[0], axis=0)
-        return ops.concatenate([x[:, :first], prompt, x[:, rest:]], axis=1), offset + self.length
+        return ops.concatenate([x[:, :first], prompt, x[:, rest:]], axis=1), offset + self.extra_tokens
 
 
 def with_room(input_ids: Any, attention_mask: Any, count: int, longest: int, eos_token_id: int | None) -> Any:

@@ -1,4 +1,4 @@
-"""ReFT: low-rank changes of some tokens' states behind a block; a place's state is `(x,)`."""
+"""ReFT: low-rank changes of some tokens' states behind a block; a site's state is `(x,)`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Reft(Adapter):
 
     def build(self, input_shape: Any) -> None:
         """Makes one unit, or one for the first and one for the last tokens."""
-        config, width = self.settings, self.location.place.width
+        config, width = self.settings, self.location.site.width
         self.function = FUNCTIONS[config.non_linearity]
         self.sources: list[Any] = []
         self.projections: list[Any] = []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras import ops
 
 from tf_clip.adapters.methods.prompts import with_room
+from tf_clip.adapters.sites import Location
 from tf_clip.families.clip.config import CLIPTextConfig
-from tf_clip.layers.adapter_sites import AdapterPlace, RowInputs
+from tf_clip.layers.adapter_sites import AdapterSite, RowInputs
 from tf_clip.layers.embeddings import TextEmbeddings
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.transformer_tower import Tower
@@ -68,7 +70,7 @@ class CLIPTextModel(Tower):
             name="embeddings",
         )
         self.final_layer_norm = self.layer_norm("final_layer_norm")
-        self.embedding_adapters = AdapterPlace(
+        self.embedding_adapters = AdapterSite(
             "embeddings", self.config.hidden_size, dtype=self.dtype_policy, name="embedding_adapters"
         )
         self.build()
@@ -80,14 +82,11 @@ class CLIPTextModel(Tower):
         self.embeddings.build((None, None))
         self.build_on_width(self.final_layer_norm)
 
-    @property
-    def token_embedding(self) -> keras.layers.Embedding:
-        """The table that prompts may begin with."""
-        return self.embeddings.token_embedding
-
-    def places_outside_of_layers(self) -> dict[str, AdapterPlace]:
-        """Returns the places in front of the layers by what they are."""
-        return {**super().places_outside_of_layers(), "embeddings": self.embedding_adapters}
+    def sites_in_front(self) -> Iterator[Location]:
+        """Yields where adapters can act in front of the layers."""
+        for part, site in (("prompts", self.prompt_adapters), ("embeddings", self.embedding_adapters)):
+            table = self.embeddings.token_embedding if part == "prompts" else None
+            yield Location(site, part, (self.name, site.name), self.tower, token_embedding=table)
 
     def call(
         self,

@@ -1,6 +1,6 @@
 """Draws where each method stands in a layer, from where a model's adapters are found.
 
-python tests/helpers/draw_places.py docs/images/adapter_places.svg
+python tests/helpers/draw_sites.py docs/images/adapter_sites.svg
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tf_clip import CLIPConfig, CLIPModel
 from tf_clip.adapters.config import MATRICES
 from tf_clip.adapters.named_configs import CONFIGS
 
-# What a tower does from the bottom up; each with the parts whose places are there.
+# What a tower does from the bottom up; each with the parts whose sites are there.
 STEPS = (
     ("tokens", ("prompts", "embeddings")),
     ("layer norm 1", ()),
@@ -61,7 +61,7 @@ def parts_of(model: CLIPModel, config: object) -> set[str]:
     model.add_adapter("a", config)
     parts = {
         part.removeprefix("vision_").removeprefix("text_")
-        for parts in model.get_adapter("a").values()
+        for parts in model.adapters.get_adapter("a").values()
         for part in parts
     }
     model.delete_adapter("a")

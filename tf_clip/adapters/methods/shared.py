@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras import ops
-
 from tf_clip.adapters.config import (
     AdapterConfig,
     AnyConfig,
@@ -15,8 +13,9 @@ from tf_clip.adapters.config import (
     PrefixTuningConfig,
 )
 from tf_clip.adapters.methods.base import Adapter, Array, Held
+from tf_clip.adapters.methods.phm import rule_initializer, shared_shapes, weight_initializer
 from tf_clip.adapters.methods.prefix import Prefixes
-from tf_clip.adapters.places import Location
+from tf_clip.adapters.sites import Location
 
 Matched = Sequence[tuple[AdapterConfig, Location]]
 
@@ -27,7 +26,7 @@ class SharedParts(Adapter):
     Args:
         name: the adapter's.
         config: the adapter's.
-        location: the model's own place.
+        location: the model's own site.
         matched: what will stand where.
     """
 
@@ -60,7 +59,7 @@ class SharedParts(Adapter):
             prefixed = [item for item in matched if isinstance(item[0], PrefixTuningConfig) and item[1].tower == tower]
             if prefixed:
                 config, location = prefixed[0]
-                prefixes = Prefixes(config, location.place.width, len(prefixed), self.dtype_policy, f"{tower}_prefixes")
+                prefixes = Prefixes(config, location.site.width, len(prefixed), self.dtype_policy, f"{tower}_prefixes")
                 prefixes.build(None)
                 self.prefixes[tower] = prefixes
 
@@ -69,14 +68,12 @@ class SharedParts(Adapter):
 
     def _build_vera(self, veras: Matched) -> None:
         config: Any = veras[0][0]
-        width = max(location.place.width for _, location in veras)
-        units = max(location.place.units for _, location in veras)
+        width = max(location.site.width for _, location in veras)
+        units = max(location.site.units for _, location in veras)
         self._weight("lora_A", (width, config.r), self.draw("uniform", (6 / width) ** 0.5), trainable=False)
         self._weight("lora_B", (config.r, units), self.draw("uniform", (6 / config.r) ** 0.5), trainable=False)
 
     def _build_phm(self, phms: Matched) -> None:
-        from tf_clip.adapters.methods.phm import rule_initializer, shared_shapes, weight_initializer
-
         config: Any = phms[0][0]
         if config.shared_phm_rule:
             size = config.phm_dim
@@ -86,14 +83,9 @@ class SharedParts(Adapter):
             for name, shape in shapes.items():
                 self._weight(name, shape, rule_initializer(self, config, True), trainable=config.learn_phm)
         if config.shared_W_phm:
-            for width in sorted({location.place.width for _, location in phms if location.part != "embeddings"}):
+            for width in sorted({location.site.width for _, location in phms if location.part != "embeddings"}):
                 for name, factor in shared_shapes(config, width).items():
                     self._weight(f"{name}_{width}", factor, weight_initializer(self, config, factor))
-
-    def vera_matrices(self, width: int, units: int) -> tuple[Any, Any]:
-        """Returns the random matrices, cut to a layer's widths."""
-        down, up = (ops.convert_to_tensor(self.matrices[name]) for name in ("lora_A", "lora_B"))
-        return down[:width], up[:, :units]
 
     def _by_file_name(self) -> Any:
         for name, variable in self.matrices.items():
