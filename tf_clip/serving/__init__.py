@@ -1,17 +1,15 @@
 """The local server: an exported model behind REST, gRPC and a page, in one process.
 
-It runs on kserve's server and on bare TensorFlow: neither Keras nor the rest of tf_clip is needed.
+It runs on Starlette, uvicorn, grpcio and bare TensorFlow: neither Keras nor a model's code is needed.
 """
 
 from __future__ import annotations
 
-import sys
-
-# kserve takes the words of this process's command line for its own options when it is imported.
-_arguments, sys.argv = sys.argv, sys.argv[:1]
 try:
-    import kserve  # noqa: F401
+    import orjson  # noqa: F401
+    import prometheus_client  # noqa: F401
+    import starlette  # noqa: F401
+    import tensorflow_serving  # noqa: F401
+    import uvicorn  # noqa: F401
 except ImportError as error:
-    raise ImportError(f'The local server needs kserve ({error}). Run pip install "tf_clip[serve]".') from error
-finally:
-    sys.argv = _arguments
+    raise ImportError(f'The local server needs {error.name}. Run pip install "tf_clip[serve]".') from error

@@ -1,10 +1,10 @@
-"""Micro-batching: requests that wait at the same time are run as one, and the answers cut apart."""
+"""Micro-batching: requests that wait at the same time are run together, and the answers split."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,20 +29,20 @@ class _Request:
 
 
 @dataclass
-class _Line:
-    """Requests of one signature whose arrays can be put behind each other."""
+class _Queue:
+    """Requests of one signature whose arrays can be concatenated."""
 
     requests: deque[_Request] = field(default_factory=deque)
-    enough: asyncio.Event = field(default_factory=asyncio.Event)
+    full: asyncio.Event = field(default_factory=asyncio.Event)
 
     def rows(self) -> int:
         return sum(request.rows for request in self.requests)
 
-    def take(self, most: int) -> list[_Request]:
-        """Takes the oldest requests, of together `most` rows or the first alone."""
+    def take(self, max_rows: int) -> list[_Request]:
+        """Removes the oldest requests: at most `max_rows` rows together, or the first request alone."""
         taken = [self.requests.popleft()]
         rows = taken[0].rows
-        while self.requests and rows + self.requests[0].rows <= most:
+        while self.requests and rows + self.requests[0].rows <= max_rows:
             taken.append(self.requests.popleft())
             rows += taken[-1].rows
         return taken
@@ -51,8 +51,8 @@ class _Line:
 class Batcher:
     """Runs signatures in threads, several requests at a time.
 
-    A request waits for company until `timeout` has passed, or `max_rows` rows have come together; while all
-    threads are busy, more may join. All methods belong to one event loop.
+    A request waits for others until `timeout` has passed or `max_rows` rows wait together. While all threads are busy,
+    more requests can join. All methods belong to one event loop.
 
     Args:
         max_rows: the most rows of one run.
@@ -65,14 +65,14 @@ class Batcher:
         self._timeout = timeout
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self._free = asyncio.Semaphore(threads)
-        self._lines: dict[Any, _Line] = {}
+        self._queues: dict[Any, _Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, signature: Signature, inputs: Arrays) -> Arrays:
         """Returns the signature's outputs for these inputs.
 
         Raises:
-            RequestError: when the model refuses them; the requests that were run with them are answered.
+            RequestError: when the model refuses them. Requests of the same batch are answered all the same.
         """
         if not signature.batchable:
             async with self._free:
@@ -81,34 +81,34 @@ class Batcher:
         rows = len(next(iter(inputs.values())))
         request = _Request(inputs, rows, loop.time(), loop.create_future())
         key = (signature, tuple(inputs[name].shape[1:] for name in signature.inputs))
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = _Line()
-            self._start(self._serve(key, line))
-        line.requests.append(request)
-        if line.rows() >= self._max_rows:
-            line.enough.set()
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = _Queue()
+            self._start(self._run_queue(key, queue))
+        queue.requests.append(request)
+        if queue.rows() >= self._max_rows:
+            queue.full.set()
         return await request.answer
 
     def close(self) -> None:
         """Waits for the threads and ends them."""
         self._pool.shutdown()
 
-    async def _serve(self, key: Any, line: _Line) -> None:
-        """Runs a line's requests until none is left."""
-        await asyncio.sleep(0)  # the request that opened the line joins it
-        while line.requests:
-            waited = asyncio.get_running_loop().time() - line.requests[0].arrived
+    async def _run_queue(self, key: Any, queue: _Queue) -> None:
+        """Runs the requests of a queue until it is empty."""
+        await asyncio.sleep(0)  # so that the request that opened the queue has joined it
+        while queue.requests:
+            waited = asyncio.get_running_loop().time() - queue.requests[0].arrived
             try:
-                await asyncio.wait_for(line.enough.wait(), max(0.0, self._timeout - waited))
+                await asyncio.wait_for(queue.full.wait(), max(0.0, self._timeout - waited))
             except asyncio.TimeoutError:
-                pass  # what has come by now goes
+                pass  # the requests that wait by now are run
             await self._free.acquire()
-            batch = line.take(self._max_rows)
-            if line.rows() < self._max_rows:
-                line.enough.clear()
+            batch = queue.take(self._max_rows)
+            if queue.rows() < self._max_rows:
+                queue.full.clear()
             self._start(self._run_batch(key[0], batch))
-        del self._lines[key]
+        del self._queues[key]
 
     async def _run_batch(self, signature: Signature, batch: Sequence[_Request]) -> None:
         try:
@@ -124,7 +124,7 @@ class Batcher:
                 request.answer.set_result(answer)
 
     async def _answers(self, signature: Signature, batch: Sequence[_Request]) -> list[Arrays | Exception]:
-        """Returns each request's outputs, or why it has none."""
+        """Returns the outputs of each request, or its error."""
         try:
             if len(batch) == 1:
                 return [await self._in_thread(signature, batch[0].inputs)]
@@ -132,9 +132,9 @@ class Batcher:
         except RequestError as error:
             if len(batch) == 1:
                 return [error]
-        except Exception as error:  # whatever it is, the requests must be answered
+        except Exception as error:  # of any kind: every request must be answered
             return [error] * len(batch)
-        # One of them is refused: each is run by itself, so that it is refused alone.
+        # The model refuses one of them, and does not say which: each is run by itself.
         return [(await self._answers(signature, [request]))[0] for request in batch]
 
     async def _together(self, signature: Signature, batch: Sequence[_Request]) -> list[Arrays]:
@@ -150,8 +150,8 @@ class Batcher:
         ROWS.labels(signature.name).observe(max((array.shape[0] for array in inputs.values() if array.ndim), default=1))
         return await asyncio.get_running_loop().run_in_executor(self._pool, signature.run, inputs)
 
-    def _start(self, work: Any) -> None:
-        # The loop itself holds a task by a weak reference only.
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        # The event loop holds only a weak reference to a task.
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,11 +1,8 @@
-"""What is wrong with a request, in words and as a status."""
+"""What is wrong with a request: a status and one sentence, for REST and gRPC alike."""
 
 from __future__ import annotations
 
 import reprlib
-
-import orjson
-from starlette.responses import Response
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -13,38 +10,19 @@ _short.maxlist = _short.maxdict = 4
 
 
 class RequestError(Exception):
-    """A request that is answered with a status and one sentence instead of a result.
+    """A request that gets a status and a message instead of a result.
 
     Args:
-        status: the HTTP status, 4xx when the sender can mend it.
-        sentence: what must be so, and what was received.
+        status: the HTTP status, 4xx when the client can correct the request.
+        message: one sentence: the rule, and what was received.
     """
 
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
-        self.sentence = sentence
+        self.message = message
 
 
 def shown(value: object) -> str:
-    """Returns a value as it is repeated in an error: cut, since it came from outside."""
+    """Returns a received value as an error message repeats it: shortened, since it can be of any size."""
     return _short.repr(value)
-
-
-def error_response(error: RequestError) -> Response:
-    """Returns what a REST client is told.
-
-    Args:
-        error: the status and the sentence.
-
-    Returns:
-        `{"error": sentence}` as TensorFlow Serving words it, with Retry-After when trying again can help.
-    """
-    headers = {"Retry-After": "1"} if error.status == 503 else None
-    return json_response({"error": error.sentence}, error.status, headers)
-
-
-def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Returns content as JSON; bytes are JSON already."""
-    body = content if isinstance(content, bytes) else orjson.dumps(content)
-    return Response(body, status, headers, media_type="application/json")

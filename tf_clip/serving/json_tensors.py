@@ -10,8 +10,7 @@ Source: TensorFlow Serving's RESTful API. One difference: a key that nothing rea
 from __future__ import annotations
 
 import base64
-import binascii
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,32 +22,20 @@ from tf_clip.serving.loaded_version import Arrays, Signature, TensorKind
 DEFAULT_SIGNATURE = "serving_default"
 
 
-@dataclass(frozen=True)
-class Body:
-    """A request's JSON, before it is known what the signature takes.
-
-    Args:
-        signature_name: the signature asked for.
-        in_rows: whether it is in row form.
-        value: the rows, or the columns.
-    """
-
-    signature_name: str
-    in_rows: bool
-    value: Any
-
-
-def read_body(body: bytes) -> Body:
+def read_request(body: bytes | bytearray, signature_of: Callable[[str], Signature]) -> tuple[Signature, Arrays, bool]:
     """Reads a request's JSON.
 
     Args:
-        body: as it came.
+        body: as it was received.
+        signature_of: gives the signature of a name.
 
     Returns:
-        Its parts.
+        The signature asked for; an array for each of its inputs, of the input's dtype, with shapes not checked yet;
+        and whether the request is in row form.
 
     Raises:
-        RequestError: 400, when it is not JSON in UTF-8, or not of row or column form.
+        RequestError: 400, when the body is not JSON in UTF-8 or in neither form, when there is no such signature, when
+            names are missing or unknown, or when values are not of the input's dtype.
     """
     try:
         content = orjson.loads(body)
@@ -62,58 +49,36 @@ def read_body(body: bytes) -> Body:
     name = content.get("signature_name", DEFAULT_SIGNATURE)
     if not isinstance(name, str):
         raise RequestError(400, f"`signature_name` must be a string, received {shown(name)}")
+    signature = signature_of(name)
     in_rows = "instances" in content
-    return Body(name, in_rows, content["instances" if in_rows else "inputs"])
-
-
-def to_arrays(body: Body, signature: Signature) -> Arrays:
-    """Returns a request's tensors.
-
-    Args:
-        body: a request.
-        signature: the one it asks for.
-
-    Returns:
-        An array for each input, of its dtype; lengths are not checked yet.
-
-    Raises:
-        RequestError: 400, when names are missing or unknown, or values are not of the input's dtype.
-    """
-    columns = _columns_of_rows(body.value, signature) if body.in_rows else _named(body.value, signature)
-    return {name: _array(name, columns[name], kind) for name, kind in signature.inputs.items()}
+    columns = _columns(content["instances"], signature) if in_rows else _named(content["inputs"], signature)
+    return signature, {key: _array(key, columns[key], kind) for key, kind in signature.inputs.items()}, in_rows
 
 
 def to_json(outputs: Arrays, in_rows: bool) -> bytes:
-    """Returns an answer.
+    """Returns an answer as JSON.
 
     Args:
-        outputs: what the model gave.
-        in_rows: the form the request came in.
-
-    Returns:
-        JSON.
+        outputs: the model's.
+        in_rows: the form of the request, and so of the answer.
 
     Raises:
-        RequestError: 400, when the outputs have no rows in common to be given in row form.
+        RequestError: 400, when row form is asked for and the outputs have different numbers of rows, or none.
     """
-    values = {name: _strings_out(name, array) if array.dtype == object else array for name, array in outputs.items()}
-    content: dict[str, Any]
-    if not in_rows:
-        content = {"outputs": values if len(values) > 1 else next(iter(values.values()))}
-    else:
-        counts = {array.shape[:1] for array in outputs.values()}
-        if len(counts) > 1 or () in counts:
-            raise RequestError(400, 'this signature must be asked in column form ("inputs"): its outputs have no rows')
-        if len(values) > 1:
-            rows = zip(*values.values(), strict=True)
-            content = {"predictions": [dict(zip(values, row, strict=True)) for row in rows]}
-        else:
-            content = {"predictions": next(iter(values.values()))}
+    if in_rows and (len({array.shape[:1] for array in outputs.values()}) > 1 or not next(iter(outputs.values())).ndim):
+        raise RequestError(400, 'this signature must be asked in column form ("inputs"): its outputs have no rows')
+    columns = {name: _strings_out(name, array) if array.dtype == object else array for name, array in outputs.items()}
+    values: Any = columns
+    if len(columns) == 1:
+        (values,) = columns.values()
+    elif in_rows:
+        values = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    content = {"predictions" if in_rows else "outputs": values}
     answer: bytes = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return answer
 
 
-def _columns_of_rows(rows: Any, signature: Signature) -> dict[str, Any]:
+def _columns(rows: Any, signature: Signature) -> dict[str, Any]:
     if not isinstance(rows, list) or not rows:
         raise RequestError(400, f'"instances" must be a list of rows, at least one, received {shown(rows)}')
     named = [_named(row, signature) for row in rows]
@@ -136,7 +101,7 @@ def _array(name: str, value: Any, kind: TensorKind) -> np.ndarray:
         if kind.dtype == object:
             return np.array(_strings_in(value, len(kind.shape)), dtype=object)
         return _numbers(value, kind.dtype)
-    except (ValueError, TypeError, OverflowError, binascii.Error) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise RequestError(400, f"`{name}` must be {kind}, received {shown(value)} ({error})") from error
 
 
@@ -146,7 +111,7 @@ def _strings_in(value: Any, rank: int) -> Any:
             raise TypeError("not a list")
         return [_strings_in(element, rank - 1) for element in value]
     if isinstance(value, str):
-        return value.encode("utf-8")
+        return value.encode()
     if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
         return base64.b64decode(value["b64"], validate=True)
     raise TypeError('neither a string nor {"b64": "..."}')
@@ -167,15 +132,7 @@ def _numbers(value: Any, dtype: np.dtype) -> np.ndarray:
 
 
 def _strings_out(name: str, array: np.ndarray) -> Any:
-    if array.ndim:
-        return [
-            _strings_out(name, element) if isinstance(element, np.ndarray) else _text(name, element)
-            for element in array
-        ]
-    return _text(name, array.item())
+    def as_json(element: bytes) -> Any:
+        return {"b64": base64.b64encode(element).decode()} if name.endswith("_bytes") else element.decode()
 
-
-def _text(name: str, element: bytes) -> Any:
-    if name.endswith("_bytes"):
-        return {"b64": base64.b64encode(element).decode("ascii")}
-    return element.decode("utf-8")
+    return np.asarray(np.frompyfunc(as_json, 1, 1)(array), object).tolist()

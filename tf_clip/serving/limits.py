@@ -1,28 +1,27 @@
-"""What one request, and all requests together, may take: bytes, time, and a place among those being answered."""
+"""Limits on requests: the bytes and seconds of one body, and the number of requests at a time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from prometheus_client import Counter, Gauge
+from starlette.requests import ClientDisconnect, Request
 
-from tf_clip.serving.errors import RequestError, error_response
+from tf_clip.serving.errors import RequestError
 
-# A sender that takes longer for its request is not waited for.
 SECONDS_FOR_A_BODY = 60.0
 
 IN_FLIGHT = Gauge("tf_clip_requests_in_flight", "requests begun and not yet answered")
 REFUSED = Counter("tf_clip_requests_refused", "requests turned away because too many were in flight")
 
 
-class Places:
+class ConcurrencyLimit:
     """A bounded number of requests at a time, over REST and gRPC together.
 
     Args:
-        count: how many.
+        count: the most requests at a time.
     """
 
     def __init__(self, count: int) -> None:
@@ -30,11 +29,11 @@ class Places:
         self._taken = 0
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Holds a place.
+    def slot(self) -> Iterator[None]:
+        """Counts a request as in flight.
 
         Raises:
-            RequestError: 503, when all are taken.
+            RequestError: 503, when the limit is reached.
         """
         if self._taken >= self._count:
             REFUSED.inc()
@@ -48,53 +47,34 @@ class Places:
             IN_FLIGHT.dec()
 
 
-class RequestLimits:
-    """ASGI middleware that turns requests away before they cost anything.
-
-    A body that says it is too long is refused before it is read, one in chunks as soon as it has become too long.
+async def read_body(request: Request, max_bytes: int) -> bytearray:
+    """Reads the body of a request.
 
     Args:
-        app: what the others reach.
-        places: for requests with a body; looking at a page or a status takes none.
-        max_body: the most bytes of a body.
+        request: whose body has not been read.
+        max_bytes: the most bytes of the body.
+
+    Raises:
+        RequestError: 413, when the body is too large: at once where `Content-Length` says so, otherwise as soon as
+            too much has arrived. 408, when it takes longer than a minute. 400, when the connection is closed first.
     """
 
-    def __init__(self, app: Any, places: Places, max_body: int) -> None:
-        self._app = app
-        self._places = places
-        self._max_body = max_body
+    def check(size: int) -> None:
+        if size > max_bytes:
+            limit = f"{max_bytes / 2**20:.3g} MB"
+            raise RequestError(413, f"the body must have at most {limit}, received {size} bytes or more")
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers a request, or passes it on."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
-            await self._app(scope, receive, send)
-            return
-        try:
-            self._check_size(int(dict(scope["headers"]).get(b"content-length", 0)))
-            with self._places.one():
-                await self._app(scope, self._limited(receive), send)
-        except RequestError as error:
-            await error_response(error)(scope, receive, send)
+    async def read() -> bytearray:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            check(len(body))
+        return body
 
-    def _limited(self, receive: Any) -> Any:
-        size = 0
-        deadline = asyncio.get_running_loop().time() + SECONDS_FOR_A_BODY
-
-        async def limited() -> Any:
-            nonlocal size
-            remaining = deadline - asyncio.get_running_loop().time()
-            try:
-                message = await asyncio.wait_for(receive(), max(0.0, remaining))
-            except asyncio.TimeoutError as error:
-                sentence = f"the body must arrive within {SECONDS_FOR_A_BODY:.0f} seconds"
-                raise RequestError(408, sentence) from error
-            size += len(message.get("body", b""))
-            self._check_size(size)
-            return message
-
-        return limited
-
-    def _check_size(self, size: int) -> None:
-        if size > self._max_body:
-            megabytes = self._max_body / 2**20
-            raise RequestError(413, f"the body must have at most {megabytes:.3g} MB, received {size} bytes or more")
+    check(int(request.headers.get("content-length", 0)))
+    try:
+        return await asyncio.wait_for(read(), SECONDS_FOR_A_BODY)
+    except asyncio.TimeoutError as error:
+        raise RequestError(408, f"the body must arrive within {SECONDS_FOR_A_BODY:.0f} seconds") from error
+    except ClientDisconnect as error:
+        raise RequestError(400, "the body must arrive before the connection is closed") from error

@@ -1,10 +1,8 @@
-"""One version of a model: a SavedModel that bare TensorFlow has loaded, and what its signatures take and give."""
+"""One version of a model: a SavedModel that bare TensorFlow has loaded, and its signatures' inputs and outputs."""
 
 from __future__ import annotations
 
 import json
-import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ DESCRIPTION = Path("assets.extra", "tf_clip.json")
 
 @dataclass(frozen=True)
 class TensorKind:
-    """What a named input or output holds.
+    """The dtype and shape of a named input or output.
 
     Args:
         dtype: NumPy's; `object` stands for strings, whose elements are bytes.
@@ -39,11 +37,11 @@ class TensorKind:
 
     @property
     def dtype_name(self) -> str:
-        """The dtype as TensorFlow's users call it."""
+        """TensorFlow's name of the dtype."""
         return "string" if self.dtype == object else self.dtype.name
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Says whether a shape is one of those that this one stands for."""
+        """Says whether an array of this shape is valid here."""
         return len(shape) == len(self.shape) and all(
             own in (None, given) for own, given in zip(self.shape, shape, strict=True)
         )
@@ -53,9 +51,9 @@ class Signature:
     """One named function of a version.
 
     Args:
-        name: what clients call it.
+        name: its name in requests.
         definition: its SignatureDef.
-        session: what runs it.
+        session: the session that runs it.
         batchable: whether rows of several requests may be run together and the answers cut apart.
 
     Raises:
@@ -95,8 +93,8 @@ class Signature:
 class LoadedVersion:
     """A version that is ready to answer, until it is closed.
 
-    It is run by a session, as TensorFlow Serving does it: what the functions of `tf.saved_model.load` prepare when they
-    are first called stays in the process for good, some ten times the size of a small model at every change of version.
+    A session runs it, as in TensorFlow Serving. The functions of `tf.saved_model.load` prepare data at their first call
+    that is never freed: about ten times the size of a small model at every change of version.
 
     Args:
         folder: the SavedModel's, named by its number.
@@ -108,7 +106,7 @@ class LoadedVersion:
 
     def __init__(self, folder: Path) -> None:
         self.number = int(folder.name)
-        self.in_flight = 0  # requests that it is answering; its versions' loop alone counts
+        self.in_flight = 0  # requests being answered, counted in the event loop alone
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=_session_options())
         with graph.as_default():
@@ -118,7 +116,7 @@ class LoadedVersion:
         self.signatures = {
             name: Signature(name, definition, self._session, batchable=bool(described.get(name, {}).get("batchable")))
             for name, definition in definitions.items()
-            if definition.method_name  # without one it is what initializes the tables
+            if definition.method_name  # the initializer of the tables has none
         }
 
     def signature(self, name: str) -> Signature:
@@ -133,21 +131,21 @@ class LoadedVersion:
         return self.signatures[name]
 
     def warm(self) -> None:
-        """Runs every signature once, so that no request pays for what TensorFlow prepares at the first call."""
+        """Runs every signature once: TensorFlow's first run is slower than all others."""
         for signature in self.signatures.values():
             try:
                 signature.run({name: _sample(name, kind) for name, kind in signature.inputs.items()})
             except RequestError:
-                pass  # A model may refuse the sample; it has run all the same.
+                pass  # the model refuses the sample; it has run all the same
 
     def close(self) -> None:
-        """Gives back its memory; no request may be running."""
+        """Frees its memory; no request may be running."""
         self._session.close()
 
 
 def _session_options() -> Any:
     options = tf.compat.v1.ConfigProto()
-    # It doubles the time to the first answer, and the exported graph gets no faster by it.
+    # It doubles the time to the first answer and makes the exported graph no faster.
     options.graph_options.rewrite_options.disable_meta_optimizer = True
     return options
 
@@ -174,7 +172,7 @@ def _as_dict(definition: Any) -> dict[str, Any]:
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    """Returns what the exporter says of each signature; nothing for a SavedModel of other make."""
+    """Returns the exporter's description of each signature; nothing for a SavedModel from elsewhere."""
     path = folder / DESCRIPTION
     if not path.is_file():
         return {}
@@ -186,15 +184,5 @@ def _sample(name: str, kind: TensorKind) -> np.ndarray:
     shape = tuple(length or 1 for length in kind.shape)
     if kind.dtype != object:
         return np.ones(shape, kind.dtype)
-    return np.full(shape, _image() if name.endswith("_bytes") else b"a", dtype=object)
-
-
-def _image() -> bytes:
-    """Returns a PNG file of one gray pixel."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(b"\x00\x80\x80\x80")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    image: bytes = tf.io.encode_png(tf.fill([1, 1, 3], tf.constant(128, tf.uint8))).numpy()
+    return np.full(shape, image if name.endswith("_bytes") else b"a", dtype=object)

@@ -1,85 +1,107 @@
-"""The model as kserve knows it: a request in, the current version's answer out."""
+"""The model that REST and gRPC serve: a request in, the current version's answer out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import kserve
+from prometheus_client import Histogram
 
 from tf_clip.serving import json_tensors
 from tf_clip.serving.batching import Batcher
-from tf_clip.serving.errors import RequestError
+from tf_clip.serving.errors import RequestError, shown
 from tf_clip.serving.loaded_version import Arrays, LoadedVersion, Signature
 from tf_clip.serving.versions import Versions
 
-
-@dataclass(frozen=True)
-class Call:
-    """A REST request on its way through kserve's three steps.
-
-    Args:
-        body: its bytes, then its parts.
-        version: the number asked for, as written in the address, or None.
-    """
-
-    body: Any
-    version: str | None
+PREPROCESS_SECONDS = Histogram("request_preprocess_seconds", "reading the JSON of a request", ["model_name"])
+PREDICT_SECONDS = Histogram("request_predict_seconds", "waiting for a batch and running the model", ["model_name"])
+POSTPROCESS_SECONDS = Histogram("request_postprocess_seconds", "writing the JSON of an answer", ["model_name"])
 
 
-class ServedModel(kserve.Model):
-    """Answers for whatever version is current.
+class ServedModel:
+    """A name, the versions behind it, and the limit on rows.
 
     Args:
-        name: what clients call the model.
-        versions: where the current one comes from.
-        batcher: what runs it.
+        name: the name in requests.
+        versions: the loaded versions.
+        batcher: runs their signatures.
         max_rows: the most rows of one request.
     """
 
     def __init__(self, name: str, versions: Versions, batcher: Batcher, max_rows: int) -> None:
-        super().__init__(name)
-        self.versions = versions
+        self.name = name
+        self._versions = versions
         self._batcher = batcher
         self._max_rows = max_rows
-        self.ready = True
 
-    # kserve times these three and offers the times at /metrics.
+    @contextmanager
+    def use(self, name: str, number: str | None) -> Iterator[LoadedVersion]:
+        """Gives the version that answers a request, and keeps it loaded until the request is done.
 
-    async def preprocess(self, payload: Call, headers: Any = None) -> Call:
-        """Reads the JSON."""
-        return Call(json_tensors.read_body(payload.body), payload.version)
+        Args:
+            name: the model asked for.
+            number: the version asked for; None takes the current one.
 
-    async def predict(self, payload: Call, headers: Any = None) -> tuple[Arrays, bool]:
-        """Runs the model."""
-        body: json_tensors.Body = payload.body
-        with self.versions.use(payload.version) as version:
-            signature = version.signature(body.signature_name)
-            return await self._run(signature, json_tensors.to_arrays(body, signature)), body.in_rows
+        Raises:
+            RequestError: 404, when the model or the version is another.
+        """
+        self._require_name(name)
+        with self._versions.use(number) as version:
+            yield version
 
-    async def postprocess(self, result: tuple[Arrays, bool], headers: Any = None) -> bytes:
-        """Writes the JSON."""
-        return json_tensors.to_json(*result)
+    def states(self, name: str, number: str | None) -> list[dict[str, Any]]:
+        """Returns the states of all versions, or of one, in TensorFlow Serving's words.
 
-    async def run(self, version: LoadedVersion, signature_name: str, inputs: Arrays) -> Arrays:
+        Args:
+            name: the model asked for.
+            number: the version asked for; None takes all.
+
+        Raises:
+            RequestError: 404, when there is no such model or version.
+        """
+        self._require_name(name)
+        states = [state for state in self._versions.states() if number in (None, state["version"])]
+        if not states:
+            raise RequestError(404, f"the version must be one that is there, received {shown(number)}")
+        return states
+
+    async def predict(self, version: LoadedVersion, body: bytes | bytearray) -> bytes:
+        """Answers JSON by JSON.
+
+        Args:
+            version: one that `use` gave.
+            body: a request in row or column form.
+
+        Raises:
+            RequestError: when the request does not fit the signature, or the model refuses it.
+        """
+        with PREPROCESS_SECONDS.labels(self.name).time():
+            signature, inputs, in_rows = json_tensors.read_request(body, version.signature)
+        with PREDICT_SECONDS.labels(self.name).time():
+            outputs = await self.run(signature, inputs)
+        with POSTPROCESS_SECONDS.labels(self.name).time():
+            return json_tensors.to_json(outputs, in_rows)
+
+    async def run(self, signature: Signature, inputs: Arrays) -> Arrays:
         """Runs a signature on arrays.
 
         Args:
-            version: one that `versions.use` gave.
-            signature_name: which of its functions.
+            signature: of a version that `use` gave.
             inputs: an array for each input.
 
         Returns:
             An array for each output.
 
         Raises:
-            RequestError: when the request is not one that the signature takes.
+            RequestError: when the inputs do not fit the signature, or the model refuses them.
         """
-        return await self._run(version.signature(signature_name), inputs)
-
-    async def _run(self, signature: Signature, inputs: Arrays) -> Arrays:
         self._check(signature, inputs)
         return await self._batcher.run(signature, inputs)
+
+    def _require_name(self, name: str) -> None:
+        if name != self.name:
+            raise RequestError(404, f"the model must be {self.name}, received {shown(name)}")
 
     def _check(self, signature: Signature, inputs: Arrays) -> None:
         if inputs.keys() != signature.inputs.keys():
@@ -93,7 +115,7 @@ class ServedModel(kserve.Model):
             if array.ndim and not len(array):
                 raise RequestError(400, f"`{name}` must have at least one row, received none")
             if array.ndim and len(array) > self._max_rows:
-                # Its last words are TensorFlow Serving's, which clients know.
+                # The last words are TensorFlow Serving's: clients recognize them.
                 raise RequestError(
                     400, f"`{name}` has {len(array)} rows, larger than maximum input batch size {self._max_rows}"
                 )

@@ -1,4 +1,4 @@
-"""The process: loads the model, listens, watches for newer versions, and ends without losing a request."""
+"""The process: loads the model, listens, watches for newer versions, and ends when all requests are answered."""
 
 from __future__ import annotations
 
@@ -10,41 +10,38 @@ import re
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import FastAPI
-from kserve import ModelRepository
-from kserve.protocol.dataplane import DataPlane
-from kserve.protocol.model_repository_extension import ModelRepositoryExtension
-from kserve.protocol.rest.server import RESTServer
+import uvicorn
 
 from tf_clip.serving.batching import Batcher
 from tf_clip.serving.grpc_service import grpc_server
-from tf_clip.serving.limits import Places, RequestLimits
+from tf_clip.serving.limits import ConcurrencyLimit
 from tf_clip.serving.rest import application
 from tf_clip.serving.served_model import ServedModel
 from tf_clip.serving.versions import Versions
 
-GRACE_SECONDS = 30
-# Each run spreads over the cores by itself; a second one decodes images while the first multiplies.
+GRACE_SECONDS = 30  # for requests in flight when the process ends
+KEEP_ALIVE_SECONDS = 65  # of an idle connection
+# One run uses all cores where it multiplies, and one where it decodes images; several runs fill the gaps.
 THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How the local server is reached, and what it takes.
+    """Addresses and limits of the local server.
 
     Args:
-        name: what clients call the model.
+        name: the model's name in requests.
         host: the address to listen at; 127.0.0.1 is reached from this machine only.
         port: for REST and the page; 0 takes a free one.
-        grpc_port: for gRPC; None leaves it out, 0 takes a free one.
-        max_batch_size: the most rows of one request, and of several run together.
-        batch_timeout_ms: how long a request waits for others to be run with.
+        grpc_port: for gRPC; None is no gRPC, 0 takes a free one.
+        max_batch_size: the most rows of one request, and of one batch.
+        batch_timeout_ms: milliseconds that a request waits for others of its batch.
         max_body_mb: the most megabytes of one request.
-        max_concurrency: the most requests at a time; further ones are asked to come again.
+        max_concurrency: the most requests at a time; others are refused with 503.
         log_level: debug, info, warning or error.
 
     Raises:
@@ -84,38 +81,25 @@ class ServerOptions:
         return int(self.max_body_mb * 2**20)
 
 
-class _RestServer(RESTServer):
-    """kserve's server with an application of our own, at an address of its user's choice."""
-
-    def __init__(self, app: FastAPI, dataplane: DataPlane, repository: ModelRepositoryExtension) -> None:
-        super().__init__(app, dataplane, repository, http_port=0, grace_period=GRACE_SECONDS, event_loop="asyncio")
-
-    async def listen(self, listener: socket.socket) -> None:
-        """Serves until the process is asked to end; then finishes what was begun."""
-        await self._server.serve(sockets=[listener])
-
-
 def serve(model_dir: Path, options: ServerOptions, announce: Callable[[str], None]) -> None:
     """Serves a model until the process gets SIGTERM or SIGINT.
 
     Args:
-        model_dir: what `tf_clip.export.saved_model` wrote: a folder of versions.
-        options: how.
-        announce: called with a line that says where, once requests are accepted.
+        model_dir: a folder of versions, as `tf_clip.export.saved_model` writes it.
+        options: addresses and limits.
+        announce: called with one line that has the addresses, once requests are accepted.
 
     Raises:
         FileNotFoundError: when there is no version in the folder.
-        ValueError: when an address cannot be listened at.
+        ValueError: when a version cannot be loaded, or an address is in use.
     """
     _configure_logging(options.log_level)
     if not model_dir.is_dir():
         raise FileNotFoundError(f"`MODEL_DIR` must be a folder. Received: {model_dir}. Check the path.")
-    listener = _listener(options)
-    with listener:
-        # uvicorn ends gracefully, then raises the signal again; to have ended well is no failure.
+    with _listener(options) as listener:
+        # uvicorn ends gracefully, then raises the signal again; a graceful end is status 0.
         signal.signal(signal.SIGTERM, _end)
-        versions = Versions(model_dir)
-        asyncio.run(_run(versions, listener, options, announce))
+        asyncio.run(_run(Versions(model_dir), listener, options, announce))
 
 
 async def _run(
@@ -123,34 +107,34 @@ async def _run(
 ) -> None:
     batcher = Batcher(options.max_batch_size, options.batch_timeout_ms / 1000, THREADS)
     model = ServedModel(options.name, versions, batcher, options.max_batch_size)
-    places = Places(options.max_concurrency)
-    registry = ModelRepository()
-    registry.update(model)
-    dataplane, repository = DataPlane(registry), ModelRepositoryExtension(registry)
-    app = application(dataplane, repository, model)
-    app.add_middleware(RequestLimits, places=places, max_body=options.max_body)
+    limit = ConcurrencyLimit(options.max_concurrency)
+    config = uvicorn.Config(
+        application(model, limit, options.max_body),
+        log_config=None,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
     async with AsyncExitStack() as stack:
         stack.callback(batcher.close)
         addresses = [f"http://{_address(options.host, listener.getsockname()[1])}/"]
         if options.grpc_port is not None:
-            server, port = grpc_server(model, places, options.host, options.grpc_port, options.max_body)
+            server = grpc_server(model, limit, options.max_body)
+            address = _address(options.host, options.grpc_port)
+            try:
+                port = server.add_insecure_port(address)
+            except RuntimeError as error:
+                raise _taken("grpc_port", address) from error
             await server.start()
             stack.push_async_callback(server.stop, GRACE_SECONDS)
             addresses.append(f"grpc {_address(options.host, port)}")
         watch = asyncio.create_task(versions.watch())
-        stack.push_async_callback(_canceled, watch)
+        stack.callback(watch.cancel)
         announce(f"Serving {options.name} (version {versions.current.number}) at {' and '.join(addresses)}")
-        await _RestServer(app, dataplane, repository).listen(listener)
+        await uvicorn.Server(config).serve(sockets=[listener])
 
 
 def _end(*_: object) -> None:
     raise SystemExit(0)
-
-
-async def _canceled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 def _listener(options: ServerOptions) -> socket.socket:
@@ -158,12 +142,9 @@ def _listener(options: ServerOptions) -> socket.socket:
     try:
         listener = socket.create_server((options.host, options.port), family=family, backlog=2048)
     except OSError as error:
-        raise ValueError(
-            f"`port` must be free at `host`. Received: {_address(options.host, options.port)} ({error.strerror}). "
-            "Choose another with --port, or 0 for any."
-        ) from error
-    # Accepted connections inherit it. asyncio sets it on sockets of its own making alone, and without it the body of
-    # each answer waits some 40 ms for the client to acknowledge the headers.
+        raise _taken("port", f"{_address(options.host, options.port)} ({error.strerror})") from error
+    # Accepted connections inherit it. asyncio sets it only on sockets that it makes itself. Without it the body of each
+    # answer waits about 40 ms until the client acknowledges the headers.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -172,9 +153,16 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _taken(argument: str, received: str) -> ValueError:
+    option = f"--{argument.replace('_', '-')}"
+    return ValueError(
+        f"`{argument}` must be free at `host`. Received: {received}. Choose another with {option}, or 0 for any."
+    )
+
+
 def _configure_logging(level: str) -> None:
     level = level.upper()
-    # A line for each request, by uvicorn and by kserve, only when all is wanted.
+    # uvicorn's line for each request is for debugging.
     of_requests = level if level == "DEBUG" else "WARNING"
     logging.config.dictConfig(
         {
@@ -186,10 +174,8 @@ def _configure_logging(level: str) -> None:
                 name: {"handlers": ["errors"], "level": own_level, "propagate": False}
                 for name, own_level in (
                     ("tf_clip.serving", level),
-                    ("kserve", of_requests),
-                    ("kserve.trace", of_requests),
                     ("uvicorn", of_requests),
-                    ("tensorflow", "ERROR"),  # which would advise about its own calls
+                    ("tensorflow", "ERROR"),  # it warns about functions that are used on purpose
                 )
             },
         }

@@ -1,9 +1,8 @@
-"""The versions of a model in a folder: which one answers, and the change to a newer one while requests run."""
+"""The versions of a model in a folder: the one that answers, and the change to a newer one while requests run."""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tf_clip.array_memory import return_freed_memory
 from tf_clip.serving.errors import RequestError, shown
 from tf_clip.serving.loaded_version import LoadedVersion
 
@@ -20,9 +20,9 @@ log = logging.getLogger("tf_clip.serving")
 
 
 class Versions:
-    """The highest numbered version of a folder, and those before it until their last request is answered.
+    """The highest version in a folder, and older ones until their last request is answered.
 
-    All methods belong to one event loop; loading alone happens in a thread.
+    All methods belong to one event loop; only loading runs in a thread.
 
     Args:
         folder: with `1/saved_model.pb`, `2/saved_model.pb`, ...
@@ -42,7 +42,7 @@ class Versions:
             )
         try:
             self.current = _ready(folder / number)
-        except Exception as error:  # many kinds, by what is wrong with which file
+        except Exception as error:  # TensorFlow raises many kinds
             raise ValueError(
                 f"`MODEL_DIR` must hold a version that TensorFlow loads. Received: {folder / number} "
                 f"({type(error).__name__}: {error}). Export it again."
@@ -53,7 +53,7 @@ class Versions:
 
     @contextmanager
     def use(self, number: str | None = None) -> Iterator[LoadedVersion]:
-        """Gives the version that answers a request, and keeps it until the request is done.
+        """Gives the version that answers a request, and keeps it loaded until the request is done.
 
         Args:
             number: the version asked for; None takes the current one.
@@ -72,19 +72,19 @@ class Versions:
             self._drop_idle()
 
     async def watch(self) -> None:
-        """Changes to every newer version that appears, for ever."""
+        """Changes to every newer version that appears; never returns."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 await self.refresh()
-            except OSError as error:  # files may go while they are looked at
+            except OSError as error:  # files can be removed while they are read
                 log.warning("the folder of versions cannot be read: %s", error)
 
     async def refresh(self) -> None:
         """Changes to the folder's highest version when that is not the current one.
 
-        It is loaded and run once before it gets its first request; until then, and when it cannot be loaded,
-        the current one answers. A version that failed is tried again once its files have changed.
+        The new version is loaded and run once before it gets its first request. Until then, and when it cannot be
+        loaded, the current one answers. A version that failed is tried again when its files have changed.
         """
         number = await asyncio.to_thread(_highest, self._folder)
         if number is None or int(number) == self.current.number:
@@ -95,7 +95,7 @@ class Versions:
         self._loading = number
         try:
             version = await asyncio.to_thread(_ready, self._folder / number)
-        except Exception as error:  # whatever is in the folder: the current version goes on
+        except Exception as error:  # whatever it is, the current version goes on
             self._failed = (number, state, f"{type(error).__name__}: {error}"[:300])
             log.warning("version %s cannot be loaded, version %d goes on: %s", number, self.current.number, error)
             return
@@ -124,24 +124,22 @@ class Versions:
             version.close()
             log.info("version %d is unloaded", version.number)
         if idle:
-            # Later, since the request that was its last may still hold it.
+            # Later: its last request may still hold it.
             loop = asyncio.get_running_loop()
-            loop.call_later(POLL_SECONDS, loop.run_in_executor, None, _give_back_memory)
+            loop.call_later(POLL_SECONDS, loop.run_in_executor, None, _free_memory)
 
 
 def _ready(folder: Path) -> LoadedVersion:
     version = LoadedVersion(folder)
     version.warm()
-    _give_back_memory()
+    _free_memory()
     return version
 
 
-def _give_back_memory() -> None:
-    """Hands memory back to the system that loading or dropping a version has left: half of all that is held."""
+def _free_memory() -> None:
+    """Returns memory to the system after a version was loaded or closed: about half of what the process holds."""
     gc.collect()  # a graph's objects refer to each other
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # the GNU C library's; others do it by themselves
-    if trim:
-        trim(0)
+    return_freed_memory()
 
 
 def _highest(folder: Path) -> str | None:
@@ -151,7 +149,7 @@ def _highest(folder: Path) -> str | None:
 
 
 def _state(folder: Path) -> object:
-    """Returns what changes when files in a folder do."""
+    """Returns the names, sizes and times of all files in a folder."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in found]
 
