@@ -114,7 +114,7 @@ test-backends: $(VENV)/with-torch ## run the tests of core and adapters on JAX a
 	KERAS_BACKEND=torch $(TEST) $(BACKENDS)
 
 serve-test: $(VENV)/served ## export models and ask them in every runtime, the local server and its page among them
-	$(TEST) $(SOME) tests/serving
+	$(TEST) $(if $(SOME),-m "not real_size") tests/serving
 
 bench-serving: $(VENV)/served ## load the local server for MINUTES (10); writes docs/benchmarks/serving.*
 	$(PIP) install --quiet --editable ".[bench]"

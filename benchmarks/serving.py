@@ -196,7 +196,7 @@ def _result(settings: dict[str, dict[int, list[Sample]]], soak: Soak, minutes: f
     after = [size for when, size in soak.memory if when >= soak.begin + 0.85 * (soak.end - soak.begin)]
     down = next(when for when, event in soak.events if event == "up again") - soak.events[0][0]
     return {
-        "run": described("tensorflow", "kserve"),
+        "run": described("tensorflow", "uvicorn"),
         "minutes": minutes,
         "settings": cells,
         "soak": {

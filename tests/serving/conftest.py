@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +16,8 @@ TFJS = Path(sys.prefix) / "tfjs" / "node_modules" / "@tensorflow" / "tfjs-node" 
 
 
 def pytest_configure():
-    missing = [name for name in ("kserve", "tensorflow_serving", "selenium") if importlib.util.find_spec(name) is None]
+    packages = ("starlette", "uvicorn", "prometheus_client", "orjson", "tensorflow_serving", "selenium")
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     missing += [name for name in ("chromium", "chromedriver", "node", "gcc") if not shutil.which(name)]
     missing += [] if TFJS.is_dir() else ["@tensorflow/tfjs-node"]
     missing += [] if list(importlib.metadata.distributions(name="open-clip-torch")) else ["open-clip-torch"]
@@ -35,8 +38,42 @@ def plain_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(plain_model):
-    """A server of it that many tests ask."""
+    """A server of it with the default limits."""
     from helpers.serving.running import LocalServer
 
     with LocalServer(plain_model) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def small_server(plain_model):
+    """A server of it with low limits."""
+    from helpers.serving.running import LocalServer
+
+    words = ["--max-body-mb", "0.1", "--max-concurrency", "2", "--max-batch-size", "4", "--batch-timeout-ms", "20"]
+    with LocalServer(plain_model, *words) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pictograms(tmp_path_factory):
+    """The shipped model, exported by the command of docs/local_server.md: a folder of versions."""
+    from helpers import ROOT
+    from tf_clip.cli.main import main
+
+    (command,) = re.findall(r"^tf-clip (export .*)$", (ROOT / "docs" / "local_server.md").read_text(), re.MULTILINE)
+    folder = tmp_path_factory.mktemp("exported") / "served"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parent)
+        (folder.parent / "examples").symlink_to(ROOT / "examples")
+        assert main(shlex.split(command)) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictogram_server(pictograms):
+    """A server of it with the default limits."""
+    from helpers.serving.running import LocalServer
+
+    with LocalServer(pictograms) as server:
         yield server

@@ -1,12 +1,15 @@
 """Whatever is sent, the sender gets a sentence and the next request its answer."""
 
 import base64
-from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from helpers.serving.plain_model import write_plain_model
-from helpers.serving.running import LocalServer
+from tf_clip.serving.errors import RequestError
+from tf_clip.serving.loaded_version import LoadedVersion
+
+pytestmark = pytest.mark.process
 
 MODEL = "/v1/models/clip:predict"
 IMAGE = {"b64": base64.b64encode(b"\x89PNG").decode()}
@@ -105,12 +108,10 @@ def test_strings_of_any_kind_reach_the_model(server):
     assert server.columns("encode_text", text=texts)["status"] == ["ok"] * 5
 
 
-def test_a_model_that_fails_on_bad_rows_fails_the_request_that_has_one(tmp_path):
+def test_a_model_that_fails_on_bad_rows_refuses_the_request_in_one_sentence(tmp_path):
     write_plain_model(tmp_path / "strict", 1, strict=True)
-    bad = {"signature_name": "encode_image", "inputs": [IMAGE, "no image"]}
-    good = {"signature_name": "encode_image", "inputs": [IMAGE]}
-    # Long enough for all to be run together first.
-    with LocalServer(tmp_path / "strict", "--batch-timeout-ms", "100") as server, ThreadPoolExecutor(9) as pool:
-        answers = list(pool.map(server.predict, [good] * 4 + [bad] + [good] * 4))
-        assert [answer.status_code for answer in answers] == [200] * 4 + [400] + [200] * 4
-        assert "not an image" in answers[4].json()["error"] and len(answers[4].json()["error"]) < 400
+    version = LoadedVersion(tmp_path / "strict" / "1")
+    with pytest.raises(RequestError, match="not an image") as refused:
+        version.signature("encode_image").run({"image_bytes": np.array([b"\x89PNG", b"no image"], object)})
+    assert refused.value.status == 400 and len(refused.value.message) < 400
+    version.close()

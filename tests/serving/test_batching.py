@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -138,9 +139,9 @@ def test_one_that_no_longer_waits_does_not_disturb_the_others():
     assert asyncio.run(scene()) == [4]
 
 
+@pytest.mark.process
 def test_joined_requests_over_the_wire(server):
     """64 clients at once: fewer runs than requests, and every one its own answer."""
-    from concurrent.futures import ThreadPoolExecutor
 
     def count():
         lines = server.http.get("/metrics").text.splitlines()

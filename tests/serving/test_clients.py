@@ -1,28 +1,26 @@
 """tf_clip.client and the local server understand each other's limits."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from helpers.serving.plain_model import PlainModel
-from helpers.serving.running import LocalServer
-from tf_clip.client import GrpcClient, RestClient
+from tf_clip.client import GrpcClient, RestClient, ServingError
+
+pytestmark = pytest.mark.process
 
 
-@pytest.fixture(scope="module", params=["rest", "grpc"])
-def make_client(request, plain_model):
-    """Makes clients of a server that takes 8 rows and 2 requests at a time."""
-    words = ["--max-batch-size", "8", "--max-concurrency", "2", "--batch-timeout-ms", "20"]
-    with LocalServer(plain_model, *words) as server:
-        made = []
+@pytest.fixture(params=[RestClient, GrpcClient])
+def make_client(request, small_server):
+    """Makes clients of a server that takes 4 rows and 2 requests at a time."""
+    with contextlib.ExitStack() as stack:
 
         def make(**options):
-            kind, where = (RestClient, server.url) if request.param == "rest" else (GrpcClient, server.target)
-            made.append(kind(where, **options))
-            return made[-1]
+            where = small_server.url if request.param is RestClient else small_server.target
+            return stack.enter_context(contextlib.closing(request.param(where, **options)))
 
         yield make
-        for client in made:
-            client.close()
 
 
 def wanted(texts):
@@ -52,8 +50,6 @@ def test_more_requests_than_the_server_takes_come_again(make_client):
 
 
 def test_what_is_refused_is_told_in_the_servers_words(make_client):
-    from tf_clip.client import ServingError
-
     with pytest.raises(ServingError, match="the model must be clip, received 'clop'"):
         make_client(model="clop").encode_texts(["a"])
     with pytest.raises(ServingError, match="the version must be 1, received '7'"):

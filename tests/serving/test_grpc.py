@@ -16,6 +16,8 @@ from tensorflow_serving.apis import (
 
 from helpers.serving.plain_model import PlainModel
 
+pytestmark = pytest.mark.process
+
 PNG = b"\x89PNG and more"
 
 

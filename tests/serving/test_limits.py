@@ -1,7 +1,6 @@
 """Requests that are too large, too many or too slow are turned away, and cost the others nothing."""
 
 import asyncio
-import json
 import re
 import socket
 import threading
@@ -10,20 +9,18 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.requests import Request
 
-from helpers.serving.running import LocalServer
+from helpers.serving.running import LocalServer, serve_here
+from tf_clip.cli.main import main
 from tf_clip.serving import limits
-from tf_clip.serving.limits import Places, RequestLimits
+from tf_clip.serving.errors import RequestError
+from tf_clip.serving.limits import ConcurrencyLimit
+
+pytestmark = pytest.mark.process
 
 MODEL = "/v1/models/clip:predict"
-
-
-@pytest.fixture(scope="module")
-def small_server(plain_model):
-    """One that takes little."""
-    words = ["--max-body-mb", "0.1", "--max-concurrency", "2", "--max-batch-size", "4", "--batch-timeout-ms", "0"]
-    with LocalServer(plain_model, *words) as server:
-        yield server
+SLOW = 1000  # rounds: a second or two
 
 
 def answer_to(server, *parts):
@@ -83,14 +80,14 @@ def wait_until_in_flight(server, count):
 
 
 def test_one_too_many_is_asked_to_come_again(small_server):
-    slow = {"signature_name": "slow", "inputs": [3000]}
+    slow = {"signature_name": "slow", "inputs": [SLOW]}
     answers = []
     threads = [threading.Thread(target=lambda: answers.append(small_server.predict(slow))) for _ in range(2)]
     for thread in threads:
         thread.start()
     wait_until_in_flight(small_server, 2)
     refused = small_server.predict({"signature_name": "encode_text", "inputs": ["a"]})
-    # The page and the status have no place to wait for.
+    # The page and the status need no slot.
     assert small_server.http.get("/v2/health/ready").status_code == 200
     for thread in threads:
         thread.join(60)
@@ -103,7 +100,7 @@ def test_one_too_many_is_asked_to_come_again(small_server):
 def test_what_was_begun_is_finished_when_the_server_ends(plain_model):
     with LocalServer(plain_model) as server:
         answers = []
-        slow = {"signature_name": "slow", "inputs": [3000]}
+        slow = {"signature_name": "slow", "inputs": [SLOW]}
         thread = threading.Thread(target=lambda: answers.append(server.predict(slow)))
         thread.start()
         wait_until_in_flight(server, 1)
@@ -112,38 +109,25 @@ def test_what_was_begun_is_finished_when_the_server_ends(plain_model):
             for _ in range(1000):
                 httpx.get(server.url + "/v2/health/live", trust_env=False)
         thread.join(60)
-        assert answers[0].status_code == 200 and answers[0].json() == {"outputs": [3000.0]}
+        assert answers[0].status_code == 200 and answers[0].json() == {"outputs": [SLOW]}
 
 
-def test_a_port_that_is_taken(plain_model, tmp_path):
-    import subprocess
-    import sys
-
+@pytest.mark.parametrize("argument", ["port", "grpc_port"])
+def test_a_port_that_is_taken(plain_model, argument):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "tf_clip", "serve", str(plain_model), "--port", port]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 2 and port in result.stderr and "Traceback" not in result.stderr
+        port = taken.getsockname()[1]
+        option = "--" + argument.replace("_", "-")
+        with pytest.raises(ValueError, match=f"`{argument}` .*127.0.0.1:{port}.*{option}"):
+            serve_here(plain_model, **{"port": 0, argument: port})
 
 
-def in_the_middleware(receive, headers=(), *, max_body=10):
-    """Runs a request through the limits alone and returns the status and what the application read."""
-    read, sent = [], []
+def test_the_command_says_what_is_wrong_and_ends_with_2(tmp_path, capsys):
+    assert main(["serve", str(tmp_path / "missing")]) == 2
+    assert str(tmp_path / "missing") in capsys.readouterr().err
 
-    async def application(scope, receive, send):
-        while True:
-            message = await receive()
-            read.append(message["body"])
-            if not message["more_body"]:
-                break
-        await send({"type": "http.response.start", "status": 200})
 
-    async def send(message):
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "headers": headers}
-    asyncio.run(RequestLimits(application, Places(1), max_body)(scope, receive, send))
-    return sent[0]["status"], read, sent
+def body_of(receive, headers=(), *, max_bytes=10):
+    return asyncio.run(limits.read_body(Request({"type": "http", "headers": headers}, receive), max_bytes))
 
 
 def test_a_sender_that_stops_is_not_waited_for(monkeypatch):
@@ -152,24 +136,35 @@ def test_a_sender_that_stops_is_not_waited_for(monkeypatch):
     async def never():
         await asyncio.sleep(3600)
 
-    status, read, sent = in_the_middleware(never)
-    assert (status, read) == (408, []) and "seconds" in json.loads(sent[1]["body"])["error"]
+    with pytest.raises(RequestError, match="seconds") as refused:
+        body_of(never)
+    assert refused.value.status == 408
+
+
+def test_a_sender_that_goes_away_is_no_failure_of_the_server():
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(RequestError, match="connection") as refused:
+        body_of(gone)
+    assert refused.value.status == 400
 
 
 def test_the_length_of_a_body_is_counted_and_not_believed():
-    pieces = iter([b"12345", b"67890", b"1"])
+    parts = iter([b"12345", b"67890", b"1", b"never read"])
 
     async def receive():
-        return {"type": "http.request", "body": next(pieces), "more_body": True}
+        return {"type": "http.request", "body": next(parts), "more_body": True}
 
-    status, read, _ = in_the_middleware(receive, [(b"content-length", b"3")])
-    assert (status, read) == (413, [b"12345", b"67890"])
+    with pytest.raises(RequestError, match="at most") as refused:
+        body_of(receive, [(b"content-length", b"3")])
+    assert refused.value.status == 413 and list(parts) == [b"never read"]
 
 
-def test_a_place_is_free_again_after_an_error():
-    places = Places(1)
+def test_a_slot_is_free_again_after_an_error():
+    limit = ConcurrencyLimit(1)
     for _ in range(3):
-        with pytest.raises(KeyError), places.one():
+        with pytest.raises(KeyError), limit.slot():
             raise KeyError
-    with places.one(), pytest.raises(limits.RequestError, match="try again"), places.one():
+    with limit.slot(), pytest.raises(RequestError, match="try again"), limit.slot():
         pass

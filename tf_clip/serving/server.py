@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import logging.config
-import os
 import re
 import signal
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from tf_clip.machine import usable_cores
 from tf_clip.serving.batching import Batcher
 from tf_clip.serving.grpc_service import grpc_server
 from tf_clip.serving.limits import ConcurrencyLimit
@@ -26,7 +26,7 @@ from tf_clip.serving.versions import Versions
 GRACE_SECONDS = 30  # for requests in flight when the process ends
 KEEP_ALIVE_SECONDS = 65  # of an idle connection
 # One run uses all cores where it multiplies, and one where it decodes images; several runs fill the gaps.
-THREADS = min(4, os.cpu_count() or 1)
+THREADS = min(4, usable_cores())
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def serve(model_dir: Path, options: ServerOptions, announce: Callable[[str], Non
         raise FileNotFoundError(f"`MODEL_DIR` must be a folder. Received: {model_dir}. Check the path.")
     with _listener(options) as listener:
         # uvicorn ends gracefully, then raises the signal again; a graceful end is status 0.
-        signal.signal(signal.SIGTERM, _end)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _end)
         asyncio.run(_run(Versions(model_dir), listener, options, announce))
 
 

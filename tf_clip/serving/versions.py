@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tf_clip.array_memory import return_freed_memory
+from tf_clip.machine import return_freed_memory
 from tf_clip.serving.errors import RequestError, shown
 from tf_clip.serving.loaded_version import LoadedVersion
 

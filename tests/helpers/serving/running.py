@@ -101,3 +101,15 @@ class LocalServer:
 
     def __exit__(self, *_):
         self.stop()
+
+
+def serve_here(model_dir: Path, **options) -> None:
+    """Calls the server's function in this process, for what it refuses before it serves; signals are as before."""
+    from tf_clip.serving.server import ServerOptions, serve
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        serve(model_dir, ServerOptions(**options), print)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
