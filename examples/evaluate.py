@@ -19,7 +19,7 @@ LABELS = sorted({path.parent.name for path in PATHS})  # differs
 model = CLIPModel.from_pretrained("pictogram-clip")
 processor = CLIPProcessor.from_pretrained("pictogram-clip")
 classifier = zero_shot_classifier(model, processor, LABELS, ["{}", *template_set("imagenet_simple")])  # differs
-images = embed_images(model, processor, PATHS, skip_bad=True)
+images = embed_images(model, processor, PATHS, skip_unreadable=True)
 targets = np.array([LABELS.index(PATHS[index].parent.name) for index in images.indices])  # differs
 report = classifier.report(images.embeds, targets)  # differs
 for name, value in report.metrics.items():  # differs

@@ -26,5 +26,5 @@ model.save_pretrained(out)
 processor.save_pretrained(out)
 for row in run.history:
     print(f"epoch {row['epoch']}: loss {row['loss']:.3f}, accuracy in batches of {BATCH_SIZE} {row['accuracy']:.2f}")
-for row in data.bad_rows:
-    print(f"left out {row.where}: {row.why}")
+for row in data.skipped:
+    print(f"left out {row.where}: {row.reason}")

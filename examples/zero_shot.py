@@ -12,7 +12,7 @@ LABELS = ["pizza", "castle", "elephant", "bicycle", "rocket", "owl", "sailboat",
 model = CLIPModel.from_pretrained("pictogram-clip")
 processor = CLIPProcessor.from_pretrained("pictogram-clip")
 classes = class_embeddings(model, processor, LABELS)
-images = embed_images(model, processor, sys.argv[1:], skip_bad=True)
+images = embed_images(model, processor, sys.argv[1:], skip_unreadable=True)
 probabilities = class_probabilities(images.embeds, classes, float(model.logit_scale))
 for index, row in zip(images.indices, probabilities, strict=True):
     print(f"{sys.argv[1 + index]}: {LABELS[row.argmax()]} ({row.max():.0%})")

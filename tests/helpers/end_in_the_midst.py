@@ -29,7 +29,7 @@ class End(keras.callbacks.Callback):
 
 
 pairs.read = slowly
-data = TrainingData(pairs, CLIPProcessor.from_pretrained(checkpoint), batch_size=4, max_bad_share=0.5)
+data = TrainingData(pairs, CLIPProcessor.from_pretrained(checkpoint), batch_size=4, max_skipped_share=0.5)
 model = CLIPModel.from_pretrained(checkpoint)
 full().compile(model, steps=data.steps_per_epoch)
 model.fit(data.dataset(), callbacks=[End()], verbose=0)

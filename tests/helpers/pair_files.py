@@ -62,6 +62,6 @@ def all_pairs(pairs):
     return [(pair.image, list(pair.captions)) for pair in map(pairs.read, range(len(pairs)))]
 
 
-def faults(bad_rows):
-    """Returns bad rows without the folder of their file."""
-    return [(row.where.rpartition("/")[2], row.why) for row in bad_rows]
+def faults(skipped):
+    """Returns skipped examples without the folder of their file."""
+    return [(row.where.rpartition("/")[2], row.reason) for row in skipped]

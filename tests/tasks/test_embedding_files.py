@@ -59,7 +59,7 @@ def test_images_are_those_of_embed_images(loaded, images, tmp_path):
     assert list(job.skipped) == [3] and job.count == 7 and job.resumed == 0 and sum(done) == 7
     assert 0.0 <= job.waited <= 1.0
     rows = np.load(tmp_path / "out" / "image_embeds.npy")
-    wanted = embed_images(model, processor, images, skip_bad=True)
+    wanted = embed_images(model, processor, images, skip_unreadable=True)
     np.testing.assert_allclose(rows[wanted.indices], wanted.embeds, atol=1e-5)
     assert np.isnan(rows[3]).all()
     assert (tmp_path / "out" / "images.txt").read_text().splitlines() == list(map(str, images))

@@ -34,7 +34,7 @@ def test_bad_images_raise_or_are_skipped(model, tiny_processor, images):
     mixed = [images[0], b"no image", images[1]]
     with pytest.raises(ValueError, match="not an image"):
         embed_images(model, tiny_processor, mixed)
-    embedded = embed_images(model, tiny_processor, mixed, skip_bad=True)
+    embedded = embed_images(model, tiny_processor, mixed, skip_unreadable=True)
     assert embedded.indices.tolist() == [0, 2]
     assert list(embedded.failures) == [1]
 

@@ -1,4 +1,4 @@
-"""`TrainingData`: what is in a batch, that it is the same again, and what bad rows do."""
+"""`TrainingData`: what is in a batch, that it is the same again, and what unreadable examples do."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ from tf_clip import (
     TrainingData,
     read_pairs,
 )
-from tf_clip.data.skipped import BadRow, BadRows, RowError, TooManyBadRows, listed
+from tf_clip.data.skipped import ExampleError, SkippedExample, SkippedExamples, TooManySkipped, listed
 from tf_clip.data.tar_shards import TarPairs
 
 AUGMENT = Augmentation(
@@ -42,7 +42,7 @@ def table(tmp_path_factory):
 
 
 def training_data(table, processor, **changes):
-    options = {"batch_size": 8, "augment": AUGMENT, "max_bad_share": 0.2, "seed": 5, **changes}
+    options = {"batch_size": 8, "augment": AUGMENT, "max_skipped_share": 0.2, "seed": 5, **changes}
     return TrainingData(read_pairs(table), processor, **options)
 
 
@@ -104,7 +104,7 @@ def test_each_epoch_has_every_row_once_in_another_order(table, tiny_processor):
 
 @pytest.mark.parametrize("drop_remainder", [True, False])
 def test_a_run_goes_on_with_the_very_batches_it_would_have_got(table, tiny_processor, drop_remainder):
-    """Shuffled, augmented, with two captions an image, and with bad rows: bit for bit, in a new object each time."""
+    """Shuffled, augmented, with two captions an image, unreadable examples among them: bit for bit, in a new object."""
     whole = batches(training_data(table, tiny_processor, drop_remainder=drop_remainder).dataset(epoch=2))
     steps = 6 if drop_remainder else 7
     assert [len(batch["input_ids"]) for batch in whole] == [8] * 6 + [2] * (steps - 6)
@@ -125,13 +125,13 @@ def test_nothing_before_the_start_is_read(table, tiny_processor):
             return pairs.read(row)
 
     watched = Watched([str(row) for row in range(50)], [["x"]] * 50)
-    data = TrainingData(watched, tiny_processor, batch_size=8, shuffle=False, max_bad_share=0.2)
+    data = TrainingData(watched, tiny_processor, batch_size=8, shuffle=False, max_skipped_share=0.2)
     assert len(batches(data.dataset(start=3))) == 3
-    # Row 33 is bad, and 41 stands in for it; so is 43, for which, round the end, 11 does, as 3 is bad, too.
+    # 41 stands in for the unreadable 33; for 43, round the end, 11 does, as 3 is unreadable, too.
     assert read == {*range(24, 48), 3, 11}
 
 
-def test_a_bad_row_does_not_move_the_others_and_no_row_is_twice_in_a_batch(table, tiny_processor):
+def test_an_unreadable_example_does_not_move_the_others_and_no_row_is_twice_in_a_batch(table, tiny_processor):
     data = training_data(table, tiny_processor, shuffle=False, batch_size=7, drop_remainder=False)
     for start, batch in enumerate(batches(data.dataset())):
         rows = rows_of(batch, tiny_processor)
@@ -152,7 +152,7 @@ def test_a_table_as_small_as_a_batch_is_filled_up(tmp_path, tiny_processor):
     write_images(tmp_path, 3)
     (tmp_path / "1.png").write_bytes(b"")
     table = write_csv(tmp_path / "pairs.csv", [(f"{index}.png", f"nr {index}") for index in range(3)])
-    data = training_data(table, tiny_processor, batch_size=3, shuffle=False, max_bad_share=0.5)
+    data = training_data(table, tiny_processor, batch_size=3, shuffle=False, max_skipped_share=0.5)
     assert rows_of(batches(data.dataset())[0], tiny_processor) == [0, 2, 2]
 
 
@@ -171,27 +171,29 @@ def test_a_table_with_broken_rows_trains_and_lists_them_all(tmp_path, tiny_proce
     lines = [",".join(BROKEN.get(index, (f"{index}.png", f"number {index}"))) for index in range(100)]
     table = tmp_path / "pairs.csv"
     table.write_bytes("\n".join(["image,caption", *lines]).encode("utf-8", "surrogateescape"))
-    data = TrainingData(read_pairs(table), tiny_processor, batch_size=16, drop_remainder=False, max_bad_share=0.05)
+    data = TrainingData(read_pairs(table), tiny_processor, batch_size=16, drop_remainder=False, max_skipped_share=0.05)
     tiny_model.compile("adam")
     history = tiny_model.fit(data.dataset(), epochs=1, verbose=0)
     assert np.isfinite(history.history["loss"][0])
-    assert faults(data.bad_rows) == [
+    assert faults(data.skipped) == [
         ("pairs.csv:52", "the caption is empty"),
         ("pairs.csv:72", "the caption is not valid UTF-8"),
         ("pairs.csv:92", "3 columns where the first line has 2"),
         ("pairs.csv:6", "the image's file does not exist"),
-        ("pairs.csv:32", data.bad_rows[-1].why),
+        ("pairs.csv:32", data.skipped[-1].reason),
     ]
-    assert data.bad_rows[-1].why.startswith("the image cannot be decoded: ")
+    assert data.skipped[-1].reason.startswith("the image cannot be decoded: ")
     batches(data.dataset(1))
-    assert len(data.bad_rows) == 5, "each is listed once"
+    assert len(data.skipped) == 5, "each is listed once"
 
-    strict = TrainingData(read_pairs(table), tiny_processor, batch_size=16, drop_remainder=False, max_bad_share=0.04)
-    with pytest.raises(TooManyBadRows, match="pairs.csv:52: the caption is empty\n") as stopped, strict.raising():
+    strict = TrainingData(
+        read_pairs(table), tiny_processor, batch_size=16, drop_remainder=False, max_skipped_share=0.04
+    )
+    with pytest.raises(TooManySkipped, match="pairs.csv:52: the caption is empty\n") as stopped, strict.raising():
         tiny_model.fit(strict.dataset(), verbose=0)
-    assert {row.where for row in stopped.value.bad_rows} == {row.where for row in data.bad_rows}
-    with pytest.raises(TooManyBadRows, match="at least 3 bad of 100 rows"):
-        TrainingData(read_pairs(table), tiny_processor, batch_size=16, max_bad_share=0.02)
+    assert {row.where for row in stopped.value.skipped} == {row.where for row in data.skipped}
+    with pytest.raises(TooManySkipped, match="at least 3 unreadable of 100 examples"):
+        TrainingData(read_pairs(table), tiny_processor, batch_size=16, max_skipped_share=0.02)
 
 
 def test_errors_that_are_not_about_rows_stay_what_they_are(table, tiny_processor):
@@ -202,23 +204,23 @@ def test_errors_that_are_not_about_rows_stay_what_they_are(table, tiny_processor
 
 def test_a_source_without_a_usable_row_stops_the_run(tmp_path, tiny_processor):
     table = write_csv(tmp_path / "pairs.csv", [(f"{index}.png", "x") for index in range(4)])
-    data = training_data(table, tiny_processor, batch_size=2, max_bad_share=1.0)
-    with pytest.raises(TooManyBadRows) as stopped, data.raising():
+    data = training_data(table, tiny_processor, batch_size=2, max_skipped_share=1.0)
+    with pytest.raises(TooManySkipped) as stopped, data.raising():
         batches(data.dataset())
-    assert len(stopped.value.bad_rows) == 4
+    assert len(stopped.value.skipped) == 4
 
 
-def test_the_list_of_bad_rows_is_cut_in_messages_only():
-    rows = [BadRow(f"file:{number}", "bad") for number in range(30)]
-    error = TooManyBadRows(rows, 100, 0.1)
-    assert error.bad_rows == rows and str(error).count("file:") == 20 and "and 10 more" in str(error)
+def test_the_list_of_skipped_examples_is_cut_in_messages_only():
+    rows = [SkippedExample(f"file:{number}", "bad") for number in range(30)]
+    error = TooManySkipped(rows, 100, 0.1)
+    assert error.skipped == rows and str(error).count("file:") == 20 and "and 10 more" in str(error)
     assert listed(rows[:2]) == "  file:0: bad\n  file:1: bad"
-    counted = BadRows(rows[:1], 10, 0.3)
+    counted = SkippedExamples(rows[:1], 10, 0.3)
     for number in (7, 5, 7):
-        counted.add(number, BadRow(f"row {number}", "bad"))
+        counted.add(number, SkippedExample(f"row {number}", "bad"))
     assert [row.where for row in counted.to_list()] == ["file:0", "row 5", "row 7"]
-    with pytest.raises(TooManyBadRows):
-        counted.add(6, BadRow("row 6", "bad"))
+    with pytest.raises(TooManySkipped):
+        counted.add(6, SkippedExample("row 6", "bad"))
 
 
 def test_one_of_several_captions_is_drawn(table, tiny_processor):
@@ -246,9 +248,9 @@ def test_shards_make_the_same_batches_as_tables(table, tiny_processor, tmp_path)
         members += [(f"{index}.0.txt", f"{index} of"), (f"{index}.1.txt", f"nr {index}")]
     shards = read_pairs(write_tar(tmp_path / "a.tar", members))
     assert isinstance(shards, TarPairs)
-    data = TrainingData(shards, tiny_processor, batch_size=8, augment=AUGMENT, max_bad_share=0.2, seed=5)
+    data = TrainingData(shards, tiny_processor, batch_size=8, augment=AUGMENT, max_skipped_share=0.2, seed=5)
     assert_equal(batches(data.dataset()), batches(training_data(table, tiny_processor).dataset()))
-    assert data.bad_rows[0].where.endswith("a.tar: 3")
+    assert data.skipped[0].where.endswith("a.tar: 3")
 
 
 def test_texts_are_cut_and_padded(table, tiny_processor):
@@ -264,7 +266,7 @@ def test_texts_are_cut_and_padded(table, tiny_processor):
         ({"batch_size": 0}, "`batch_size` must be from 1 to the number of pairs, 50"),
         ({"batch_size": 51}, "`batch_size` must be from 1"),
         ({"seed": -1}, "`seed` must be"),
-        ({"max_bad_share": 1.5}, "`max_bad_share` must be from 0 to 1"),
+        ({"max_skipped_share": 1.5}, "`max_skipped_share` must be from 0 to 1"),
         ({"padding": "do_not_pad"}, "`padding` must be"),
     ],
 )
@@ -318,27 +320,27 @@ def test_lists_in_memory_will_do(tmp_path, tiny_processor):
 @pytest.mark.parametrize(
     ("captions", "reason"), [([], "the caption is empty"), (["", None], "the caption is empty"), ([7], "is not text")]
 )
-def test_an_image_without_a_caption_is_a_bad_row(tmp_path, tiny_processor, captions, reason):
+def test_an_image_without_a_caption_is_skipped(tmp_path, tiny_processor, captions, reason):
     write_images(tmp_path, 2)
     pairs = ListedPairs([tmp_path / "0.png", tmp_path / "1.png"], [captions, "two"])
-    data = TrainingData(pairs, tiny_processor, batch_size=1, max_bad_share=0.5)
+    data = TrainingData(pairs, tiny_processor, batch_size=1, max_skipped_share=0.5)
     assert len(batches(data.dataset())) == 2
-    ((where, why),) = data.bad_rows
+    ((where, why),) = data.skipped
     assert where.endswith("0.png") and reason in why
 
 
 @pytest.mark.parametrize("path", ["folder", "a\0b", "http://example.org/a.png"])
-def test_what_is_no_file_is_a_bad_row(tmp_path, path):
+def test_what_is_no_file_is_skipped(tmp_path, path):
     (tmp_path / "folder").mkdir()
     pairs = ListedPairs([path if "://" in path else str(tmp_path / path)], [["x"]])
-    with pytest.raises(RowError, match="the image's file cannot be read"):
+    with pytest.raises(ExampleError, match="the image's file cannot be read"):
         pairs.read(0)
 
 
-def test_an_image_file_of_gigabytes_is_a_bad_row(tmp_path):
+def test_an_image_file_of_gigabytes_is_skipped(tmp_path):
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(5_000_000_000)
-    with pytest.raises(RowError, match="more than 268435456"):
+    with pytest.raises(ExampleError, match="more than 268435456"):
         ListedPairs([str(tmp_path / "large.png")], [["x"]]).read(0)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from helpers.pair_files import all_pairs, faults, image, write_records, write_tar
 from tf_clip import read_pairs
-from tf_clip.data.skipped import RowError
+from tf_clip.data.skipped import ExampleError
 from tf_clip.data.tfrecords import _masked_crc
 
 IMAGES = [image(index) for index in range(4)]
@@ -28,7 +28,7 @@ def test_shards_are_read_where_they_lie(tmp_path):
     pairs = read_pairs(tmp_path / "*.tar")
     expected = [["one"], ["two", "zwei"], ["three", "drei"]]
     assert all_pairs(pairs) == list(zip(IMAGES[:3], expected, strict=True))
-    assert list(pairs.bad_rows) == [] and pairs.groups is None
+    assert list(pairs.skipped) == [] and pairs.groups is None
     assert pairs.where(0).endswith("0.tar: a/0")
     assert sorted(pairs.shuffled(np.random.default_rng(0))) == [0, 1, 2]
 
@@ -73,7 +73,7 @@ def test_broken_samples_cost_their_own_row(tmp_path):
         ("../10.txt", "a name is but a name"),
     ]
     pairs = read_pairs(write_tar(tmp_path / "a.tar", members))
-    assert faults(pairs.bad_rows) == [
+    assert faults(pairs.skipped) == [
         ("a.tar: '1'", "neither a .txt nor a .json beside the image"),
         ("a.tar: '2'", "no images"),
         ("a.tar: '3'", "2 images"),
@@ -82,7 +82,7 @@ def test_broken_samples_cost_their_own_row(tmp_path):
     assert pairs.read(0) == (IMAGES[0], ["one"]) and pairs.read(6) == (IMAGES[2], ["a name is but a name"])
     reasons = ["not valid UTF-8", "the caption is empty", "is not JSON", "has no 'caption'", "more than 1048576"]
     for row, reason in enumerate(reasons, 1):
-        with pytest.raises(RowError, match=reason):
+        with pytest.raises(ExampleError, match=reason):
             pairs.read(row)
 
 
@@ -117,8 +117,8 @@ def test_a_broken_tar_keeps_what_comes_before(tmp_path, name):
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert all_pairs(pairs) == [(IMAGES[0], ["one"])] and most < 30_000_000
-    (bad_row,) = pairs.bad_rows
-    assert bad_row.why.startswith("cut short or broken behind '0'")
+    (example,) = pairs.skipped
+    assert example.reason.startswith("cut short or broken behind '0'")
 
 
 def test_other_files_are_no_shards(tmp_path):
@@ -141,7 +141,7 @@ def read_or_refuse(path):
     for row in range(len(pairs)):
         try:
             pair = pairs.read(row)
-        except RowError:
+        except ExampleError:
             continue
         assert all(caption.strip().encode() for caption in pair.captions) and pairs.where(row)
 
@@ -203,7 +203,7 @@ def test_records_are_read_where_they_lie(tmp_path):
     assert pairs.read(1) == (IMAGES[1], ["drei Ö"]) and pairs.where(7).endswith("00001-of-00002: record 0")
     reasons = ["no values of 'image'", "2 values", "not valid UTF-8", "the caption is empty", "has no 'caption'"]
     for row, reason in enumerate(reasons, 2):
-        with pytest.raises(RowError, match=reason):
+        with pytest.raises(ExampleError, match=reason):
             pairs.read(row)
     other = write_records(tmp_path / "b.tfrec", [{"image/encoded": [IMAGES[0]], "title": [b"x"], "text": [b"y"]}])
     pairs = read_pairs(other, image_column="image/encoded", caption_column=["text", "title"])
@@ -217,13 +217,13 @@ def test_a_broken_record_file_keeps_what_comes_before(tmp_path, length):
     path.write_bytes(path.read_bytes() + size + struct.pack("<I", _masked_crc(size)) + b"x" * 100)
     pairs = read_pairs(path)
     assert len(pairs) == 2 and pairs.read(0) == (IMAGES[0], ["one", "two"])
-    assert faults(pairs.bad_rows) == [("a.tfrecord: record 2", "broken or cut short, and all behind it")]
+    assert faults(pairs.skipped) == [("a.tfrecord: record 2", "broken or cut short, and all behind it")]
 
 
 def test_a_record_too_large_costs_its_own_row(tmp_path, monkeypatch):
     monkeypatch.setattr("tf_clip.data.tfrecords.MAX_FILE_BYTES", 1_000)
     pairs = read_pairs(record_file(tmp_path / "a.tfrecord"))
-    with pytest.raises(RowError, match="more than 1000"):
+    with pytest.raises(ExampleError, match="more than 1000"):
         pairs.read(0)
 
 
@@ -240,7 +240,7 @@ def test_classes_are_captions(tmp_path):
     expected += [(IMAGES[index], ["a photo of a golden retriever."]) for index in range(2)]
     assert all_pairs(pairs) == expected
     assert pairs.groups.tolist() == [0, 1, 1]
-    assert faults(pairs.bad_rows) == [("more", "a folder inside a class folder")]
+    assert faults(pairs.skipped) == [("more", "a folder inside a class folder")]
     assert read_pairs(tmp_path, template=["{}", "my {}"]).read(0).captions == ["cat", "my cat"]
     with pytest.raises(ValueError, match="`source` must be a folder with a folder of images for each class"):
         read_pairs(tmp_path / "cat")

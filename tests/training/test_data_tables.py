@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from helpers.pair_files import all_pairs, faults, image, write_csv, write_images
 from tf_clip import read_pairs
 from tf_clip.data import text_tables
-from tf_clip.data.skipped import RowError
+from tf_clip.data.skipped import ExampleError
 
 IMAGES = [image(index) for index in range(3)]
 CAPTIONS = ['a "red" apple, ripe', "zwei\nZeilen", "ein Ö"]
@@ -44,7 +44,7 @@ def test_each_kind_of_table_gives_the_same_pairs(folder, kind):
     path = write_table(folder / f"pairs.{kind}")
     pairs = read_pairs(path)
     assert all_pairs(pairs) == EXPECTED
-    assert list(pairs.bad_rows) == [] and pairs.groups is None
+    assert list(pairs.skipped) == [] and pairs.groups is None
     renamed = path.rename(folder / "pairs.data")
     assert all_pairs(read_pairs(renamed, format=kind)) == EXPECTED
 
@@ -58,7 +58,7 @@ def test_any_file_system_of_tensorflow_will_do():
         file.write("image,caption\nimages/0.png,one\nram://shop/images/1.png,two\nimages/9.png,none\n")
     pairs = read_pairs("ram://shop/*.csv")
     assert (pairs.read(0), pairs.read(1)) == ((IMAGES[0], ["one"]), (IMAGES[1], ["two"]))
-    with pytest.raises(RowError, match="does not exist"):
+    with pytest.raises(ExampleError, match="does not exist"):
         pairs.read(2)
 
 
@@ -70,7 +70,7 @@ def test_an_image_may_have_several_captions(folder):
     path.write_text('{"image": "0.png", "caption": ["one", "", "two"]}\n{"image": "1.png", "caption": [null]}\n')
     pairs = read_pairs(path)
     assert all_pairs(pairs)[0][1] == ["one", "two"]
-    assert faults(pairs.bad_rows) == [("b.jsonl:2", "the caption is empty")]
+    assert faults(pairs.skipped) == [("b.jsonl:2", "the caption is empty")]
 
 
 def test_rows_of_one_image_or_one_group_belong_together(folder):
@@ -84,7 +84,7 @@ def test_images_may_be_inside_a_table(folder):
     uri = "data:image/png;base64," + base64.b64encode(IMAGES[0]).decode()
     pairs = read_pairs(write_csv(folder / "a.csv", [(uri, "one"), ("data:image/png,x", "two")]))
     assert pairs.read(0).image == IMAGES[0]
-    with pytest.raises(RowError, match="not base64"):
+    with pytest.raises(ExampleError, match="not base64"):
         pairs.read(1)
 
 
@@ -98,7 +98,7 @@ def test_images_may_be_bytes_in_parquet(tmp_path, kind):
     pairs = read_pairs([tmp_path / "a.parquet"] * 2)
     assert [pairs.read(row) for row in (0, 1, 2, 7)] == [*EXPECTED, EXPECTED[2]]
     for row in (3, 4):
-        with pytest.raises(RowError, match="the image is empty"):
+        with pytest.raises(ExampleError, match="the image is empty"):
             pairs.read(row)
     assert pairs.where(8).endswith("a.parquet:3")
 
@@ -134,7 +134,7 @@ def test_a_broken_line_costs_its_own_row(folder, name):
     path.write_bytes(b"\xef\xbb\xbfimage,caption\r\n0.png,one\r\n" + line + b"\n1.png,two\n2.png,three\n")
     pairs = read_pairs(path)
     assert [captions for _, captions in all_pairs(pairs)] == [["one"], ["two"], ["three"]]
-    ((where, reason),) = faults(pairs.bad_rows)
+    ((where, reason),) = faults(pairs.skipped)
     assert where == "pairs.csv:3" and reason.startswith(why)
 
 
@@ -143,7 +143,7 @@ def test_an_open_quotation_mark_does_not_take_the_next_one_with_it(folder):
     path.write_text('image,caption\n0.png,"open\n1.png,two\n2.png,"three, closed"\n')
     pairs = read_pairs(path)
     assert [captions for _, captions in all_pairs(pairs)] == [["two"], ["three, closed"]]
-    assert [where for where, _ in faults(pairs.bad_rows)] == ["pairs.csv:2"]
+    assert [where for where, _ in faults(pairs.skipped)] == ["pairs.csv:2"]
 
 
 BROKEN_OBJECTS = {
@@ -166,7 +166,7 @@ def test_a_broken_object_costs_its_own_row(folder, name):
     path.write_bytes(b'{"image": "0.png", "caption": "one"}\n' + line + b'\n{"image": "1.png", "caption": "two"}')
     pairs = read_pairs(path)
     assert [captions for _, captions in all_pairs(pairs)] == [["one"], ["two"]]
-    ((where, reason),) = faults(pairs.bad_rows)
+    ((where, reason),) = faults(pairs.skipped)
     assert where == "pairs.jsonl:2" and reason.startswith(why)
 
 
@@ -184,7 +184,7 @@ def test_every_text_comes_back(tmp_path_factory, captions, kind):
     else:
         write_csv(path, rows, delimiter="\t" if kind == "tsv" else ",")
     pairs = read_pairs(path)
-    assert list(pairs.bad_rows) == []
+    assert list(pairs.skipped) == []
     assert [list(row) for row in pairs._captions] == [[caption] for caption in captions]
 
 
@@ -217,7 +217,7 @@ def test_a_line_is_read_again_only_so_often(tmp_path, monkeypatch):
     path.write_bytes(b"image,caption\n0.png,x\n" + b'b","y\n' * lines)
     following = text_tables._CSVLines.__next__
     monkeypatch.setattr(text_tables._CSVLines, "__next__", lambda self: given.append(0) or following(self))
-    assert len(read_pairs(path).bad_rows) == lines
+    assert len(read_pairs(path).skipped) == lines
     assert len(given) < (lines + 3) * (text_tables.MAX_LINES_OF_A_ROW + 1)
 
 
@@ -235,8 +235,8 @@ def test_hostile_parquet_is_refused_or_left_out(tmp_path_factory, place, value, 
         pairs = read_pairs(path)
         for row in range(len(pairs)):
             pairs.read(row)
-    except (ValueError, RowError) as error:
-        assert isinstance(error, RowError) or "`source` must" in str(error)
+    except (ValueError, ExampleError) as error:
+        assert isinstance(error, ExampleError) or "`source` must" in str(error)
 
 
 def test_a_caption_column_is_needed(folder):

@@ -122,7 +122,7 @@ def test_unknown_features_are_refused(tiny_model, tiny_processor):
     with pytest.raises(ValueError, match="`features` must be one of"):
         image_features(tiny_model, tiny_processor, ["x"], "logits")
     with pytest.raises(ValueError, match="`images` must hold an image that can be read"):
-        image_features(tiny_model, tiny_processor, [b"x", "/nowhere"], skip_bad=True)
+        image_features(tiny_model, tiny_processor, [b"x", "/nowhere"], skip_unreadable=True)
     with pytest.raises(ValueError, match="must be whole images"):
         image_features(tiny_model, tiny_processor, [b"x"])
 
@@ -130,7 +130,9 @@ def test_unknown_features_are_refused(tiny_model, tiny_processor):
 def test_bad_images_are_left_out(tiny_model, tiny_processor):
     images = list(np.random.default_rng(0).integers(0, 256, (3, 20, 20, 3), dtype=np.uint8))
     whole = image_features(tiny_model, tiny_processor, images)
-    mixed = image_features(tiny_model, tiny_processor, [images[0], b"broken", *images[1:]], skip_bad=True, batch_size=2)
+    mixed = image_features(
+        tiny_model, tiny_processor, [images[0], b"broken", *images[1:]], skip_unreadable=True, batch_size=2
+    )
     np.testing.assert_allclose(mixed.values, whole.values, atol=1e-5)
     assert mixed.indices.tolist() == [0, 2, 3]
     assert set(mixed.failures) == {1}

@@ -31,7 +31,7 @@ def image(path, color, generator):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """A CSV of 57 good rows and 3 bad: no file, a file cut short, an empty caption."""
+    """A CSV of 57 readable rows and 3 unreadable: no file, a file cut short, an empty caption."""
     folder = tmp_path_factory.mktemp("table")
     generator = np.random.default_rng(0)
     rows = []
@@ -77,7 +77,7 @@ def log_of(folder):
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
-def test_a_table_with_bad_rows_trains_and_lists_them(run, table, small_checkpoint, tmp_path):
+def test_a_table_with_unreadable_rows_trains_and_lists_them(run, table, small_checkpoint, tmp_path):
     out = tmp_path / "out"
     config = tmp_path / "options.toml"
     config.write_text('batch-size = 8\nepochs = 3\nlearning_rate = 3e-3\nvalidation-share = 0.2\nrecipe = "full"\n')
@@ -85,7 +85,7 @@ def test_a_table_with_bad_rows_trains_and_lists_them(run, table, small_checkpoin
     assert status == 1, "done, and rows were left out"
     for line, why in ((7, "does not exist"), (8, "cannot be decoded"), (9, "caption is empty")):
         assert re.search(rf"pairs.csv:{line}: .*{why}", errors), errors
-    assert "3 bad rows were left out" in errors
+    assert "3 unreadable examples were skipped" in errors
     header, first, second = (line.split("  ") for line in output.splitlines() if re.search(r"loss|^ +\d ", line))
     assert [cell.strip() for cell in header if cell.strip()][:4] == ["epoch", "loss", "accuracy", "val loss"]
     assert "i>t R@10" in " ".join(header)
@@ -151,7 +151,7 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, t
     again = [sys.executable, "-m", "tf_clip", *shlex.split(command)]
     result = subprocess.run(again, env=environment(), capture_output=True, text=True, timeout=900)
     assert result.returncode == 1, result.stderr
-    assert "3 bad rows" in result.stderr
+    assert "3 unreadable examples" in result.stderr
     assert 20 <= lines_before < len(log.read_text().splitlines())
     assert log_of(tmp_path / "stopped") == log_of(tmp_path / "whole")
     models = [CLIPModel.from_pretrained(tmp_path / folder).get_weights() for folder in ("whole", "stopped")]
@@ -212,7 +212,7 @@ def test_a_broken_validation_image_is_listed(run, class_folders, tmp_path):
         *("--epochs", 1, "--batch-size", 12),
     )
     assert status == 1, errors
-    assert "1 bad rows were left out" in errors and "broken.png" in errors
+    assert "1 unreadable examples were skipped" in errors and "broken.png" in errors
 
 
 def test_a_probe_is_an_image_classifier(run, class_folders, tmp_path):
@@ -231,10 +231,10 @@ def test_a_probe_is_an_image_classifier(run, class_folders, tmp_path):
     assert [classifier.config.id2label[index] for index in logits.argmax(axis=1)] == list(COLOURS)
 
 
-def test_too_many_bad_rows_stop_with_the_list(run, table, tmp_path):
-    status, _, errors = run("--data", table, "--output", tmp_path, "--max-bad-share", 0.01, "--batch-size", 8)
+def test_too_many_unreadable_rows_stop_with_the_list(run, table, tmp_path):
+    status, _, errors = run("--data", table, "--output", tmp_path, "--max-skipped-share", 0.01, "--batch-size", 8)
     assert status == 2
-    assert "`--max-bad-share` must not be passed" in errors
+    assert "`--max-skipped-share` must be at least" in errors
     assert "caption is empty" in errors
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tf_clip.data.augmentation import Augmentation
 from tf_clip.data.pairs import ListedPairs
-from tf_clip.data.skipped import BadRow
+from tf_clip.data.skipped import SkippedExample
 from tf_clip.data.training_data import TrainingData
 from tf_clip.training.validation import images_and_captions, split_pairs
 
@@ -23,7 +23,7 @@ def pairs(tmp_path):
             path.write_bytes(bytes([index]))
         paths.append(str(path))
     captions = [[f"{row}", "both"] for row in range(12)]
-    return ListedPairs(paths * 2, captions, bad_rows=[BadRow("line 20", "empty")])
+    return ListedPairs(paths * 2, captions, skipped=[SkippedExample("line 20", "empty")])
 
 
 @pytest.mark.parametrize("keep_groups", [True, False])
@@ -33,7 +33,7 @@ def test_sides_are_disjoint_and_whole(pairs, keep_groups):
     sides = [[side.where(row) for row in range(len(side))] for side in (training, validation)]
     assert sorted(sides[0] + sides[1]) == sorted(pairs.where(row) for row in range(12))
     assert bool(set(sides[0]) & set(sides[1])) == (not keep_groups)
-    assert [len(side.bad_rows) for side in (training, validation)] == [1, 0]
+    assert [len(side.skipped) for side in (training, validation)] == [1, 0]
     again = split_pairs(pairs, 1 / 3, keep_groups=keep_groups)[1]
     assert [again.where(row) for row in range(4)] == sides[1]
     others = [split_pairs(pairs, 1 / 3, seed=seed, keep_groups=keep_groups)[1] for seed in range(1, 5)]
@@ -72,11 +72,11 @@ def test_shares_that_leave_a_side_empty_are_refused(pairs, share, message):
 
 
 def test_images_come_once_with_all_their_captions(pairs):
-    images, captions, bad_rows = images_and_captions(pairs)
+    images, captions, skipped = images_and_captions(pairs)
     assert list(images) == [bytes([index]) for index in range(5)]
     assert images[1:3] == [b"\1", b"\2"]
     assert captions == [[f"{index}", "both", f"{index + 6}"] for index in range(5)]
-    assert [row.why for row in bad_rows] == ["empty"] + ["the image's file does not exist"] * 2
+    assert [row.reason for row in skipped] == ["empty"] + ["the image's file does not exist"] * 2
     assert images.where(3).endswith("3.bin")
 
 

@@ -18,7 +18,7 @@ def embed_with_progress(
 ) -> ImageEmbeddings:
     """Embeds images; those that cannot be read are in `failures`."""
     with tables.progress("Reading images", len(paths)) as advance:
-        return embed_images(encoder, processor, paths, batch_size=batch_size, skip_bad=True, on_progress=advance)
+        return embed_images(encoder, processor, paths, batch_size=batch_size, skip_unreadable=True, on_progress=advance)
 
 
 def ranked(names: Sequence[str], scores: np.ndarray[Any, Any], top: int) -> list[tuple[str, float]]:

@@ -11,7 +11,7 @@ import numpy as np
 from tf_clip.cli import tables
 from tf_clip.cli.thumbnails import as_data_uri
 from tf_clip.data.pairs import Pairs
-from tf_clip.data.skipped import BadRow, RowError, listed
+from tf_clip.data.skipped import ExampleError, SkippedExample, listed
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import embed_images
@@ -40,18 +40,18 @@ class EmbeddedImages:
     texts: Sequence[str]
     image_of_text: np.ndarray
     text_rows: Sequence[int]
-    skipped: Sequence[BadRow]
+    skipped: Sequence[SkippedExample]
 
     def image(self, row: int) -> str | None:
         """Returns a row's image as a small `data:` address; None if it can no longer be read."""
         try:
             return as_data_uri(self.pairs.read(row).image, _THUMBNAIL)
-        except (RowError, ValueError):
+        except (ExampleError, ValueError):
             return None
 
     def skipped_rows(self) -> list[dict[str, str]]:
         """Returns the rows that cannot be used, for the JSON file."""
-        return [{"where": row.where, "reason": row.why} for row in self.skipped]
+        return [{"where": row.where, "reason": row.reason} for row in self.skipped]
 
 
 def embed_pairs(
@@ -69,7 +69,7 @@ def embed_pairs(
     Raises:
         ValueError: no row can be used.
     """
-    images, skipped = _Images(model, processor), list(pairs.bad_rows)
+    images, skipped = _Images(model, processor), list(pairs.skipped)
     texts: list[str] = []
     owners: list[int] = []
     text_rows: list[int] = []
@@ -81,13 +81,13 @@ def embed_pairs(
                 try:
                     image, captions = pairs.read(row)
                     if one_text and len(captions) > 1:
-                        raise RowError(f"{len(captions)} labels where one is needed")
+                        raise ExampleError(f"{len(captions)} labels where one is needed")
                     found.append((row, image, captions))
-                except RowError as error:
-                    skipped.append(BadRow(pairs.where(row), str(error)))
+                except ExampleError as error:
+                    skipped.append(SkippedExample(pairs.where(row), str(error)))
             for (row, _, captions), owner in zip(found, images.add(found), strict=True):
                 if isinstance(owner, str):
-                    skipped.append(BadRow(pairs.where(row), owner))
+                    skipped.append(SkippedExample(pairs.where(row), owner))
                     continue
                 texts += captions
                 owners += [owner] * len(captions)
@@ -116,7 +116,9 @@ class _Images:
             if digest not in self._known:
                 fresh.setdefault(digest, (row, image))
         names, files = list(fresh), [image for _, image in fresh.values()]
-        embedded = embed_images(self._model, self._processor, files, batch_size=max(1, len(files)), skip_bad=True)
+        embedded = embed_images(
+            self._model, self._processor, files, batch_size=max(1, len(files)), skip_unreadable=True
+        )
         for index in embedded.indices:
             self._known[names[index]] = len(self.rows)
             self.rows.append(fresh[names[index]][0])

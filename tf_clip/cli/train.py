@@ -88,7 +88,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--augment", choices=("none", "crop", "strong"), help="of images (default: crop, as the paper)")
     group.add_argument("--flip", action="store_true", default=None, help="mirror every other image, too")
     group.add_argument("--max-length", type=int, help="of captions, in tokens")
-    group.add_argument("--max-bad-share", type=float, help="of rows that may be bad (default: 0.1)")
+    group.add_argument("--max-skipped-share", type=float, help="of rows that may be unreadable (default: 0.1)")
     group.add_argument("--seed", type=int, default=0, help="of orders, augmentation, split (default: 0)")
 
 

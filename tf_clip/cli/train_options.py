@@ -33,7 +33,7 @@ FIT_DEFAULTS: dict[str, Any] = {
     "augment": "crop",
     "flip": False,
     "max_length": None,
-    "max_bad_share": 0.1,
+    "max_skipped_share": 0.1,
     "save_every": 500,
     "tensorboard": None,
 }

@@ -11,12 +11,12 @@ from tf_clip.cli import tables
 from tf_clip.cli.loading import load
 from tf_clip.cli.train_data import read, sides
 from tf_clip.cli.train_options import RUN_FILE, as_toml, run_options
-from tf_clip.data.skipped import BadRow
+from tf_clip.data.skipped import SkippedExample
 from tf_clip.training.probe import image_features, linear_probe
 from tf_clip.training.validation import images_and_captions
 
 
-def train_probe(options: argparse.Namespace) -> list[BadRow]:
+def train_probe(options: argparse.Namespace) -> list[SkippedExample]:
     """Fits a probe on images whose captions are their labels, and saves it as an image classifier.
 
     Returns:
@@ -29,10 +29,10 @@ def train_probe(options: argparse.Namespace) -> list[BadRow]:
             "Received: 0. Leave it out."
         )
     model, processor = load(options.model)
-    bad_rows: list[BadRow] = []
+    skipped: list[SkippedExample] = []
     found_sides = []
     for side in (training, validation):
-        images, captions, bad = images_and_captions(side)
+        images, captions, unreadable = images_and_captions(side)
         with tables.progress("Reading images", len(images)) as advance:
             found = image_features(
                 model,
@@ -40,7 +40,7 @@ def train_probe(options: argparse.Namespace) -> list[BadRow]:
                 images,
                 "patch_mean",
                 batch_size=options.batch_size,
-                skip_bad=True,
+                skip_unreadable=True,
                 on_progress=advance,
             )
         labels = [captions[index] for index in found.indices]
@@ -50,7 +50,9 @@ def train_probe(options: argparse.Namespace) -> list[BadRow]:
                 "`--data` must have one label an image for --recipe probe. "
                 f"Received: an image with {several[0]!r}. Name the column with --caption-column."
             )
-        bad_rows += bad + [BadRow(images.where(index), reason) for index, reason in found.failures.items()]
+        skipped += unreadable + [
+            SkippedExample(images.where(index), reason) for index, reason in found.failures.items()
+        ]
         found_sides.append((found.values, [group[0] for group in labels]))
     names = sorted(set(found_sides[0][1]))
     targets = [_numbers(labels, names) for _, labels in found_sides]
@@ -68,7 +70,7 @@ def train_probe(options: argparse.Namespace) -> list[BadRow]:
             "validation accuracy": f"{probe.validation_accuracy[probe.C]:.3f}",
         }
     )
-    return bad_rows
+    return skipped
 
 
 def _numbers(labels: list[str], names: list[str]) -> np.ndarray[Any, Any]:

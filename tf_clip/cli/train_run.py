@@ -30,7 +30,7 @@ from tf_clip.cli.train_probe import train_probe
 from tf_clip.cli.train_progress import TrainingDisplay
 from tf_clip.data.augmentation import Augmentation
 from tf_clip.data.pairs import Pairs
-from tf_clip.data.skipped import BadRow, TooManyBadRows, listed
+from tf_clip.data.skipped import SkippedExample, TooManySkipped, listed
 from tf_clip.data.training_data import TrainingData
 from tf_clip.losses import ContrastiveLoss, SigmoidLoss
 from tf_clip.models.two_towers import TwoTowerModel
@@ -49,7 +49,7 @@ from tf_clip.training.trainer import train as fit
 from tf_clip.training.validation import images_and_captions
 from tf_clip.training.wise_ft import interpolate_weights
 
-LOG_FILE, BAD_ROWS_FILE, ADAPTER_FOLDER = "log.jsonl", "bad_rows.jsonl", "adapter"
+LOG_FILE, SKIPPED_FILE, ADAPTER_FOLDER = "log.jsonl", "skipped.jsonl", "adapter"
 _AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "crop": {},
     "strong": {
@@ -98,7 +98,7 @@ def _fit(options: argparse.Namespace, chosen: dict[str, Any]) -> int:
         batch_size=options.batch_size,
         augment=augment,
         seed=options.seed,
-        max_bad_share=options.max_bad_share,
+        max_skipped_share=options.max_skipped_share,
         max_length=options.max_length,
     )
     loss = {"softmax": ContrastiveLoss, "sigmoid": SigmoidLoss}[options.loss](
@@ -123,18 +123,18 @@ def _fit(options: argparse.Namespace, chosen: dict[str, Any]) -> int:
             callbacks=callbacks,
             settings=compared_options(chosen),
         )
-    except TooManyBadRows as error:
-        _told(options.output, error.bad_rows)
+    except TooManySkipped as error:
+        _told(options.output, error.skipped)
         raise
     if not result.finished:
-        _told(options.output, [*data.bad_rows, *skipped()])
+        _told(options.output, [*data.skipped, *skipped()])
         command = shlex.join(["tf-clip", "train", "--output", str(options.output), "--resume"])
         tables.warn(f"Stopped after batch {result.progress.batch} of epoch {result.progress.epoch + 1}, and saved.")
         tables.say(f"Go on with: {command}")
         return EXIT_INTERRUPTED
     _save(options, model, processor, folder)
     tables.show_facts({"model": str(options.output), "log": str(options.output / LOG_FILE)})
-    return _told(options.output, [*data.bad_rows, *skipped()])
+    return _told(options.output, [*data.skipped, *skipped()])
 
 
 def _save(options: argparse.Namespace, model: TwoTowerModel, processor: Processor, start: Path) -> None:
@@ -194,14 +194,14 @@ def _augmentation(options: argparse.Namespace) -> Augmentation | None:
 
 def _evaluation(
     options: argparse.Namespace, processor: Processor, validation: Pairs | None
-) -> tuple[list[keras.callbacks.Callback], Callable[[], list[BadRow]]]:
+) -> tuple[list[keras.callbacks.Callback], Callable[[], list[SkippedExample]]]:
     """Returns what evaluates after each epoch, and what then says which rows it could not use."""
     if validation is None:
         if options.tensorboard:
             raise ValueError("`--tensorboard` must have validation pairs to show. Received: none. Keep some back.")
         return [], list
     with tables.status("Reading validation pairs"):
-        images, captions, bad_rows = images_and_captions(validation)
+        images, captions, unreadable = images_and_captions(validation)
     evaluation: RetrievalRecall | ZeroShotAccuracy
     if Path(options.validation_data or options.data).is_dir():
         # Images of a class share their captions: which class it is can be asked, and not which caption.
@@ -211,8 +211,10 @@ def _evaluation(
     else:
         evaluation = RetrievalRecall(processor, images, captions, options.batch_size)
 
-    def skipped() -> list[BadRow]:
-        return bad_rows + [BadRow(images.where(index), reason) for index, reason in evaluation.failures.items()]
+    def skipped() -> list[SkippedExample]:
+        return unreadable + [
+            SkippedExample(images.where(index), reason) for index, reason in evaluation.failures.items()
+        ]
 
     if options.tensorboard:
         return [evaluation, PairsInTensorBoard(options.tensorboard, processor, images, captions)], skipped
@@ -231,19 +233,21 @@ def _prepare_output(options: argparse.Namespace) -> None:
         if options.overwrite and options.resume:
             raise ValueError("`--overwrite` must not come with `--resume`. Received: both. Leave one of them out.")
         if options.overwrite:
-            for name in (STATE_FILE, RUN_FILE, LOG_FILE, BAD_ROWS_FILE):
+            for name in (STATE_FILE, RUN_FILE, LOG_FILE, SKIPPED_FILE):
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / ADAPTER_FOLDER, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _told(folder: Path, bad_rows: Sequence[BadRow]) -> int:
+def _told(folder: Path, skipped: Sequence[SkippedExample]) -> int:
     """Lists rows that could not be used, those that an earlier part of the run met among them."""
-    path = folder / BAD_ROWS_FILE
-    before = [BadRow(*json.loads(line)) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
-    every = list(dict.fromkeys([*before, *bad_rows]))
+    path = folder / SKIPPED_FILE
+    before = (
+        [SkippedExample(*json.loads(line)) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    )
+    every = list(dict.fromkeys([*before, *skipped]))
     if not every:
         return EXIT_DONE
     path.write_text("".join(json.dumps(row) + "\n" for row in every), encoding="utf-8")
-    tables.warn(f"{len(every)} bad rows were left out:\n{listed(every)}")
+    tables.warn(f"{len(every)} unreadable examples were skipped:\n{listed(every)}")
     return EXIT_SOME_SKIPPED

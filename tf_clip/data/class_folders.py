@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tf_clip.data.pairs import ListedPairs
-from tf_clip.data.skipped import BadRow
+from tf_clip.data.skipped import SkippedExample
 from tf_clip.tasks.zero_shot import require_templates
 
 
@@ -28,7 +28,7 @@ def class_folder_pairs(folder: str, templates: Sequence[str]) -> ListedPairs:
     require_templates("template", templates)
     images: list[str] = []
     classes: list[str] = []
-    bad_rows: list[BadRow] = []
+    skipped: list[SkippedExample] = []
     for name in _visible(folder):
         class_folder = os.path.join(folder, name)  # noqa: PTH118 - of any file system, so no pathlib
         if not tf.io.gfile.isdir(class_folder):
@@ -36,7 +36,7 @@ def class_folder_pairs(folder: str, templates: Sequence[str]) -> ListedPairs:
         for image in _visible(class_folder):
             path = os.path.join(class_folder, image)  # noqa: PTH118
             if tf.io.gfile.isdir(path):
-                bad_rows.append(BadRow(path, "a folder inside a class folder"))
+                skipped.append(SkippedExample(path, "a folder inside a class folder"))
             else:
                 images.append(path)
                 classes.append(name.replace("_", " "))
@@ -46,7 +46,7 @@ def class_folder_pairs(folder: str, templates: Sequence[str]) -> ListedPairs:
             "has none. For tables or shards in a folder, name the files, as in 'folder/*.tar'."
         )
     captions = {name: [template.replace("{}", name) for template in templates] for name in set(classes)}
-    return ListedPairs(images, [captions[name] for name in classes], groups=classes, bad_rows=bad_rows)
+    return ListedPairs(images, [captions[name] for name in classes], groups=classes, skipped=skipped)
 
 
 def _visible(folder: str) -> list[str]:

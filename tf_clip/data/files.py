@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_clip.data.skipped import RowError
+from tf_clip.data.skipped import ExampleError
 
 MAX_FILE_BYTES = 1 << 28
 """Largest image that is read, encoded; more would be an attack on memory."""
@@ -42,18 +42,19 @@ def read_file(path: str) -> bytes:
     """Reads an image's file.
 
     Raises:
-        RowError: there is none, or it is too large, or cannot be read.
+        ExampleError: there is none, or it is too large, or cannot be read.
     """
     try:
         file, size = open_file(path)
         with file:
-            if size > MAX_FILE_BYTES:
-                raise RowError(f"the image's file has {size} bytes, more than {MAX_FILE_BYTES}")
-            return file.read(size)
+            data = file.read(size) if size <= MAX_FILE_BYTES else None
     except (FileNotFoundError, tf.errors.NotFoundError):
-        raise RowError("the image's file does not exist") from None
+        raise ExampleError("the image's file does not exist") from None
     except READ_ERRORS as error:
-        raise RowError(f"the image's file cannot be read ({type(error).__name__})") from error
+        raise ExampleError(f"the image's file cannot be read ({type(error).__name__})") from error
+    if data is None:
+        raise ExampleError(f"the image's file has {size} bytes, more than {MAX_FILE_BYTES}")
+    return data
 
 
 def read_part(path: str, offset: int, size: int, limit: int) -> bytes:
@@ -66,17 +67,17 @@ def read_part(path: str, offset: int, size: int, limit: int) -> bytes:
         limit: how many there may be.
 
     Raises:
-        RowError: there are more than `limit`, or the file does not have them.
+        ExampleError: there are more than `limit`, or the file does not have them.
     """
     if size > limit:
-        raise RowError(f"it has {size} bytes, more than {limit}")
+        raise ExampleError(f"it has {size} bytes, more than {limit}")
     try:
         file, _ = open_file(path)
         with file:
             file.seek(offset)
             data = file.read(size) if size else b""
     except READ_ERRORS as error:
-        raise RowError(f"its file cannot be read ({type(error).__name__})") from error
+        raise ExampleError(f"its file cannot be read ({type(error).__name__})") from error
     if len(data) != size:
-        raise RowError("its file is cut short")
+        raise ExampleError("its file is cut short")
     return data

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tf_clip.data.files import read_file
-from tf_clip.data.skipped import BadRow, RowError
+from tf_clip.data.skipped import ExampleError, SkippedExample
 
 _DATA_URI = "data:"
 
@@ -27,12 +27,12 @@ class Pairs(Protocol):
     """Numbered pairs, read one at a time and in any order, by several threads at once.
 
     Attributes:
-        bad_rows: what could not be used when the source was read, and has no number.
+        skipped: what could not be used when the source was read, and has no number.
         groups: int32 `[len]`, equal where pairs belong together, so that each caption is right for each
             image of a group; None if no two do.
     """
 
-    bad_rows: Sequence[BadRow]
+    skipped: Sequence[SkippedExample]
     groups: np.ndarray | None
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class Pairs(Protocol):
         """Reads one.
 
         Raises:
-            RowError: it cannot be read.
+            ExampleError: it cannot be read.
         """
         ...
 
@@ -65,7 +65,7 @@ class ListedPairs:
         where: names a row in messages, by its number; None takes the image paths.
         groups: pairs of one group belong together; None takes the images, so that one image on several
             rows is one group.
-        bad_rows: rows that could not be used.
+        skipped: rows that could not be used.
 
     Raises:
         ValueError: images and captions differ in number.
@@ -82,7 +82,7 @@ class ListedPairs:
         *,
         where: Callable[[int], str] | None = None,
         groups: Sequence[Hashable] | None = None,
-        bad_rows: Sequence[BadRow] = (),
+        skipped: Sequence[SkippedExample] = (),
     ) -> None:
         if len(images) != len(captions):
             raise ValueError(
@@ -91,7 +91,7 @@ class ListedPairs:
             )
         self._images, self._captions = [os.fspath(image) for image in images], captions
         self._where = self._images.__getitem__ if where is None else where
-        self.bad_rows = list(bad_rows)
+        self.skipped = list(skipped)
         self.groups = numbered(self._images if groups is None else groups)
 
     def __len__(self) -> int:
@@ -126,31 +126,31 @@ def usable_captions(values: object) -> list[str]:
         values: a string, or a list of them; None counts as no caption.
 
     Raises:
-        RowError: there is none, or one is not text.
+        ExampleError: there is none, or one is not text.
     """
     candidates = values if isinstance(values, (list, tuple)) else [values]
     captions = [value for value in candidates if value is not None and value != ""]
     for caption in captions:
         if not isinstance(caption, str):
-            raise RowError(f"the caption is not text but {type(caption).__name__}")
+            raise ExampleError(f"the caption is not text but {type(caption).__name__}")
         require_unicode(caption, "the caption")
     captions = [caption for caption in captions if caption.strip()]
     if not captions:
-        raise RowError("the caption is empty")
+        raise ExampleError("the caption is empty")
     return captions
 
 
 def require_unicode(text: str, name: str) -> None:
-    """Raises a `RowError` for text that was not UTF-8, or that no UTF-8 can hold."""
+    """Raises a `ExampleError` for text that was not UTF-8, or that no UTF-8 can hold."""
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise RowError(f"{name} is not valid UTF-8")
+        raise ExampleError(f"{name} is not valid UTF-8")
 
 
 def _from_data_uri(uri: str) -> bytes:
     head, comma, body = uri.partition(",")
     if not comma or not head.endswith(";base64"):
-        raise RowError("the image's data: URI is not base64")
+        raise ExampleError("the image's data: URI is not base64")
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):
-        raise RowError("the image's data: URI is not base64") from None
+        raise ExampleError("the image's data: URI is not base64") from None

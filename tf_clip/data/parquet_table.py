@@ -13,7 +13,7 @@ import numpy as np
 
 from tf_clip.data.files import MAX_FILE_BYTES, READ_ERRORS, open_file
 from tf_clip.data.pairs import Pair, numbered, usable_captions
-from tf_clip.data.skipped import BadRow, RowError
+from tf_clip.data.skipped import ExampleError, SkippedExample
 from tf_clip.data.tables import Columns, TableRows
 
 try:
@@ -66,7 +66,7 @@ class ParquetPairs:
 
     def __init__(self, files: Sequence[_ParquetFile], columns: Columns) -> None:
         self._files = files
-        self.bad_rows: list[BadRow] = []
+        self.skipped: list[SkippedExample] = []
         self._captions: list[Sequence[str]] = []
         self._places = array("q")  # file, row group, row in it, row in the file
         self._block_ends: list[int] = []
@@ -90,7 +90,7 @@ class ParquetPairs:
         value = self._images(file, group)[index]
         size = len(value.as_buffer() or b"") if value.is_valid else 0
         if not size or size > MAX_FILE_BYTES:
-            raise RowError("the image is empty" if not size else f"the image has {size} bytes")
+            raise ExampleError("the image is empty" if not size else f"the image has {size} bytes")
         return Pair(value.as_py(), self._captions[row])
 
     def shuffled(self, generator: np.random.Generator) -> np.ndarray:
@@ -110,8 +110,8 @@ class ParquetPairs:
                 for name in columns.captions:
                     captions += values[name] if isinstance(values[name], list) else [values[name]]
                 self._captions.append(usable_captions(captions))
-            except RowError as error:
-                self.bad_rows.append(BadRow(f"{file.path}:{row}", str(error)))
+            except ExampleError as error:
+                self.skipped.append(SkippedExample(f"{file.path}:{row}", str(error)))
                 continue
             if columns.group is not None:
                 self._groups.append(repr(values[columns.group]))
@@ -165,7 +165,7 @@ class _ParquetFile:
                 f"Received: source={path!r} with one of {largest}. Write it with fewer rows a group."
             )
 
-    def rows(self, names: list[str]) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+    def rows(self, names: list[str]) -> Iterator[tuple[int, dict[str, Any] | ExampleError]]:
         """Yields rows by their number from 0."""
         for row, (_, _, values) in enumerate(self.located_rows(names)):
             yield row, values
@@ -191,13 +191,13 @@ class _ParquetFile:
         """Reads the images of a row group.
 
         Raises:
-            RowError: they cannot be read.
+            ExampleError: they cannot be read.
         """
         try:
             with self._opened() as file:
                 column = file.read_row_group(group, columns=[self._image], use_threads=False).column(0)
         except _PARQUET_ERRORS as error:
-            raise RowError(f"its row group cannot be read ({_first_line(error)})") from error
+            raise ExampleError(f"its row group cannot be read ({_first_line(error)})") from error
         images = column.combine_chunks()
         return images.field("bytes") if self._is_struct else images
 

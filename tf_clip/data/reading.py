@@ -50,7 +50,7 @@ def read_pairs(
         format: one of `FORMATS`; None goes by the file's name.
 
     Returns:
-        The pairs. Rows that cannot be used are not among them but in their `bad_rows`.
+        The pairs. Unreadable examples are not among them but in their `skipped`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -87,9 +87,9 @@ def read_pairs(
     else:
         pairs = _table_pairs(kind, files, Columns(image_column, captions, group_column), folder)
     if not len(pairs):
-        bad = f":\n{listed(pairs.bad_rows)}\n" if pairs.bad_rows else ". "
+        unreadable = f":\n{listed(pairs.skipped)}\n" if pairs.skipped else ". "
         raise ValueError(
-            f"`source` must have a row that can be used. Received: source={files!r} with none{bad}Check it."
+            f"`source` must have a row that can be used. Received: source={files!r} with none{unreadable}Check it."
         )
     return pairs
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tf_clip.data.pairs import ListedPairs, require_unicode, usable_captions
-from tf_clip.data.skipped import BadRow, RowError
+from tf_clip.data.skipped import ExampleError, SkippedExample
 
 _STRANGE_ROWS = 100  # without the columns, until it is another table
 
@@ -47,9 +47,9 @@ class TableRows:
         self._tables: list[str] = []
         self._lines = array("q")  # table, number in it
         self._groups: list[Hashable] = []
-        self._bad_rows: list[BadRow] = []
+        self._skipped: list[SkippedExample] = []
 
-    def add(self, table: str, rows: Iterable[tuple[int, Mapping[str, Any] | RowError]]) -> None:
+    def add(self, table: str, rows: Iterable[tuple[int, Mapping[str, Any] | ExampleError]]) -> None:
         """Takes the numbered rows of a table.
 
         Raises:
@@ -60,18 +60,18 @@ class TableRows:
         is_usable, num_strange = False, 0
         for number, values in rows:
             try:
-                if isinstance(values, RowError):
+                if isinstance(values, ExampleError):
                     raise values
                 missing = [name for name in self._columns.names if name not in values]
                 if missing:
                     num_strange += 1
                     if not is_usable and num_strange == _STRANGE_ROWS:
                         break
-                    raise RowError(f"there is no {missing[0]!r}")
+                    raise ExampleError(f"there is no {missing[0]!r}")
                 is_usable = True
                 self._add_row(number, values, folder)
-            except RowError as error:
-                self._bad_rows.append(BadRow(f"{table}:{number}", str(error)))
+            except ExampleError as error:
+                self._skipped.append(SkippedExample(f"{table}:{number}", str(error)))
         if num_strange and not is_usable:
             raise ValueError(
                 f"`source` must have the columns {self._columns.names}. Received: source={table!r}, whose first rows "
@@ -98,12 +98,12 @@ class TableRows:
         def where(row: int) -> str:
             return f"{tables[lines[2 * row]]}:{lines[2 * row + 1]}"
 
-        return ListedPairs(self._images, self._captions, where=where, groups=self._groups, bad_rows=self._bad_rows)
+        return ListedPairs(self._images, self._captions, where=where, groups=self._groups, skipped=self._skipped)
 
 
 def _path(value: Any, folder: str) -> str:
     if not isinstance(value, str) or not value:
-        raise RowError("the image is empty" if value in (None, "", b"") else "the image is not a path")
+        raise ExampleError("the image is empty" if value in (None, "", b"") else "the image is not a path")
     require_unicode(value, "the image's path")
     if value.startswith("data:") or "://" in value:
         return value

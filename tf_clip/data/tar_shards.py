@@ -15,7 +15,7 @@ import numpy as np
 
 from tf_clip.data.files import MAX_FILE_BYTES, READ_ERRORS, open_file, read_part
 from tf_clip.data.pairs import Pair, usable_captions
-from tf_clip.data.skipped import BadRow, RowError
+from tf_clip.data.skipped import ExampleError, SkippedExample
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif")
 MAX_TEXT_BYTES = 1 << 20
@@ -49,7 +49,7 @@ class TarPairs:
 
     def __init__(self, shards: Sequence[str], caption_column: str) -> None:
         self._shards, self._caption_column = list(shards), caption_column
-        self.bad_rows: list[BadRow] = []
+        self.skipped: list[SkippedExample] = []
         self._keys: list[str] = []
         self._shard_of = array("q")
         self._images = array("q")  # offset, size
@@ -95,7 +95,7 @@ class TarPairs:
                     "`source` must be tar files that are whole and not compressed. "
                     f"Received: source={shard!r} ({error}). Unpack or repair it."
                 ) from error
-            self.bad_rows.append(BadRow(shard, f"cut short or broken behind {key!a} ({error})"))
+            self.skipped.append(SkippedExample(shard, f"cut short or broken behind {key!a} ({error})"))
         self._add(number, key, members)
 
     def _members(self, shard: str) -> Iterator[tuple[str, _Member]]:
@@ -135,7 +135,7 @@ class TarPairs:
         elif None in images or any(place is None for place, _ in texts):
             problem = "a link or a special file"
         if problem:
-            self.bad_rows.append(BadRow(f"{self._shards[shard]}: {key!a}", problem))
+            self.skipped.append(SkippedExample(f"{self._shards[shard]}: {key!a}", problem))
             return
         self._keys.append(key)
         self._shard_of.append(shard)
@@ -180,14 +180,14 @@ def _as_text(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise RowError("the caption is not valid UTF-8") from None
+        raise ExampleError("the caption is not valid UTF-8") from None
 
 
 def _from_json(text: str, column: str) -> object:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
-        raise RowError("the .json beside the image is not JSON") from None
+        raise ExampleError("the .json beside the image is not JSON") from None
     if not isinstance(values, dict) or column not in values:
-        raise RowError(f"the .json beside the image has no {column!r}")
+        raise ExampleError(f"the .json beside the image has no {column!r}")
     return values[column]

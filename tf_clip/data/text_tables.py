@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tf_clip.data.files import open_file
-from tf_clip.data.skipped import RowError
+from tf_clip.data.skipped import ExampleError
 
 MAX_LINE_BYTES = 1 << 24
 MAX_LINES_OF_A_ROW = 100
@@ -19,7 +19,7 @@ _CHUNK_BYTES = 1 << 20
 _MAX_ROW_CHARACTERS = 1 << 20
 _LINE_TOO_LONG = f"the line has more than {MAX_LINE_BYTES} bytes"
 
-Row = tuple[int, "Mapping[str, Any] | RowError"]
+Row = tuple[int, "Mapping[str, Any] | ExampleError"]
 """The number of a row's first line, and its values by column, or why it has none."""
 
 
@@ -51,11 +51,11 @@ def csv_rows(path: str, delimiter: str = ",") -> Iterator[Row]:
                 names = _column_names(fields, path)
                 continue
             if len(fields) != len(names):
-                raise RowError(f"{len(fields)} columns where the first line has {len(names)}")
-        except (csv.Error, RowError) as error:
+                raise ExampleError(f"{len(fields)} columns where the first line has {len(names)}")
+        except (csv.Error, ExampleError) as error:
             if names is None:
                 raise ValueError(_no_header(path, str(error))) from error
-            yield lines.number, RowError(str(error))
+            yield lines.number, ExampleError(str(error))
             lines.go_back()
         else:
             yield lines.number, _by_name(names, fields)
@@ -72,19 +72,19 @@ def jsonl_rows(path: str) -> Iterator[Row]:
     """
     for number, line in read_lines(path):
         if line is None:
-            yield number, RowError(_LINE_TOO_LONG)
+            yield number, ExampleError(_LINE_TOO_LONG)
         elif line.strip():
             yield number, _json_object(line)
 
 
-def _json_object(line: bytes) -> Mapping[str, Any] | RowError:
+def _json_object(line: bytes) -> Mapping[str, Any] | ExampleError:
     try:
         values = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
-        return RowError("the line is not valid UTF-8")
+        return ExampleError("the line is not valid UTF-8")
     except (ValueError, RecursionError) as error:
-        return RowError(f"the line is not JSON ({type(error).__name__})")
-    return values if isinstance(values, dict) else RowError("the line is not a JSON object")
+        return ExampleError(f"the line is not JSON ({type(error).__name__})")
+    return values if isinstance(values, dict) else ExampleError("the line is not a JSON object")
 
 
 def read_lines(path: str) -> Iterator[tuple[int, bytes | None]]:
@@ -145,10 +145,10 @@ class _CSVLines:
         number, line = self._again.popleft() if self._again else next(self._lines)
         self._taken.append((number, line))
         if line is None:
-            raise RowError(_LINE_TOO_LONG)
+            raise ExampleError(_LINE_TOO_LONG)
         self._size += len(line)
         if self._size > _MAX_ROW_CHARACTERS or len(self._taken) > MAX_LINES_OF_A_ROW:
-            raise RowError("the row is too long; a quotation mark may be missing")
+            raise ExampleError("the row is too long; a quotation mark may be missing")
         return line.decode("utf-8", "surrogateescape") + "\n"
 
 

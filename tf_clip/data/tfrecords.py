@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_clip.data.files import MAX_FILE_BYTES, open_file, read_part
 from tf_clip.data.pairs import Pair, usable_captions
-from tf_clip.data.skipped import BadRow, RowError
+from tf_clip.data.skipped import ExampleError, SkippedExample
 
 _HEAD = struct.Struct("<QI")  # length, its checksum
 _FOOT_BYTES = 4
@@ -47,7 +47,7 @@ class RecordPairs:
 
     def __init__(self, files: Sequence[str], image_column: str, caption_columns: Sequence[str]) -> None:
         self._files, self._image_column, self._caption_columns = list(files), image_column, list(caption_columns)
-        self.bad_rows: list[BadRow] = []
+        self.skipped: list[SkippedExample] = []
         self._file_of, self._offsets, self._sizes = array("q"), array("q"), array("q")
         self._first_of: list[int] = []
         for number, path in enumerate(self._files):
@@ -68,10 +68,10 @@ class RecordPairs:
         try:
             features = tf.train.Example.FromString(data).features.feature
         except Exception as error:  # protobuf's own class is not part of TensorFlow's interface
-            raise RowError("the record is not a tf.train.Example") from error
+            raise ExampleError("the record is not a tf.train.Example") from error
         images = features[self._image_column].bytes_list.value if self._image_column in features else ()
         if len(images) != 1:
-            raise RowError(f"the record has {len(images) or 'no'} values of {self._image_column!r}")
+            raise ExampleError(f"the record has {len(images) or 'no'} values of {self._image_column!r}")
         captions = [_as_text(text) for name in self._caption_columns for text in _values(features, name)]
         return Pair(images[0], usable_captions(captions))
 
@@ -96,7 +96,9 @@ class RecordPairs:
                 end = offset + _HEAD.size + length + _FOOT_BYTES
                 if not is_intact or end > size:
                     record = len(self._offsets) - self._first_of[number]
-                    self.bad_rows.append(BadRow(f"{path}: record {record}", "broken or cut short, and all behind it"))
+                    self.skipped.append(
+                        SkippedExample(f"{path}: record {record}", "broken or cut short, and all behind it")
+                    )
                     return
                 self._file_of.append(number)
                 self._offsets.append(offset + _HEAD.size)
@@ -115,7 +117,7 @@ def _masked_crc(data: bytes) -> int:
 
 def _values(features: object, name: str) -> Sequence[bytes]:
     if name not in features:
-        raise RowError(f"the record has no {name!r}")
+        raise ExampleError(f"the record has no {name!r}")
     return features[name].bytes_list.value
 
 
@@ -123,4 +125,4 @@ def _as_text(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise RowError("the caption is not valid UTF-8") from None
+        raise ExampleError("the caption is not valid UTF-8") from None

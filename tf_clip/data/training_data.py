@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tf_clip.data.augmentation import Augmentation
 from tf_clip.data.pairs import Pairs
-from tf_clip.data.skipped import BadRow, BadRows, RowError, TooManyBadRows
+from tf_clip.data.skipped import ExampleError, SkippedExample, SkippedExamples, TooManySkipped
 from tf_clip.preprocessing.images.decode import reason_of
 from tf_clip.preprocessing.images.image_processor import ImageProcessor
 from tf_clip.preprocessing.processor import Processor
@@ -34,13 +34,13 @@ class TrainingData:
         augment: random changes of the images; None prepares them as for inference.
         shuffle: draw a new order each epoch.
         seed: decides orders, augmentations, and which of an image's captions is taken.
-        max_bad_share: more bad rows than this share of all stop the run.
+        max_skipped_share: a larger share of unreadable examples stops the run.
         max_length: longest text, in tokens; None takes the tokenizer's.
         padding: as the tokenizer takes it: `"longest"`, or `"max_length"` for batches of one shape.
         drop_remainder: leave out the last batch of an epoch if it is smaller.
 
     Raises:
-        TooManyBadRows: the table alone has too many.
+        TooManySkipped: the table alone has too many.
         ValueError: there are fewer pairs than a batch; an argument is out of its range; or the processor's images are
             not all of one size.
 
@@ -59,13 +59,13 @@ class TrainingData:
         augment: Augmentation | None = None,
         shuffle: bool = True,
         seed: int = 0,
-        max_bad_share: float = 0.1,
+        max_skipped_share: float = 0.1,
         max_length: int | None = None,
         padding: str = "longest",
         drop_remainder: bool = True,
     ) -> None:
         extractor = processor.image_processor
-        _require(batch_size, seed, max_bad_share, padding, len(pairs) if drop_remainder else None)
+        _require(batch_size, seed, max_skipped_share, padding, len(pairs) if drop_remainder else None)
         if extractor.output_size is None or (augment is not None and not extractor.do_resize):
             raise ValueError(
                 "`processor` must bring all images to one size, and for `augment` must resize. Received: "
@@ -77,8 +77,8 @@ class TrainingData:
         self._max_length, self._padding, self._drop_remainder = max_length, padding, drop_remainder
         longest = processor.tokenizer.model_max_length if max_length is None else max_length
         self._length = longest if padding == "max_length" else None
-        self._bad_rows = BadRows(pairs.bad_rows, len(pairs) + len(pairs.bad_rows), max_bad_share)
-        self._stopped: TooManyBadRows | None = None
+        self._skipped = SkippedExamples(pairs.skipped, len(pairs) + len(pairs.skipped), max_skipped_share)
+        self._stopped: TooManySkipped | None = None
         self._prepare = _preparation(extractor, augment)
 
     @property
@@ -87,9 +87,9 @@ class TrainingData:
         return len(self._pairs) // self._batch_size if self._drop_remainder else self._num_batches
 
     @property
-    def bad_rows(self) -> list[BadRow]:
+    def skipped(self) -> list[SkippedExample]:
         """Rows that could not be used, as far as they have been met, each once and in the order of the data."""
-        return self._bad_rows.to_list()
+        return self._skipped.to_list()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -116,8 +116,8 @@ class TrainingData:
             pairs belong together: equal numbers are positives of each other.
 
         Raises:
-            ValueError: there is no such batch. While iterating, `tf.errors.OpError` for too many bad rows; see
-                `raising`.
+            ValueError: there is no such batch. While iterating, `tf.errors.OpError` for too many
+                unreadable examples; see `raising`.
         """
         if epoch < 0 or not 0 <= start <= self.steps_per_epoch:
             raise ValueError(
@@ -140,10 +140,10 @@ class TrainingData:
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
-        """Within it, TensorFlow's error for an input that has stopped is the `TooManyBadRows` that it was.
+        """Within it, TensorFlow's error for an input that has stopped is the `TooManySkipped` that it was.
 
         Raises:
-            TooManyBadRows: there were too many.
+            TooManySkipped: there were too many.
 
         Example:
             >>> with data.raising():  # doctest: +SKIP
@@ -176,18 +176,18 @@ class TrainingData:
         drawn = np.array([drawing_seed, slot])
         for attempt in range(self._num_batches * self._batch_size):
             row = self._candidate(order, int(slot), attempt)
-            if row is None or row in self._bad_rows:
+            if row is None or row in self._skipped:
                 continue
             try:
                 pair = self._pairs.read(row)
                 pixel_values = self._pixel_values(pair.image, drawn)
-            except RowError as error:
+            except ExampleError as error:
                 self._note(row, str(error))
                 continue
             choice = np.random.default_rng(drawn).integers(len(pair.captions)) if len(pair.captions) > 1 else 0
             group = row if self._pairs.groups is None else self._pairs.groups[row]
             return np.array(pair.captions[choice].encode(), object), pixel_values, np.int32(group)
-        return self._stop(TooManyBadRows(self.bad_rows, len(self._pairs) + len(self._pairs.bad_rows), 1.0))
+        return self._stop(TooManySkipped(self.skipped, len(self._pairs) + len(self._pairs.skipped), 1.0))
 
     def _candidate(self, order: np.ndarray, slot: int, attempt: int) -> int | None:
         """Returns the row that stands at a place of an epoch if `attempt` others cannot.
@@ -206,15 +206,15 @@ class TrainingData:
             with tf.device("CPU"):
                 return self._prepare(tf.constant(data), tf.constant(drawn)).numpy()
         except tf.errors.InvalidArgumentError as error:
-            raise RowError(f"the image cannot be decoded: {reason_of(error)}") from error
+            raise ExampleError(f"the image cannot be decoded: {reason_of(error)}") from error
 
     def _note(self, row: int, why: str) -> None:
         try:
-            self._bad_rows.add(row, BadRow(self._pairs.where(row), why))
-        except TooManyBadRows as error:
+            self._skipped.add(row, SkippedExample(self._pairs.where(row), why))
+        except TooManySkipped as error:
             self._stop(error)
 
-    def _stop(self, error: TooManyBadRows) -> Any:
+    def _stop(self, error: TooManySkipped) -> Any:
         self._stopped = error
         raise error
 
@@ -248,7 +248,7 @@ def _preparation(extractor: ImageProcessor, augment: Augmentation | None) -> Cal
     )
 
 
-def _require(batch_size: int, seed: int, max_bad_share: float, padding: str, most: int | None) -> None:
+def _require(batch_size: int, seed: int, max_skipped_share: float, padding: str, most: int | None) -> None:
     if batch_size < 1 or (most is not None and batch_size > most):
         raise ValueError(
             f"`batch_size` must be from 1 to the number of pairs{'' if most is None else f', {most}'}. "
@@ -256,9 +256,10 @@ def _require(batch_size: int, seed: int, max_bad_share: float, padding: str, mos
         )
     if seed < 0:
         raise ValueError(f"`seed` must be a whole number from 0. Received: seed={seed!r}. Take another.")
-    if not 0.0 <= max_bad_share <= 1.0:
+    if not 0.0 <= max_skipped_share <= 1.0:
         raise ValueError(
-            f"`max_bad_share` must be from 0 to 1. Received: max_bad_share={max_bad_share!r}. 0 allows no bad row."
+            f"`max_skipped_share` must be from 0 to 1. Received: max_skipped_share={max_skipped_share!r}. "
+            "0 allows none."
         )
     if padding not in ("longest", "max_length"):
         raise ValueError(

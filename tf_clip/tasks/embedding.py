@@ -47,7 +47,7 @@ def embed_images(
     images: Sequence[Any],
     *,
     batch_size: int = 32,
-    skip_bad: bool = False,
+    skip_unreadable: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> ImageEmbeddings:
     """Embeds images.
@@ -57,11 +57,11 @@ def embed_images(
         processor: its processor.
         images: paths, PIL images, files' bytes or uint8 pixels.
         batch_size: images a forward pass; bounds the memory.
-        skip_bad: report images that cannot be read in `failures` and go on, instead of raising.
+        skip_unreadable: report images that cannot be read in `failures` and go on, instead of raising.
         on_progress: called with the number of images just done.
 
     Raises:
-        FileNotFoundError, ValueError: an image cannot be read, unless `skip_bad`.
+        FileNotFoundError, ValueError: an image cannot be read, unless `skip_unreadable`.
     """
     rows: list[np.ndarray] = []
     indices: list[int] = []
@@ -73,7 +73,7 @@ def embed_images(
                 opened.append(processor(images=image)["pixel_values"][0])
                 indices.append(index)
             except (OSError, TypeError, ValueError) as error:
-                if not skip_bad:
+                if not skip_unreadable:
                     raise
                 failures[index] = str(error)
         if opened:

@@ -57,7 +57,9 @@ class RetrievalRecall(keras.callbacks.Callback):
         """Evaluates."""
         model = self.model
         with evaluated_weights(model):
-            images = embed_images(model, self._processor, self._images, batch_size=self._batch_size, skip_bad=True)
+            images = embed_images(
+                model, self._processor, self._images, batch_size=self._batch_size, skip_unreadable=True
+            )
             captions = [self._captions[index] for index in images.indices]
             texts = embed_texts(model, self._processor, [text for group in captions for text in group])
             owners = np.repeat(np.arange(len(captions)), [len(group) for group in captions])
@@ -111,7 +113,9 @@ class ZeroShotAccuracy(keras.callbacks.Callback):
         model = self.model
         with evaluated_weights(model):
             classifier = zero_shot_classifier(model, self._processor, self._class_names, self._templates)
-            images = embed_images(model, self._processor, self._images, batch_size=self._batch_size, skip_bad=True)
+            images = embed_images(
+                model, self._processor, self._images, batch_size=self._batch_size, skip_unreadable=True
+            )
         self.failures = dict(images.failures)
         report = classifier.report(images.embeds, self._targets[images.indices])
         if logs is not None:

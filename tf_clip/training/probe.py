@@ -190,7 +190,7 @@ def image_features(
     features: str = "pooler_output",
     *,
     batch_size: int = 32,
-    skip_bad: bool = False,
+    skip_unreadable: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> ImageFeatures:
     """Computes the features of images once, so that any number of probes can be fitted on them.
@@ -203,12 +203,12 @@ def image_features(
             length, for `LinearProbe.class_embeddings`; `"patch_mean"`, the mean of the patches' last states, for
             `LinearProbe.to_classifier`.
         batch_size: images a forward pass.
-        skip_bad: report images that cannot be read in `failures` and go on, instead of raising.
+        skip_unreadable: report images that cannot be read in `failures` and go on, instead of raising.
         on_progress: called with the number of images just done.
 
     Raises:
         ValueError: `features` is none of these, a ResNet is asked for `"patch_mean"`, or no image can be read.
-        FileNotFoundError, ValueError: an image cannot be read, unless `skip_bad`.
+        FileNotFoundError, ValueError: an image cannot be read, unless `skip_unreadable`.
     """
     if features not in FEATURES or (features == "patch_mean" and not hasattr(model.config.vision_config, "patch_size")):
         raise ValueError(
@@ -225,7 +225,7 @@ def image_features(
                 opened.append(processor(images=image)["pixel_values"][0])
                 indices.append(index)
             except (OSError, TypeError, ValueError) as error:
-                if not skip_bad:
+                if not skip_unreadable:
                     raise
                 failures[index] = str(error)
         if opened:

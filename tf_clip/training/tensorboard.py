@@ -55,7 +55,9 @@ class PairsInTensorBoard(keras.callbacks.Callback):
         """Writes the pairs."""
         model = self.model
         with evaluated_weights(model):
-            images = embed_images(model, self._processor, self._images, batch_size=self._batch_size, skip_bad=True)
+            images = embed_images(
+                model, self._processor, self._images, batch_size=self._batch_size, skip_unreadable=True
+            )
             texts = embed_texts(model, self._processor, [self._captions[index] for index in images.indices])
         similarities = np.sum(images.embeds * texts, axis=1)
         order = np.argsort(-similarities, kind="stable")

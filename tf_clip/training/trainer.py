@@ -89,7 +89,7 @@ def train(
     Raises:
         ValueError: an argument is out of range, the folder has a run and `resume` is False, or the run had
             other settings or another model.
-        TooManyBadRows: more rows of the data were bad than it allows.
+        TooManySkipped: more of the data was unreadable than it allows.
         NonFiniteLossError: the loss became NaN or infinite and `StopAtNonFiniteLoss` is among the callbacks.
 
     Example:

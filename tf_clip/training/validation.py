@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from tf_clip.data.pairs import Pair, Pairs
-from tf_clip.data.skipped import BadRow, RowError
+from tf_clip.data.skipped import ExampleError, SkippedExample
 
 
 class SomePairs:
@@ -18,12 +18,12 @@ class SomePairs:
     Args:
         pairs: all of them.
         rows: which, all different.
-        bad_rows: what these could not use.
+        skipped: what these could not use.
     """
 
-    def __init__(self, pairs: Pairs, rows: np.ndarray, bad_rows: Sequence[BadRow] = ()) -> None:
+    def __init__(self, pairs: Pairs, rows: np.ndarray, skipped: Sequence[SkippedExample] = ()) -> None:
         self._pairs, self._rows = pairs, np.asarray(rows, np.int64)
-        self.bad_rows: Sequence[BadRow] = list(bad_rows)
+        self.skipped: Sequence[SkippedExample] = list(skipped)
         self.groups: np.ndarray | None = None if pairs.groups is None else pairs.groups[self._rows]
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ def split_pairs(pairs: Pairs, share: float, *, seed: int = 0, keep_groups: bool 
             of classes, where all images of a class belong together.
 
     Returns:
-        The pairs to train on, with all bad rows, and those kept back.
+        The pairs to train on, with all skipped examples, and those kept back.
 
     Raises:
         ValueError: `share` is out of range, or there are too few pairs for two sides.
@@ -73,7 +73,7 @@ def split_pairs(pairs: Pairs, share: float, *, seed: int = 0, keep_groups: bool 
         )
     kept_back = np.isin(groups, np.random.default_rng(seed).permutation(units)[:count])
     rows = np.arange(len(pairs))
-    return SomePairs(pairs, rows[~kept_back], pairs.bad_rows), SomePairs(pairs, rows[kept_back])
+    return SomePairs(pairs, rows[~kept_back], pairs.skipped), SomePairs(pairs, rows[kept_back])
 
 
 class PairImages(Sequence[bytes]):
@@ -104,7 +104,7 @@ class PairImages(Sequence[bytes]):
         return self._pairs.read(self._rows[index]).image
 
 
-def images_and_captions(pairs: Pairs) -> tuple[PairImages, list[list[str]], list[BadRow]]:
+def images_and_captions(pairs: Pairs) -> tuple[PairImages, list[list[str]], list[SkippedExample]]:
     """Lists the different images of pairs, each with all captions that any row has for it.
 
     Args:
@@ -119,12 +119,12 @@ def images_and_captions(pairs: Pairs) -> tuple[PairImages, list[list[str]], list
     number_of: dict[bytes, int] = {}
     rows: list[int] = []
     captions: list[list[str]] = []
-    bad_rows = list(pairs.bad_rows)
+    skipped = list(pairs.skipped)
     for row in range(len(pairs)):
         try:
             pair = pairs.read(row)
-        except RowError as error:
-            bad_rows.append(BadRow(pairs.where(row), str(error)))
+        except ExampleError as error:
+            skipped.append(SkippedExample(pairs.where(row), str(error)))
             continue
         number = number_of.setdefault(hashlib.blake2b(pair.image, digest_size=16).digest(), len(rows))
         if number == len(rows):
@@ -132,6 +132,6 @@ def images_and_captions(pairs: Pairs) -> tuple[PairImages, list[list[str]], list
             captions.append([])
         captions[number] += [caption for caption in pair.captions if caption not in captions[number]]
     if not rows:
-        reasons: Any = "; ".join(row.why for row in bad_rows[:3]) or "no rows"
+        reasons: Any = "; ".join(row.reason for row in skipped[:3]) or "no rows"
         raise ValueError(f"`pairs` must hold a pair that can be read. Received: none ({reasons}). Check the files.")
-    return PairImages(pairs, rows), captions, bad_rows
+    return PairImages(pairs, rows), captions, skipped
