@@ -85,6 +85,7 @@ def test_imports_point_downwards(part, path):
             assert rest.partition(".")[0] in allowed, f"{part} must not import {name}"
 
 
+@pytest.mark.process
 def test_importing_is_cheap_and_loads_no_tensorflow():
     code = (
         "import sys, time; start = time.perf_counter(); import tf_clip; "
@@ -128,6 +129,7 @@ print("done")
 """
 
 
+@pytest.mark.process
 def test_the_core_runs_on_jax_without_tensorflow(tmp_path):
     import numpy as np
 
@@ -146,6 +148,7 @@ def test_the_core_runs_on_jax_without_tensorflow(tmp_path):
     np.testing.assert_allclose(here, np.load(tmp_path / "logits.npy"), atol=1e-5)
 
 
+@pytest.mark.process
 def test_the_wheel_holds_the_package_and_the_shipped_checkpoint(tmp_path):
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     result = subprocess.run(build, capture_output=True, text=True, timeout=300)
@@ -172,6 +175,7 @@ def test_the_wheel_holds_the_package_and_the_shipped_checkpoint(tmp_path):
     assert Path(found.stdout.strip(), "model.safetensors").stat().st_size > 1_000_000
 
 
+@pytest.mark.process
 def test_a_checkpoint_on_the_disk_is_found_without_the_hubs_library():
     code = (
         "import sys; from tf_clip.checkpoints import hub; print(hub.resolve('pictogram-clip').name, "

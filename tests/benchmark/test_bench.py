@@ -69,6 +69,7 @@ def test_time_inside_another_operation_is_counted_once(tmp_path):
     assert found == {"MatMul": (3, 55), "StatefulPartitionedCall": (1, 40)}
 
 
+@pytest.mark.command
 def test_the_command(tiny_checkpoint, tmp_path, capsys):
     words = ["bench", "--model", str(tiny_checkpoint), "--batch", "2", "1", "2", "--rounds", "1", "--work", "image"]
     assert main([*words, "--json", "--engine", "tensorflow", "--profile", str(tmp_path / "trace")]) == 0

@@ -103,6 +103,7 @@ def run_with_hub(endpoint, cache, code):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.process
 def test_a_hub_id_is_downloaded_once_and_loads(fake_hub, tmp_path):
     endpoint, asked = fake_hub
     code = """
@@ -116,6 +117,7 @@ def test_a_hub_id_is_downloaded_once_and_loads(fake_hub, tmp_path):
     assert not any("pytorch_model.bin" in path for path in asked), "pickles must not even be downloaded"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("endpoint", ["fake", "http://127.0.0.1:9"])
 def test_an_id_that_cannot_be_had_is_an_error(fake_hub, tmp_path, endpoint):
     code = """
@@ -187,6 +189,7 @@ def push(endpoint, cache, source, token):
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.process
 def test_push_to_hub_uploads_what_can_be_loaded(fake_hub, tiny_checkpoint, tiny_config, tiny_inputs, tmp_path):
     endpoint, asked = fake_hub
     source = tmp_path / "source"
@@ -201,12 +204,14 @@ def test_push_to_hub_uploads_what_can_be_loaded(fake_hub, tiny_checkpoint, tiny_
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.process
 def test_push_without_a_right_says_how_to_get_it(fake_hub, tiny_checkpoint, tmp_path):
     result = push(fake_hub[0], tmp_path / "cache", tiny_checkpoint, "hf_wrong")
     assert "PermissionError: `name` must be a repository you may write to" in result.stderr
     assert "hf auth login" in result.stderr
 
 
+@pytest.mark.process
 def test_openclips_files_win_over_timms_beside_them(fake_hub, tiny_checkpoint, tiny_model, tmp_path):
     """As in timm's repositories of CLIP models, whose model.safetensors is the image tower alone."""
     endpoint, asked = fake_hub

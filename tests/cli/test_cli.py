@@ -12,7 +12,7 @@ from PIL import Image
 
 from tf_clip.cli.main import main
 
-pytestmark = pytest.mark.usefixtures("wide_terminal")
+pytestmark = [pytest.mark.command, pytest.mark.usefixtures("wide_terminal")]
 
 
 @pytest.fixture
@@ -287,6 +287,7 @@ def test_nothing_to_embed_is_an_error(run, tmp_path):
     assert "`IMAGE`, `--text` or `--texts-file` must be given" in err
 
 
+@pytest.mark.process
 def test_as_a_module_its_output_is_only_the_answer(tiny_checkpoint, images):
     command = [sys.executable, "-m", "tf_clip", "classify", str(images / "a.png"), "--labels", "a,b", "--json"]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}

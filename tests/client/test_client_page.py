@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from helpers import ROOT, environment
 from helpers.fake_model_server import IMAGE
 
 
+@pytest.mark.docs
 def test_the_clients_page_runs(rest_server, grpc_server, tmp_path):
     page = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL))

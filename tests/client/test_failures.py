@@ -334,6 +334,7 @@ def test_a_call_past_its_deadline_sends_nothing():
         RetryPolicy(3, 0.1).run(lambda left: pytest.fail("was sent"), deadline)
 
 
+@pytest.mark.process
 def test_extras_are_named_when_missing():
     for client, package, extra in (("RestClient", "httpx", "client"), ("GrpcClient", "tensorflow_serving", "serving")):
         code = f"import sys; sys.modules[{package!r}] = None; from tf_clip.client import {client}"

@@ -34,12 +34,14 @@ def workplace(tmp_path):
     return tmp_path
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
 def test_python_blocks_run_in_order(page, workplace, run):
     (workplace / "page.py").write_text("\n".join(blocks(page, "python")), encoding="utf-8")
     run(["page.py"], workplace)
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python litert")], ids=lambda page: page.name)
 def test_python_blocks_that_need_litert_run_in_order(page, workplace, run):
     pytest.importorskip("ai_edge_litert", reason="needs LiteRT: pip install '.[litert]'")
@@ -47,6 +49,7 @@ def test_python_blocks_that_need_litert_run_in_order(page, workplace, run):
     run(["page.py"], workplace)
 
 
+@pytest.mark.docs
 def test_commands_of_the_command_line_page_run(workplace, run):
     commands = "".join(blocks(ROOT / "docs" / "command_line.md", "sh")).splitlines()
     assert commands
@@ -56,12 +59,14 @@ def test_commands_of_the_command_line_page_run(workplace, run):
         assert run(["-m", "tf_clip", *arguments], workplace)
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("command", EXAMPLES, ids=lambda command: command[0])
 def test_examples_run(command, run):
     output = run(command)
     assert output.startswith(("examples/images/owl.png: owl", "examples/images/owl.png: 0.", "owl: "))
 
 
+@pytest.mark.docs
 def test_the_classifier_example_learns_its_folders(tmp_path, run):
     classes = {"fruit": ("apple", "strawberry"), "vehicles": ("bicycle", "bus", "sailboat")}
     for name, images in classes.items():
@@ -74,12 +79,14 @@ def test_the_classifier_example_learns_its_folders(tmp_path, run):
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
+@pytest.mark.docs
 def test_the_adapters_example_has_one_of_each_family(tmp_path, run):
     images = ["examples/images/owl.png", "examples/images/bus.png"]
     output = run(["examples/adapters.py", str(tmp_path / "out"), *images])
     assert {path.name for path in (tmp_path / "out").iterdir()} < {line.split()[0] for line in output.splitlines()}
 
 
+@pytest.mark.docs
 def test_the_served_adapters_example_answers_each_row_by_its_own(tmp_path, run):
     output = run(["examples/serve_adapters.py", str(tmp_path / "out")])
     cosines = [[float(cell) for cell in re.findall(r"[\d.-]+", line)] for line in output.splitlines()[-3:]]
@@ -87,6 +94,7 @@ def test_the_served_adapters_example_answers_each_row_by_its_own(tmp_path, run):
     assert max(cosines[0][1], cosines[0][2], cosines[1][2]) < 0.9
 
 
+@pytest.mark.docs
 def test_the_evaluation_examples_print_their_figures(tmp_path, run):
     for name, images in {"fruit": ("apple", "strawberry"), "bus": ("bus",)}.items():
         (tmp_path / name).mkdir()
@@ -110,6 +118,7 @@ def test_the_evaluation_examples_print_their_figures(tmp_path, run):
     assert lines[2].split()[1:] == ["1.000", "1.000"]
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("example", ["fine_tune.py", "lit.py"])
 def test_the_training_examples_learn_and_leave_out_what_is_bad(tmp_path, example, run):
     images = sorted((ROOT / "examples" / "images").glob("*.png"))
@@ -123,6 +132,7 @@ def test_the_training_examples_learn_and_leave_out_what_is_bad(tmp_path, example
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
+@pytest.mark.docs
 def test_the_probe_example_tells_classes_apart(tmp_path, run):
     pytest.importorskip("sklearn", reason="needs scikit-learn: pip install '.[train]'")
     classes = {"animals": ("elephant", "owl"), "vehicles": ("bicycle", "bus", "sailboat", "rocket")}
@@ -137,6 +147,7 @@ def test_the_probe_example_tells_classes_apart(tmp_path, run):
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
+@pytest.mark.docs
 def test_the_export_example_classifies(tmp_path, run):
     images = ["examples/images/owl.png", "examples/images/pizza.png", "examples/images/README.md"]
     output = run(["examples/export_saved_model.py", str(tmp_path / "served"), *images])
@@ -147,6 +158,7 @@ def test_the_export_example_classifies(tmp_path, run):
     ]
 
 
+@pytest.mark.docs
 def test_the_litert_example_ranks(tmp_path, run):
     pytest.importorskip("ai_edge_litert", reason="needs LiteRT: pip install '.[litert]'")
     images = ["examples/images/bus.png", "examples/images/owl.png"]
@@ -159,6 +171,7 @@ def names(output):
     return [re.sub(r"-?\d\.\d{3}.*|[ ]+", " ", line).strip() for line in output.splitlines() if line.strip()]
 
 
+@pytest.mark.docs
 def test_the_readme_shows_what_the_demo_prints(run):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     commands = re.findall(r"^\t@\$\(BIN\)/tf-clip (.*)$", makefile, re.MULTILINE)

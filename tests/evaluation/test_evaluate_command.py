@@ -26,6 +26,8 @@ from tf_clip.cli.evaluation_data import embed_pairs
 from tf_clip.cli.main import main
 from tf_clip.data.pairs import ListedPairs
 
+pytestmark = pytest.mark.command
+
 HOSTILE = "<script>alert('x')</script> & \"co\""
 
 

@@ -100,6 +100,7 @@ def test_every_published_sentence_has_one_place_for_the_class(name):
     assert not any(character in template.replace("{}", "") for template in templates for character in "{}")
 
 
+@pytest.mark.command
 def test_every_published_set_is_offered_and_described(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "zero-shot", "images", "--output", "report", "--template-set", "cifar"])

@@ -129,6 +129,7 @@ def test_what_fails_leaves_things_as_they_were(tmp_path, overwrite):
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["3", "3/old"] * overwrite
 
 
+@pytest.mark.command
 def test_the_command_writes_what_the_function_writes(tiny_checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tf_clip.cli.tables._output.width", 200, raising=False)
     labels = tmp_path / "labels.txt"
@@ -149,6 +150,7 @@ def test_the_command_writes_what_the_function_writes(tiny_checkpoint, tmp_path, 
     assert (tmp_path / "out" / "7" / "saved_model.pb").exists()
 
 
+@pytest.mark.command
 def test_the_command_writes_the_serving_kit_with_the_version(tiny_checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(kit, "serving_kit", functools.partial(kit.serving_kit, seconds=0.1, max_batch_size=2))
     out = tmp_path / "out"
@@ -159,6 +161,7 @@ def test_the_command_writes_the_serving_kit_with_the_version(tiny_checkpoint, tm
     assert sorted(path.name for path in out.iterdir()) == ["1", "serving"]
 
 
+@pytest.mark.command
 def test_the_command_says_at_once_what_the_kit_lacks(tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "tf_clip.export.kit.write", raising=False)
     monkeypatch.delitem(sys.modules, "tf_clip.export.kit.warm_up", raising=False)
@@ -170,6 +173,7 @@ def test_the_command_says_at_once_what_the_kit_lacks(tmp_path, capsys, monkeypat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.command
 def test_the_command_refuses_templates_without_labels(tmp_path, capsys):
     assert main(["export", "saved-model", str(tmp_path), "--template", "a {}"]) == 2
     assert "`--template` must come with `--labels`" in capsys.readouterr().err

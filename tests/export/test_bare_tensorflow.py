@@ -11,6 +11,8 @@ import pytest
 
 from helpers.served_models import encoded
 
+pytestmark = pytest.mark.process
+
 TEXTS = ["an owl", "a bus, the 2nd one!", "", "été 🚀"]
 FILES = [encoded("JPEG", (90, 60, 3)), b"no image", encoded("PNG", (57, 80, 3)), encoded("GIF"), encoded("WebP")]
 # Reads a folder with a model, files and texts; writes what a session makes of them, as a server has one.

@@ -111,6 +111,7 @@ def test_one_text_need_not_look_for_its_rows(small_model, captions):
     assert operations(encode, signature).count("GatherV2") == 2, "tokens and positions"
 
 
+@pytest.mark.process
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN can be switched on for x86 alone")
 @pytest.mark.parametrize("switch", ["0", "1"])
 def test_onednn_is_seen_in_what_tensorflow_runs(switch):

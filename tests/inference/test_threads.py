@@ -18,6 +18,7 @@ print(tf.config.threading.get_intra_op_parallelism_threads(), tf.config.threadin
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("cores", "expected"), [(2, "1 2"), (4, "1 4"), (5, "0 0")])
 def test_each_operation_gets_a_core_where_there_are_enough_operations(cores, expected):
     command = [sys.executable, "-c", IN_A_NEW_PROCESS.format(cores=cores)]

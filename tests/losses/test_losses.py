@@ -102,6 +102,7 @@ def test_accuracy_counts_any_positive(chunk_size):
     assert float(array(loss.accuracy(texts, images))) == pytest.approx(own)
 
 
+@pytest.mark.process
 def test_chunks_bound_the_memory_forward_and_backward():
     """64 of 4096 rows at a time take less than half of the logits; all at once take more than these."""
     found = measured("losses")

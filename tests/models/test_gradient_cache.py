@@ -156,6 +156,7 @@ def test_adapters_that_need_the_whole_batch_are_refused(tiny_model):
         tiny_model.fit(make_pairs(12), batch_size=12, verbose=0)
 
 
+@pytest.mark.process
 def test_a_large_batch_takes_the_memory_of_a_small_one():
     """512 pairs in chunks of 16, against 512 pairs at once, which hold 32 times as many activations."""
     found = measured("fit")

@@ -14,6 +14,8 @@ from PIL import Image
 
 from tf_clip import CLIPFeatureExtractorTF, CLIPTokenizer
 
+pytestmark = pytest.mark.process
+
 TEXTS = [
     "a photo of a cat",
     "It's THE Dog's 3rd photo!",

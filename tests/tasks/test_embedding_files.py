@@ -163,6 +163,8 @@ def test_texts_are_cut_to_what_the_model_takes(loaded, texts, tmp_path):
     assert max(lengths) == 5
 
 
+@pytest.mark.command
+@pytest.mark.process
 def test_killed_and_started_again_it_gives_the_same_file(tiny_checkpoint, texts, images, tmp_path):
     path = tmp_path / "many.txt"
     path.write_text("\n".join(texts[1] * 3000), encoding="utf-8")
@@ -184,6 +186,7 @@ def test_killed_and_started_again_it_gives_the_same_file(tiny_checkpoint, texts,
     assert killed.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.command
 def test_the_command_reports_bad_images(tiny_checkpoint, images, tmp_path, capsys):
     words = ["embed", *map(str, images), "--model", str(tiny_checkpoint), "--output", str(tmp_path / "out")]
     assert main([*words, "--json"]) == 1

@@ -344,6 +344,7 @@ def test_an_image_file_of_gigabytes_is_skipped(tmp_path):
         ListedPairs([str(tmp_path / "large.png")], [["x"]]).read(0)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("ending", "status"), [("stop", 0), ("raise", 1)])
 def test_a_program_that_ends_in_the_midst_of_its_data_ends(ending, status, table, small_checkpoint):
     """It once hung after its last line, `tf-clip train` after Ctrl-C."""

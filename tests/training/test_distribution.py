@@ -11,6 +11,8 @@ import pytest
 from helpers import environment
 from tf_clip import CLIPModel
 
+pytestmark = pytest.mark.process
+
 
 def start(how, folder, **variables):
     command = [sys.executable, "-m", "helpers.distributed_worker", how, str(folder)]

@@ -21,6 +21,8 @@ from tf_clip.cli.train import RECIPES as OFFERED_RECIPES
 from tf_clip.training.recipes import RECIPES
 from tf_clip.training.resume import read_progress
 
+pytestmark = pytest.mark.command
+
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230)}
 
 
@@ -126,6 +128,7 @@ def test_every_recipe_is_offered():
     assert set(OFFERED_RECIPES) == {*RECIPES, "probe"}
 
 
+@pytest.mark.process
 def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, tmp_path):
     words = ["--data", str(table), "--model", str(small_checkpoint), "--batch-size", "8", "--epochs", "30"]
     words += ["--recipe", "layerwise", "--ema", "0.9", "--validation-share", "0.2", "--learning-rate", "1e-3"]

@@ -49,6 +49,7 @@ def losses_of(folder):
     return [(line.get("step", f"epoch {line['epoch']}"), line["loss"], line["accuracy"]) for line in lines]
 
 
+@pytest.mark.process
 def test_a_killed_run_goes_on_as_if_it_was_not(tiny_checkpoint, random_pairs, tmp_path):
     np.savez(tmp_path / "pairs.npz", **random_pairs)
 
