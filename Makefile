@@ -8,23 +8,16 @@ BIN := $(VENV)/bin
 # Without the packaging tools' warnings, which are about themselves.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 # Tests in two processes. OpenMP's threads, of which PyTorch starts two in each, would wait for one another on two cores:
-# with one in each, PyTorch's tests take a quarter of the time.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
-# What `make serve-test`, `litert-test` and `parity` leave out with WHOLE=no: models of the real size, and recipes and texts
-# beyond a sample. CI asks for that, as it has no time for the whole.
-WHOLE ?= yes
-ifeq ($(WHOLE),no)
-SOME := -k "not vit_b_32 and not ViT-B/32 and not vit-b-32 and not RN50"
-else
-ALL_RECIPES := --every-recipe --every-text
-endif
-# What the code of models is tested by, on every backend.
-BACKENDS := tests/layers tests/losses tests/models tests/adapters
+# with one in each, PyTorch's tests take a quarter of the time. Each thread's own arena of malloc keeps what is freed.
+TEST := OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# The tiers are markers, described in setup.cfg: `make test` runs what has none of these, `make test-more` these.
+MORE := command or process or docs
 # Quiet: TensorFlow's start-up messages say nothing about this project.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends serve-test litert-test parity unicode-tables web lint format type docs check wheel clean
+.PHONY: help demo test test-more test-backends test-real-size test-all serve-test web-test parity parity-test ready
+.PHONY: unicode-tables web lint format type docs check wheel clean
 .PHONY: bench bench-scale bench-preprocessing bench-serving bench-litert bench-gradient-cache bench-input bench-fine-tuning bench-adapters
 
 help: ## list what can be made
@@ -36,17 +29,16 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(PIP) install --quiet --editable .
 	@touch $@
 
+# Of OpenCLIP only the vocabulary file is used, of OpenAI's CLIP the models, of scikit-image the photographs: the packages
+# that they ask for are not, and would bring torchvision.
+BARE := $(PIP) install --quiet --no-deps
+
 $(VENV)/tested: $(VENV)/installed
 	$(PIP) install --quiet --editable ".[test]"
-	@# Only the vocabulary file in it is used; its dependencies would bring torch.
-	$(PIP) install --quiet --no-deps open-clip-torch
+	$(BARE) open-clip-torch
 	@touch $@
 
-$(VENV)/with-litert: $(VENV)/tested
-	$(PIP) install --quiet --editable ".[litert]"
-	@touch $@
-
-$(VENV)/browsed: $(VENV)/with-litert tests/helpers/install_tools.py examples/web/package-lock.json
+$(VENV)/browsed: $(VENV)/tested tests/helpers/install_tools.py examples/web/package-lock.json
 	$(PIP) install --quiet --editable ".[web_test]"
 	@# A browser and Node.js, unless they are there; LiteRT.js.
 	$(BIN)/python tests/helpers/install_tools.py web
@@ -68,17 +60,13 @@ $(VENV)/with-torch: $(VENV)/tested
 
 $(VENV)/compared: $(VENV)/with-torch
 	$(PIP) install --quiet --editable ".[parity]"
-	@# Only its models are used; the rest would bring torchvision.
-	$(PIP) install --quiet --no-deps openai-clip
-	@# Only its photographs are used.
-	$(PIP) install --quiet --no-deps scikit-image
+	$(BARE) openai-clip scikit-image
 	@# The last transformers with TensorFlow and Flax, beside the newest: only the processes that need it see it.
-	$(PIP) install --quiet --no-deps --upgrade --target $(VENV)/transformers-4 \
+	$(BARE) --upgrade --target $(VENV)/transformers-4 \
 		"transformers==4.57.*" "huggingface_hub<1" "tokenizers<0.23" tf_keras==2.21.* \
 		flax optax orbax-checkpoint tensorstore treescope msgpack
 	@# AdapterHub's and Hugging Face's adapters, which run on that transformers.
-	$(PIP) install --quiet --no-deps --upgrade --target $(VENV)/adapters \
-		"adapters==1.3.*" "peft==0.21.*" accelerate psutil
+	$(BARE) --upgrade --target $(VENV)/adapters "adapters==1.3.*" "peft==0.21.*" accelerate psutil
 	@touch $@
 
 $(VENV)/served: $(VENV)/tested tests/helpers/install_tools.py tests/helpers/serving/runtimes/tfjs/package-lock.json
@@ -97,7 +85,7 @@ $(VENV)/zeromodels: $(VENV)/with-torch benchmarks/zeromodels.txt
 	$(PIP) install --quiet --no-deps --upgrade --target $@ --requirement benchmarks/zeromodels.txt
 	@touch $@
 
-$(VENV)/benchmarked: $(VENV)/torchvision $(VENV)/zeromodels $(VENV)/with-litert $(VENV)/engines/installed
+$(VENV)/benchmarked: $(VENV)/torchvision $(VENV)/zeromodels $(VENV)/tested $(VENV)/engines/installed
 	$(PIP) install --quiet --editable ".[bench]"
 	@touch $@
 
@@ -105,29 +93,45 @@ demo: $(VENV)/installed ## classify and search shipped images, in the terminal a
 	@$(BIN)/tf-clip classify examples/images --labels-file examples/images/labels.txt --top 3 --html demo.html
 	@$(BIN)/tf-clip similarity examples/images --texts-file examples/images/sentences.txt --top 3
 
-test: $(VENV)/tested ## run the tests: fast, offline
-	$(TEST) --ignore=tests/parity --ignore=tests/serving --ignore=tests/web
+test: $(VENV)/tested ## run the tests that take seconds each, offline: minutes
+	$(TEST) -m "not ($(MORE) or real_size)"
 
-test-backends: $(VENV)/with-torch ## run the tests of core and adapters on JAX and PyTorch, too (make test runs them on TensorFlow)
+test-more: $(VENV)/tested ## run the tests that start programs, and the code blocks of README and docs
+	$(TEST) -m "($(MORE)) and not real_size"
+
+test-backends: $(VENV)/with-torch ## run the tests marked `backends` on JAX and PyTorch (make test runs them on TensorFlow)
 	@# JAX spends most of the time optimizing what runs once.
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(TEST) $(BACKENDS)
-	KERAS_BACKEND=torch $(TEST) $(BACKENDS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(TEST) -m "backends and not real_size"
+	KERAS_BACKEND=torch $(TEST) -m "backends and not real_size"
 
 serve-test: $(VENV)/served ## export models and ask them in every runtime, the local server and its page among them
-	$(TEST) $(if $(SOME),-m "not real_size") tests/serving
+	$(TEST) -m "not real_size" tests/serving
+
+web-test: $(VENV)/browsed ## run .tflite files in a browser, on a page, and compare
+	$(TEST) -m "not real_size" tests/web
+
+parity: $(VENV)/compared ## compare with the reference implementations in the same run; writes docs/parity.*
+	@# Large models in two processes, with their references, take more memory than there is.
+	$(BIN)/python -m pytest --write-page tests/parity
+
+parity-test: $(VENV)/compared ## the same without models of the real size; writes nothing
+	$(TEST) -m "not real_size" tests/parity
+
+test-real-size: $(VENV)/served $(VENV)/browsed $(VENV)/compared ## run what is left out above: models of the real size, all recipes
+	$(BIN)/python -m pytest -rP -m real_size tests tests/serving tests/web tests/parity
+
+test-all: test test-more serve-test web-test test-backends parity-test test-real-size ## run the tests of every tier
+
+ready: $(VENV)/installed ## install what every test needs at once, faster than as each target does
+	$(PIP) install --quiet --editable ".[dev,test,torch,parity,serve_test,web_test]"
+	$(BARE) open-clip-torch
+	@touch $(foreach one,linted tested with-torch,$(VENV)/$(one))
 
 bench-serving: $(VENV)/served ## load the local server for MINUTES (10); writes docs/benchmarks/serving.*
 	$(PIP) install --quiet --editable ".[bench]"
 	$(BIN)/python benchmarks/serving.py --minutes $(MINUTES) docs/benchmarks
 
-parity: $(VENV)/compared ## compare with the reference implementations in the same run; writes docs/parity.md
-	@# Large models in two processes, with their references, take more memory than there is.
-	$(if $(SOME),$(TEST) $(SOME),$(BIN)/python -m pytest --write-page) tests/parity
-
-litert-test: $(VENV)/browsed ## write .tflite files by every recipe, run them here and in a browser, and compare
-	$(TEST) -rP tests/web tests/litert tests/preprocessing/test_utf8_tokenizer.py $(ALL_RECIPES)
-
-web: $(VENV)/with-litert ## make build/web, a page that ranks images for a sentence in the browser; needs npm
+web: $(VENV)/tested ## make build/web, a page that ranks images for a sentence in the browser; needs npm
 	mkdir -p build/web
 	cp -R examples/web/. examples/images build/web
 	npm ci --prefix build/web --no-audit --no-fund
@@ -144,7 +148,7 @@ bench-scale: $(VENV)/tested ## measure how cost grows, and embed 100 000 images 
 bench-preprocessing: $(VENV)/torchvision ## compare preprocessing's speed with its peers'; writes docs/benchmarks/
 	$(BIN)/python benchmarks/preprocessing.py docs/benchmarks
 
-bench-litert: $(VENV)/with-litert $(VENV)/engines/installed ## compare LiteRT with other engines; writes docs/benchmarks/litert.*
+bench-litert: $(VENV)/tested $(VENV)/engines/installed ## compare LiteRT with other engines; writes docs/benchmarks/litert.*
 	$(BIN)/python benchmarks/litert.py --peers $(VENV)/engines/bin/python docs/benchmarks
 
 bench-gradient-cache: $(VENV)/tested ## measure the memory of a batch of 4096 in chunks; writes docs/benchmarks/gradient_cache.*
@@ -174,7 +178,7 @@ type: $(VENV)/linted ## check types
 	$(BIN)/mypy
 
 docs: $(VENV)/tested ## run the code blocks of README and docs
-	$(BIN)/python -m pytest tests/docs
+	$(TEST) -m docs
 
 check: lint type test ## style, types and tests: what CI runs first
 

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import importlib.metadata
 import ipaddress
+import multiprocessing.process
 import os
 import socket
+import subprocess
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
 
+from helpers import ROOT
+from helpers.needs import refuse_without
 from tf_clip import CLIPConfig
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--every-text", action="store_true", help="compare the byte tokenizer on all texts there are, not on a sample"
-    )
-    parser.addoption(
-        "--every-recipe", action="store_true", help="measure every recipe of .tflite files, and a ViT-B/32, for minutes"
-    )
     parser.addoption("--write-image", action="store_true", help="write the pages' images into docs/images")
+
+
+def pytest_configure():
+    modules = ("ai_edge_litert", "ai_edge_quantizer", "ftfy", "httpx", "jax", "pyarrow", "sklearn", "tensorboard")
+    refuse_without(
+        "tests",
+        "make test",
+        modules=(*modules, "tensorflow_serving", "tensorflow_text", "tokenizers", "yaml"),
+        distributions=("open-clip-torch",),  # of which only CLIP's vocabulary is used
+    )
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -47,6 +57,31 @@ def _is_loopback(host):
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+@pytest.fixture(autouse=True)
+def tier(request, monkeypatch):
+    """Fails a test of the default tier that starts an interpreter or runs `tf-clip` as a whole."""
+    marks = {mark.name for mark in request.node.iter_markers()} & {"command", "process", "docs", "real_size"}
+    apart = {"serving", "web", "parity"} & set(request.path.relative_to(ROOT / "tests").parts)
+    if marks or apart:
+        return
+    start, parse = subprocess.Popen.__init__, argparse.ArgumentParser.parse_known_args
+
+    def started(self, command, *arguments, **options):
+        assert str(sys.executable) not in map(str, command), "mark this test `process`: it starts an interpreter"
+        start(self, command, *arguments, **options)
+
+    def parsed(self, *arguments, **options):
+        assert not self.prog.startswith("tf-clip"), "mark this test `command`: it runs tf-clip"
+        return parse(self, *arguments, **options)
+
+    def forked(self):
+        pytest.fail("mark this test `process`: it starts an interpreter")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", started)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parsed)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", forked)
 
 
 @pytest.fixture(autouse=True)
@@ -126,14 +161,9 @@ def tiny_inputs(tiny_config):
 @pytest.fixture(scope="session")
 def real_merges():
     """CLIP's own, from the data file inside OpenCLIP's wheel; the package itself is not imported."""
-    try:
-        files = importlib.metadata.files("open-clip-torch") or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    paths = [file.locate() for file in files if file.name == "bpe_simple_vocab_16e6.txt.gz"]
-    if not paths:
-        pytest.skip("needs CLIP's vocabulary: pip install --no-deps open-clip-torch")
-    with gzip.open(paths[0], "rt", encoding="utf-8", newline="\n") as file:
+    files = importlib.metadata.files("open-clip-torch") or []
+    (path,) = [file.locate() for file in files if file.name == "bpe_simple_vocab_16e6.txt.gz"]
+    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
         lines = file.read().split("\n")
     return [tuple(line.split(" ")) for line in lines[1 : 49152 - 256 - 2 + 1]]
 

@@ -44,7 +44,6 @@ def test_python_blocks_run_in_order(page, workplace, run):
 @pytest.mark.docs
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python litert")], ids=lambda page: page.name)
 def test_python_blocks_that_need_litert_run_in_order(page, workplace, run):
-    pytest.importorskip("ai_edge_litert", reason="needs LiteRT: pip install '.[litert]'")
     (workplace / "page.py").write_text("\n".join(blocks(page, "python litert")), encoding="utf-8")
     run(["page.py"], workplace)
 
@@ -134,7 +133,6 @@ def test_the_training_examples_learn_and_leave_out_what_is_bad(tmp_path, example
 
 @pytest.mark.docs
 def test_the_probe_example_tells_classes_apart(tmp_path, run):
-    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install '.[train]'")
     classes = {"animals": ("elephant", "owl"), "vehicles": ("bicycle", "bus", "sailboat", "rocket")}
     for name, images in classes.items():
         (tmp_path / "classes" / name).mkdir(parents=True)
@@ -160,7 +158,6 @@ def test_the_export_example_classifies(tmp_path, run):
 
 @pytest.mark.docs
 def test_the_litert_example_ranks(tmp_path, run):
-    pytest.importorskip("ai_edge_litert", reason="needs LiteRT: pip install '.[litert]'")
     images = ["examples/images/bus.png", "examples/images/owl.png"]
     output = run(["examples/export_litert.py", str(tmp_path / "mobile"), "an animal", *images])
     assert [line.split(":")[0] for line in output.splitlines()] == images[::-1]

@@ -45,8 +45,6 @@ def test_what_is_refused(small, tmp_path, arguments, error, message):
 
 
 def tokenizer_like(tokenizer, vocabulary=None, **options):
-    if "clean" in options:
-        pytest.importorskip("ftfy")
     vocabulary = dict(tokenizer._vocabulary.symbols) if vocabulary is None else vocabulary
     return CLIPTokenizer(vocabulary, [], model_max_length=16, **options)
 

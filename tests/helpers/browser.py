@@ -35,7 +35,7 @@ def browser_programs() -> tuple[str, str]:
     found = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if not all(found):
         raise FileNotFoundError(
-            "chromium and chromium-driver are needed: run make serve-test or make litert-test as root, or install them"
+            "chromium and chromium-driver are needed: run make serve-test or make web-test as root, or install them"
         )
     return found[0], found[1]
 

@@ -13,13 +13,6 @@ from tf_clip.inference import choice, compiled_model
 from tf_clip.inference.choice import Choices, fastest
 from tf_clip.inference.tower_weights import text_weights
 
-WITH_LITERT = pytest.param(
-    "litert",
-    marks=pytest.mark.skipif(
-        importlib.util.find_spec("ai_edge_litert") is None, reason="needs LiteRT: pip install '.[litert]'"
-    ),
-)
-
 
 def assert_close(ours, theirs):
     np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=1e-5)
@@ -36,7 +29,7 @@ def plain(small_model, tiny_processor):
     return compile_for_inference(small_model, tiny_processor, engine="tensorflow")
 
 
-@pytest.mark.parametrize("engine", ["tensorflow", "xla", WITH_LITERT])
+@pytest.mark.parametrize("engine", ["tensorflow", "xla", "litert"])
 def test_every_engine_computes_what_the_model_does(small_model, tiny_processor, images, pixels, captions, engine):
     fast = compile_for_inference(small_model, tiny_processor, engine=engine)
     theirs = small_model(captions, pixels)
@@ -71,7 +64,7 @@ def test_text_kernels_are_in_strips_where_that_is_faster(small_model, monkeypatc
     assert asked == [expected]
 
 
-@pytest.mark.parametrize("engine", ["tensorflow", "xla", WITH_LITERT])
+@pytest.mark.parametrize("engine", ["tensorflow", "xla", "litert"])
 def test_a_resnet_runs_as_keras_has_it(resnet_model, captions, engine):
     fast = compile_for_inference(resnet_model, engine=engine)
     images = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype("float32")

@@ -1,9 +1,6 @@
-"""Models written as .tflite files once for all tests; without LiteRT they are skipped."""
+"""Models written as .tflite files once for all tests."""
 
 from __future__ import annotations
-
-import importlib.util
-from pathlib import Path
 
 import keras
 import pytest
@@ -12,13 +9,6 @@ import tf_clip
 from helpers.lite_files import LABELS, TEMPLATES
 from tf_clip import CLIPModel, CLIPProcessor
 from tf_clip.export import LiteRTModel
-
-
-def pytest_collection_modifyitems(items):
-    if importlib.util.find_spec("ai_edge_litert") is None:
-        for item in items:
-            if item.path.parent == Path(__file__).parent:
-                item.add_marker(pytest.mark.skip(reason="needs LiteRT: pip install '.[litert]', or make litert-test"))
 
 
 @pytest.fixture(autouse=True)
@@ -51,10 +41,3 @@ def small_runtime(small_files):
 def pictogram():
     """The shipped model and its processor."""
     return CLIPModel.from_pretrained("pictogram-clip"), CLIPProcessor.from_pretrained("pictogram-clip")
-
-
-@pytest.fixture
-def every_recipe(pytestconfig):
-    """Skips what takes minutes, unless it is asked for."""
-    if not pytestconfig.getoption("every_recipe"):
-        pytest.skip("takes minutes: make litert-test")

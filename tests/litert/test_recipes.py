@@ -43,8 +43,9 @@ def table(title, reports):
         print("|", " | ".join([*cells, f"{report.image_time:.2f}", f"{report.text_time:.2f}"]), "|")
 
 
+@pytest.mark.real_size
 @pytest.mark.parametrize("question", ["unseen_style", "unseen_concepts"])
-def test_the_shipped_model_on_its_held_out_images(question, every_recipe, pictogram):
+def test_the_shipped_model_on_its_held_out_images(question, pictogram):
     images, held = held_out(question)
     others, _ = held_out("unseen_concepts" if question == "unseen_style" else "unseen_style")
     chosen = np.random.default_rng(0).permutation(len(images))[:1000]
@@ -69,7 +70,8 @@ def test_the_shipped_model_on_its_held_out_images(question, every_recipe, pictog
         assert min(report.image_cosine[0], report.text_cosine[0]) >= 0.98, dataclasses.asdict(report)
 
 
-def test_a_random_vit_b_32(every_recipe, real_tokenizer, tmp_path):
+@pytest.mark.real_size
+def test_a_random_vit_b_32(real_tokenizer, tmp_path):
     model, processor = CLIPModel(CLIPConfig()), CLIPProcessor(CLIPFeatureExtractorTF(), real_tokenizer)
     sizes = {}
     for quantization in ("float32", "dynamic_int8"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shutil
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from helpers.needs import refuse_without
 
 from .measuring import MEASURED, write_page
 
@@ -65,20 +66,17 @@ WIDE["text_config"]["hidden_act"] = "gelu_pytorch_tanh"
 LEGACY = {**ODD, "text_config": {**ODD["text_config"], "eos_token_id": 2}}
 CONFIGS = {"vit_b_32": {"text_config": {}, "vision_config": {}}, "odd": ODD, "wide_heads": WIDE, "legacy_eos": LEGACY}
 
+NAMES = [pytest.param("vit_b_32", marks=pytest.mark.real_size), "odd", "wide_heads", "legacy_eos"]
+
 
 def pytest_configure() -> None:
-    missing = [
-        name
-        for name in ("torch", "transformers", "keras_hub", "unicodedata2")
-        if importlib.util.find_spec(name) is None
-    ]
-    for name in ("open-clip-torch", "openai-clip", "scikit-image"):
-        missing += [] if list(importlib.metadata.distributions(name=name)) else [name]
-    missing += [] if LEGACY_PACKAGES.is_dir() else ["transformers 4"]
-    missing += [] if ADAPTER_PACKAGES.is_dir() else ["adapters", "peft"]
-    if missing:
-        # A comparison that skips itself would look like one that passed.
-        raise pytest.UsageError(f"tests/parity needs {', '.join(missing)}: run `make parity`, which installs all.")
+    refuse_without(
+        "tests/parity",
+        "make parity",
+        modules=("torch", "transformers", "keras_hub", "unicodedata2"),
+        distributions=("openai-clip", "scikit-image"),
+        folders={"transformers 4": LEGACY_PACKAGES, "adapters, peft": ADAPTER_PACKAGES},
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -174,7 +172,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-page", action="store_true", help="write docs/parity.md from what was measured")
 
 
-@pytest.fixture(scope="session", params=CONFIGS)
+@pytest.fixture(scope="session", params=NAMES)
 def checkpoint(
     request: pytest.FixtureRequest, reference: Process, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:

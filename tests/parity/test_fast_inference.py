@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from .conftest import Process
 
 
+@pytest.mark.real_size
 def test_a_compiled_vit_b_32_computes_what_transformers_does(folder: Path, reference: Process) -> None:
     from tf_clip import CLIPConfig, CLIPModel, compile_for_inference
 

@@ -138,7 +138,9 @@ def name_of(form: Format) -> str:
     return f"{form.title}, {form.size}"
 
 
-@pytest.fixture(scope="module", params=[*SMALL, *LARGE], ids=name_of)
+@pytest.fixture(
+    scope="module", params=[*SMALL, *(pytest.param(one, marks=pytest.mark.real_size) for one in LARGE)], ids=name_of
+)
 def made(
     request: pytest.FixtureRequest, reference: Process, legacy: Process, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Format, Path]]:

@@ -53,6 +53,7 @@ def compare(label: str, bound: float, name: Path, image: Path) -> None:
     report(label, largest(here, there), bound)
 
 
+@pytest.mark.real_size
 @pytest.mark.parametrize("checkpoint", ["vit_b_32"], indirect=True)
 def test_with_a_random_checkpoint(
     checkpoint: Path, vocabulary: Path, reference: Process, pytestconfig: pytest.Config

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .conftest import CONFIGS, Process
+from .conftest import CONFIGS, NAMES, Process
 from .inputs import make_inputs
 from .measuring import compare, largest, record
 
@@ -102,7 +102,7 @@ def test_gradients(checkpoint: Path, library: Process, reference: Process) -> No
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_class_saved_alone(name: str, kind: str, library: Process, folder: Path, reference: Process) -> None:
     ours_kind, part, reads = CLASSES[kind]
     config = CONFIGS[name]
@@ -146,7 +146,7 @@ def test_losses_of_the_classifier(
     compare(row, library.backend, *both(folder, (library, reference), (kind, kind), inputs))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_saved_here_loaded_there(name: str, dtype: str, library: Process, folder: Path, reference: Process) -> None:
     (folder / "wanted.json").write_text(json.dumps(CONFIGS[name]))

@@ -13,7 +13,8 @@ from .inputs import make_inputs
 from .measuring import largest, record, report
 
 # The large one on one backend; gradients of all sizes are compared on all backends in test_models.py.
-STEPS = [("odd", "tensorflow"), ("odd", "jax"), ("odd", "torch"), ("vit_b_32", "tensorflow")]
+STEPS = [("odd", "tensorflow"), ("odd", "jax"), ("odd", "torch")]
+STEPS += [pytest.param("vit_b_32", "tensorflow", marks=pytest.mark.real_size)]
 
 
 @pytest.mark.parametrize(("name", "backend"), STEPS)

@@ -33,11 +33,9 @@ def tiny_tokenizer(tiny_vocabulary, tiny_merges):
 
 @pytest.fixture(scope="session")
 def real_reference(real_vocabulary, real_merges):
-    pytest.importorskip("tokenizers")
     return reference_tokenizer(real_vocabulary, real_merges)
 
 
 @pytest.fixture(scope="session")
 def tiny_reference(tiny_vocabulary, tiny_merges):
-    pytest.importorskip("tokenizers")
     return reference_tokenizer(tiny_vocabulary, tiny_merges)

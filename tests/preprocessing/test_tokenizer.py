@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -217,7 +218,6 @@ BOTH = ["<|startoftext|>", "<|endoftext|>"]
 @pytest.fixture(scope="module", params=[BOTH[:1], BOTH[1:], BOTH], ids=["start", "end", "both"])
 def normalized(request, tiny_vocabulary, tiny_merges):
     """A tokenizer with such tokens, and its reference."""
-    pytest.importorskip("tokenizers")
     tokenizer = CLIPTokenizer(tiny_vocabulary, tiny_merges, normalized_tokens=request.param)
     return tokenizer, reference_tokenizer(tiny_vocabulary, tiny_merges, normalized=request.param)
 
@@ -273,7 +273,6 @@ def test_special_tokens_in_mixed_case_are_what_the_reference_makes_of_them(norma
 )
 @pytest.mark.parametrize("which", [(), (0,), (0, 1)])
 def test_special_tokens_of_any_kind_are_what_the_reference_makes_of_them(bos, eos, pieces, which):
-    pytest.importorskip("tokenizers")
     vocab = vocabulary_of([])
     vocab[bos], vocab[eos] = vocab.pop("<|startoftext|>"), vocab.pop("<|endoftext|>")
     names = [(bos, eos)[index] for index in which]
@@ -302,7 +301,7 @@ def test_normalized_special_tokens_are_saved(normalized, tmp_path):
     tokenizer, _ = normalized
     tokenizer.save_pretrained(tmp_path)
     loaded = CLIPTokenizer.from_pretrained(tmp_path)
-    library = pytest.importorskip("tokenizers").Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     texts = ["<|STARTOFTEXT|>", "a<|EndOfText|>", "<|startoftext|><|endoftext|>"]
     assert ids_of(loaded, texts) == ids_of(tokenizer, texts) == [library.encode(text).ids for text in texts]
 
@@ -354,7 +353,6 @@ def test_saved_files_load_to_an_equal_tokenizer(tiny_vocabulary, tiny_merges, tm
 
 
 def test_tokenizer_json_loads_to_an_equal_tokenizer(tiny_vocabulary, tiny_merges, tiny_tokenizer, tmp_path):
-    pytest.importorskip("tokenizers")
     (tmp_path / "tokenizer.json").write_text(reference_tokenizer(tiny_vocabulary, tiny_merges).to_str(), "utf-8")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 16}), "utf-8")
     loaded = CLIPTokenizer.from_pretrained(tmp_path)
@@ -477,7 +475,6 @@ def test_the_saved_tokenizer_json_alone_is_enough(tiny_tokenizer, tmp_path):
 
 
 def test_the_saved_tokenizer_json_is_one_of_the_tokenizers_library(tiny_tokenizer, tmp_path):
-    tokenizers = pytest.importorskip("tokenizers")
     tiny_tokenizer.save_pretrained(tmp_path)
     loaded = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert [one.ids for one in loaded.encode_batch(TEXTS[:40])] == ids_of(tiny_tokenizer, TEXTS[:40])
@@ -676,7 +673,6 @@ def test_detokenize_refuses_an_unknown_id(tiny_tokenizer, index):
 
 
 def test_cleaning_repairs_encodings_and_html(tiny_vocabulary, tiny_merges, tiny_tokenizer):
-    pytest.importorskip("ftfy")
     cleaning = CLIPTokenizer(tiny_vocabulary, tiny_merges, clean="openai")
     texts = ["&amp;amp; cafÃ© &lt;b&gt;", b"don\xe2\x80\x99t", "plain"]
     assert ids_of(cleaning, texts) == ids_of(tiny_tokenizer, ["& café <b>", "don't", "plain"])

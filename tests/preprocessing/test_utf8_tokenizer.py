@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import random
 import sys
@@ -215,7 +214,6 @@ def test_what_cannot_be_exported(tiny_vocabulary, tiny_merges, tiny_tokenizer):
         Utf8Tokenizer(CLIPTokenizer({**tiny, "more": 65534}, tiny_merges))
     with pytest.raises(ValueError, match=r"normalized_tokens=\['<\|startoftext\|>'\], which are found in any case"):
         Utf8Tokenizer(CLIPTokenizer(tiny, tiny_merges, normalized_tokens=["<|startoftext|>"]))
-    pytest.importorskip("ftfy")
     with pytest.raises(ValueError, match="clean='openai', which is Python code"):
         Utf8Tokenizer(CLIPTokenizer(tiny, tiny_merges, clean="openai"))
 
@@ -263,19 +261,12 @@ def test_every_key_is_in_its_slot(numbers):
 
 @pytest.fixture(scope="module")
 def litert_file(real_tokenizer, tmp_path_factory):
-    if importlib.util.find_spec("ai_edge_litert") is None:
-        pytest.skip("needs LiteRT: pip install ai-edge-litert")
     folder = tmp_path_factory.mktemp("litert")
     module = tf.Module()
     module.small, module.large = function_of(real_tokenizer, SMALL), function_of(real_tokenizer, LARGE, LONG)
     names = {"small": module.small, "large": module.large}
     tf.saved_model.save(module, folder, signatures=names)
     return tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=list(names)).convert()
-
-
-@pytest.fixture
-def every_text(pytestconfig):
-    return pytestconfig.getoption("every_text")
 
 
 @pytest.fixture(scope="module")
@@ -303,21 +294,26 @@ def test_all_operations_are_built_in_and_the_file_is_small(litert_file):
     assert len(litert_file) < 3_000_000
 
 
+SAMPLE_OR_ALL = pytest.mark.parametrize("all_texts", [False, pytest.param(True, marks=pytest.mark.real_size)])
+
+
+@SAMPLE_OR_ALL
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_text(kind, real_tokenizer, large, every_text):
+def test_every_kind_of_text(kind, real_tokenizer, large, all_texts):
     generator = random.Random(1)
-    texts = [KINDS[kind](generator) for _ in range(1_250 if every_text else 100)]
+    texts = [KINDS[kind](generator) for _ in range(1_250 if all_texts else 100)]
     assert differences(real_tokenizer, texts, large, LONG) == 0
 
 
-def test_every_character(real_tokenizer, large, every_text):
+@SAMPLE_OR_ALL
+def test_every_character(real_tokenizer, large, all_texts):
     generator = random.Random(2)
     pieces = [
         f"{c} a{c}b{generator.choice(MARKS)}{c}{generator.choice(MARKS)}{generator.choice(MARKS)}." for c in ASSIGNED
     ]
     texts = [" ".join(pieces[first : first + 30]).encode() for first in range(0, len(pieces), 30)]
     assert max(map(len, texts)) <= LARGE
-    texts = texts if every_text else generator.sample(texts, 300)
+    texts = texts if all_texts else generator.sample(texts, 300)
     assert differences(real_tokenizer, texts, large, LONG) == 0
 
 

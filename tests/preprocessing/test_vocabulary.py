@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tokenizers
 
 from helpers.reference_tokenizer import reference_tokenizer
 from tf_clip.preprocessing.text.vocabulary import DEFAULT_MAX_LENGTH, Vocabulary
@@ -27,7 +28,6 @@ def rewrite(path, change):
 
 def with_tokenizer_json(folder, spelling):
     """Replaces a folder's vocab.json and merges.txt by one tokenizer.json, as `tokenizers` writes it."""
-    pytest.importorskip("tokenizers")
     vocabulary = Vocabulary.read(folder)
     values = json.loads(reference_tokenizer(vocabulary.symbols, vocabulary.merges).to_str())
     values["model"]["merges"] = [spelling(*merge) for merge in vocabulary.merges]
@@ -260,7 +260,6 @@ def test_a_tokenizer_json_that_normalizes_in_another_way_is_refused(folder, norm
 
 
 def test_the_written_tokenizer_json_says_what_the_reference_writes(folder, vocabulary):
-    tokenizers = pytest.importorskip("tokenizers")
     reference = reference_tokenizer(vocabulary.symbols, vocabulary.merges)
     wanted = json.loads(reference.to_str())
     loaded = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))

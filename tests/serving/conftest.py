@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import re
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.needs import refuse_without
+
 TFJS = Path(sys.prefix) / "tfjs" / "node_modules" / "@tensorflow" / "tfjs-node" / "lib"
 
 
 def pytest_configure():
-    packages = ("starlette", "uvicorn", "prometheus_client", "orjson", "tensorflow_serving", "selenium")
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    missing += [name for name in ("chromium", "chromedriver", "node", "gcc") if not shutil.which(name)]
-    missing += [] if TFJS.is_dir() else ["@tensorflow/tfjs-node"]
-    missing += [] if list(importlib.metadata.distributions(name="open-clip-torch")) else ["open-clip-torch"]
-    if missing:
-        # Tests of a server that skip themselves would look like ones that passed.
-        raise pytest.UsageError(f"tests/serving needs {', '.join(missing)}: run `make serve-test`, which installs all.")
+    refuse_without(
+        "tests/serving",
+        "make serve-test",
+        modules=("starlette", "uvicorn", "prometheus_client", "orjson", "selenium"),
+        programs=("chromium", "chromedriver", "node", "gcc"),
+        folders={"@tensorflow/tfjs-node": TFJS},
+    )
 
 
 @pytest.fixture(scope="session")

@@ -294,7 +294,6 @@ def test_a_processor_must_make_images_of_one_size(table, tiny_processor):
 
 
 def test_a_tokenizer_that_is_python_will_do(table, tiny_processor):
-    pytest.importorskip("ftfy", reason="needs ftfy: pip install '.[clean]'")
     vocabulary = tiny_processor.tokenizer.vocabulary
     cleaning = CLIPTokenizer(vocabulary.symbols, vocabulary.merges, model_max_length=16, clean="openai")
     processor = CLIPProcessor(tiny_processor.image_processor, cleaning)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-
 import pytest
 
 from helpers.browser import browser
+from helpers.needs import refuse_without
 from helpers.web_page import NODE_MODULES, WebPage, lay_out, served, with_model
 
 
 def pytest_configure():
-    missing = [name for name in ("ai_edge_litert", "ai_edge_quantizer") if importlib.util.find_spec(name) is None]
-    missing += [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
-    missing += [] if NODE_MODULES.is_dir() else ["@litertjs/core"]
-    if missing:
-        # Tests of a page that skip themselves would look like ones that passed.
-        raise pytest.UsageError(f"tests/web needs {', '.join(missing)}: run `make litert-test`, which installs all.")
+    refuse_without(
+        "tests/web",
+        "make web-test",
+        modules=("selenium",),
+        programs=("chromium", "chromedriver"),
+        folders={"@litertjs/core": NODE_MODULES},
+    )
 
 
 @pytest.fixture(scope="session")

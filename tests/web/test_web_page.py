@@ -57,10 +57,9 @@ def test_in_float32_it_shows_the_models_own_cosines(isolated, float32_folder, ch
             assert_shown(page, EXAMPLES, cosines(EXAMPLES, sentence), FLOAT32)
 
 
+@pytest.mark.real_size
 @pytest.mark.parametrize(("quantization", "tolerance"), [("float16", 0.002), ("int4", 0.1)])
-def test_the_other_recipes(quantization, tolerance, pytestconfig, folder, chrome, cosines, tmp_path):
-    if not pytestconfig.getoption("every_recipe"):
-        pytest.skip("takes a minute: make litert-test")
+def test_the_other_recipes(quantization, tolerance, folder, chrome, cosines, tmp_path):
     with served(with_model(folder, tmp_path, "--quantization", quantization)) as url:
         page = WebPage(chrome, url)
         page.take_examples()
