@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from kept import keep
 from machine import described
 
 NAMES = [f"the digit {name}" for name in ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")]
@@ -165,7 +164,7 @@ def write(rows: list[dict[str, object]], folder: Path) -> None:
         }
         for row in rows
     ]
-    keep(folder / "fine_tuning.json", ratios)
+    (folder / "fine_tuning.json").write_text(json.dumps(ratios, indent=2) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

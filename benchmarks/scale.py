@@ -72,7 +72,7 @@ def point(curve: str, size: int, config: dict[str, Any]) -> dict[str, float]:
 def curves(config: dict[str, Any], sizes: dict[str, tuple[int, ...]]) -> dict[str, list[dict[str, float]]]:
     """Measures every point, relative to the first of its curve; memory in sizes of the weights."""
     from tf_clip import CLIPConfig
-    from tf_clip.families.clip.cost import parameter_count
+    from tf_clip.families.cost import parameter_count
 
     weights = 4 * parameter_count(CLIPConfig.from_dict(config))
     found: dict[str, list[dict[str, float]]] = {}
@@ -203,7 +203,6 @@ def main() -> None:
         curve, size, config = options.point
         print(json.dumps(point(curve, int(size), json.loads(config))))
         return
-    from kept import keep
     from machine import described
 
     config: dict[str, Any] = {"text_config": {}, "vision_config": {}}
@@ -218,7 +217,8 @@ def main() -> None:
         "curves": curves(config, sizes),
         "embedding": embedding(options.images, options.captions),
     }
-    result = keep(options.folder / "scale.json", result)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    (options.folder / "scale.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (options.folder / "scale.md").write_text(page(result), encoding="utf-8")
     draw(result["curves"], options.folder / "scale.png")
 

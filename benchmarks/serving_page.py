@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from kept import keep
 from matplotlib import pyplot
 
 COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44")
@@ -17,7 +17,8 @@ COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44")
 
 def write_page(folder: Path, result: dict[str, Any]) -> None:
     """Writes `serving.json`, `serving.md` and `serving.png` into a folder."""
-    result = keep(folder / "serving.json", result)
+    text = json.dumps(result, indent=1, allow_nan=True).replace("NaN", "null")
+    (folder / "serving.json").write_text(text + "\n", encoding="utf-8")
     (folder / "serving.md").write_text(_page(result), encoding="utf-8")
     _draw(result, folder / "serving.png")
 

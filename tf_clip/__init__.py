@@ -14,7 +14,7 @@ _MODULE_OF = {
     "CLIPConfig": "tf_clip.families.clip.config",
     "CLIPTextConfig": "tf_clip.families.clip.config",
     "CLIPVisionConfig": "tf_clip.families.clip.config",
-    "CLIPResNetConfig": "tf_clip.families.clip.config",
+    "CLIPResNetConfig": "tf_clip.families.clip_resnet.config",
     "CLIPModel": "tf_clip.families.clip.model",
     "CLIPTextEncoder": "tf_clip.families.clip.text_tower",
     "CLIPTextModel": "tf_clip.families.clip.text_tower",
@@ -55,7 +55,7 @@ _MODULE_OF = {
     "template_robustness": "tf_clip.evaluation.zero_shot",
     "template_set": "tf_clip.evaluation.templates",
     "zero_shot_classifier": "tf_clip.evaluation.zero_shot",
-    "known_models": "tf_clip.families.clip.published",
+    "known_models": "tf_clip.families.published",
     "CompiledModel": "tf_clip.inference.compiled_model",
     "compile_for_inference": "tf_clip.inference.compiled_model",
     "set_inference_threads": "tf_clip.inference.threads",
@@ -95,7 +95,6 @@ if TYPE_CHECKING:
     from tf_clip.evaluation.zero_shot import template_robustness as template_robustness
     from tf_clip.evaluation.zero_shot import zero_shot_classifier as zero_shot_classifier
     from tf_clip.families.clip.config import CLIPConfig as CLIPConfig
-    from tf_clip.families.clip.config import CLIPResNetConfig as CLIPResNetConfig
     from tf_clip.families.clip.config import CLIPTextConfig as CLIPTextConfig
     from tf_clip.families.clip.config import CLIPVisionConfig as CLIPVisionConfig
     from tf_clip.families.clip.image_classification import CLIPForImageClassification as CLIPForImageClassification
@@ -105,10 +104,11 @@ if TYPE_CHECKING:
     from tf_clip.families.clip.processing import CLIPFeatureExtractorTF as CLIPFeatureExtractorTF
     from tf_clip.families.clip.processing import CLIPProcessor as CLIPProcessor
     from tf_clip.families.clip.processing import CLIPTokenizer as CLIPTokenizer
-    from tf_clip.families.clip.published import known_models as known_models
     from tf_clip.families.clip.text_tower import CLIPTextEncoder as CLIPTextEncoder
     from tf_clip.families.clip.text_tower import CLIPTextModel as CLIPTextModel
+    from tf_clip.families.clip_resnet.config import CLIPResNetConfig as CLIPResNetConfig
     from tf_clip.families.clip_resnet.image_tower import CLIPResNetImageEncoder as CLIPResNetImageEncoder
+    from tf_clip.families.published import known_models as known_models
     from tf_clip.inference.compiled_model import CompiledModel as CompiledModel
     from tf_clip.inference.compiled_model import compile_for_inference as compile_for_inference
     from tf_clip.inference.threads import set_inference_threads as set_inference_threads

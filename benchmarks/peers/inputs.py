@@ -54,7 +54,7 @@ def write_model(size: str, folder: Path) -> None:
     import tensorflow as tf
 
     from tf_clip import CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor
-    from tf_clip.checkpoints.save import save_openclip
+    from tf_clip.models.pretrained import write_openclip
 
     sys.path.insert(0, str(HERE.parent))
     from preprocessing_inputs import as_jpeg, tokenizer
@@ -72,7 +72,7 @@ def write_model(size: str, folder: Path) -> None:
     processor = CLIPProcessor(CLIPFeatureExtractorTF(size=side, crop_size=side), tokenizer())
     model.save_pretrained(folder / "weights")
     processor.save_pretrained(folder / "weights")
-    save_openclip(model._variables_by_path(), model.config.to_dict(), None, folder / "openclip")
+    write_openclip(model, folder / "openclip")
 
     (folder / "images").mkdir(exist_ok=True)
     data = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from library import MATMUL_SIDE
 
-from tf_clip.families.clip import cost
+from tf_clip.families import cost
 from tf_clip.families.clip.config import CLIPConfig
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tf_clip.checkpoints.channels_last import to_hugging_face
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.readers.stored import StoredTensor
+from tf_clip.families.clip.tensorflow_flax import to_hugging_face
 
 
 def test_two_models_in_one_file():

@@ -17,10 +17,10 @@ from helpers.format_files import (
     write_tf_safetensors,
 )
 from tf_clip import CLIPConfig, CLIPModel
-from tf_clip.checkpoints import save
 from tf_clip.checkpoints.readers.stored import StoredTensor, numpy_dtype
 from tf_clip.checkpoints.source import read_checkpoint
 from tf_clip.families.clip import openai
+from tf_clip.models import pretrained
 
 RESNET = CLIPConfig(
     text_config={
@@ -171,7 +171,7 @@ def test_a_whole_file_replaces_shards(tmp_path, model):
 
 
 def test_openclip_as_saved_here(tmp_path, model, tiny_config):
-    save.save_openclip(model._variables_by_path(), tiny_config.to_dict(), None, tmp_path)
+    pretrained.write_openclip(model, tmp_path)
     same(model, tmp_path)
 
 
@@ -209,7 +209,7 @@ def test_resnet_in_openclip(tmp_path, resnet, resnet_tensors):
 
 
 def test_resnet_in_openclip_as_saved_here(tmp_path, resnet):
-    save.save_openclip(resnet._variables_by_path(), RESNET.to_dict(), None, tmp_path)
+    pretrained.write_openclip(resnet, tmp_path)
     same(resnet, tmp_path)
 
 

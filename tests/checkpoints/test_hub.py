@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from tf_clip import CLIPModel
-from tf_clip.checkpoints import files, hub, save
+from tf_clip.checkpoints import files, hub
+from tf_clip.models.pretrained import write_openclip
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -215,7 +216,7 @@ def test_push_without_a_right_says_how_to_get_it(fake_hub, tiny_checkpoint, tmp_
 def test_openclips_files_win_over_timms_beside_them(fake_hub, tiny_checkpoint, tiny_model, tmp_path):
     """As in timm's repositories of CLIP models, whose model.safetensors is the image tower alone."""
     endpoint, asked = fake_hub
-    save.save_openclip(tiny_model._variables_by_path(), tiny_model.config.to_dict(), None, tiny_checkpoint)
+    write_openclip(tiny_model, tiny_checkpoint)
     (tiny_checkpoint / "config.json").write_text('{"architecture": "vit_base_patch32_clip_224"}')
     (tiny_checkpoint / "model.safetensors").write_bytes(b"not to be read")
     code = """

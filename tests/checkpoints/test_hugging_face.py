@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from tf_clip import CheckpointError, CLIPConfig, CLIPImageEncoder, CLIPModel, CLIPTextEncoder
 from tf_clip.checkpoints import assign
-from tf_clip.families.clip.tensor_names import source_tensor
+from tf_clip.families.clip.tensor_names import TENSOR_NAMES
 
 
 def rewrite(folder, change):
@@ -47,7 +47,7 @@ def test_names_and_layout_are_hugging_faces(tiny_checkpoint):
     ],
 )
 def test_the_table(path, name):
-    assert source_tensor(path).name == name
+    assert TENSOR_NAMES(path).name == name
 
 
 def test_half_the_space(tiny_checkpoint, tiny_model, tiny_inputs):
@@ -150,5 +150,5 @@ def test_a_named_or_nested_model_maps_the_same(tiny_config):
 
 def test_a_default_config_maps_every_weight():
     model = CLIPModel(CLIPConfig(text_config={"num_hidden_layers": 1}, vision_config={"num_hidden_layers": 1}))
-    names = [source_tensor(path).name for path in model._variables_by_path()]
+    names = [source.name for source in model._sources_of(model._variables_by_path()).values()]
     assert len(set(names)) == len(names) == len(model.weights)

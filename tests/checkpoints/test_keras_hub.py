@@ -12,7 +12,7 @@ from helpers.format_files import write_keras_hub
 from tf_clip import CLIPModel
 from tf_clip.checkpoints import files
 from tf_clip.checkpoints.errors import CheckpointError
-from tf_clip.families.clip.keras_hub import read_preset
+from tf_clip.checkpoints.source import read_checkpoint
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def parts(preset):
 
 
 def test_a_preset_in_parts(parts, tensors):
-    loaded = read_preset(parts)[1]
+    loaded = read_checkpoint(parts).tensors
     assert loaded.keys() == tensors.keys()
     for name, tensor in loaded.items():
         np.testing.assert_array_equal(tensor.load(), tensors[name])
@@ -66,20 +66,20 @@ def test_a_preset_in_parts_is_downloaded_whole(parts):
 def test_an_index_that_names_a_file_elsewhere(parts, name):
     (parts / "model.weights.json").write_text(json.dumps({"weight_map": {"/vars": [name]}}))
     with pytest.raises(CheckpointError, match=f"must name files beside it. Received: {re.escape(repr(name))}"):
-        read_preset(parts)
+        read_checkpoint(parts)
 
 
 @pytest.mark.parametrize("index", [{}, {"weight_map": []}, {"weight_map": {"/vars": []}}, {"weight_map": {"/a": 5}}])
 def test_an_index_without_a_map(parts, index):
     (parts / "model.weights.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="must have a `weight_map`"):
-        read_preset(parts)
+        read_checkpoint(parts)
 
 
 def test_an_index_that_names_a_missing_part(parts):
     (parts / "model_00001.weights.h5").unlink()
     with pytest.raises(FileNotFoundError, match="names model_00001.weights.h5, which is missing. Download all parts"):
-        read_preset(parts)
+        read_checkpoint(parts)
 
 
 def test_texts_are_pooled_at_their_highest_id(preset, tensors, tiny_config):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tf_clip import CLIPConfig, CLIPResNetConfig, CLIPTextConfig, CLIPVisionConfig
-from tf_clip.families.clip.config import HIDDEN_ACTIVATIONS
+from tf_clip.families.config import HIDDEN_ACTIVATIONS
 
 
 def test_defaults_are_those_of_transformers():

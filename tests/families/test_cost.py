@@ -5,10 +5,10 @@ import pytest
 from tf_clip import CLIPConfig, CLIPModel
 
 # Published totals, which OpenCLIP's models have as well (compared in tests/parity).
-from tf_clip.families.clip import cost
+from tf_clip.families import cost
 
 # Published totals, which OpenCLIP's models have as well (compared in tests/parity).
-from tf_clip.families.clip import published as registry
+from tf_clip.families import published as registry
 
 # Published totals, which OpenCLIP's models have as well (compared in tests/parity).
 KNOWN = {

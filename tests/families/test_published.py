@@ -3,7 +3,8 @@
 import pytest
 
 from tf_clip import known_models
-from tf_clip.families.clip.published import ARCHITECTURES, find
+from tf_clip.families.clip.published import ARCHITECTURES
+from tf_clip.families.published import find
 
 
 @pytest.mark.parametrize("model", known_models(), ids=lambda model: model.hub_id)

@@ -14,8 +14,7 @@ from keras import ops
 from serving import serve
 
 import tf_clip
-from tf_clip.checkpoints import save
-from tf_clip.families.clip.tensor_names import source_tensor
+from tf_clip.models.pretrained import write_openclip
 from tf_clip.training.optimizers import AdamW
 
 
@@ -76,7 +75,7 @@ def again(kind: str, path: str, folder: str) -> None:
 def as_openclip(path: str, folder: str) -> None:
     """Loads a checkpoint of any format and saves it in OpenCLIP's."""
     model = load("CLIPModel", path)
-    save.save_openclip(model._variables_by_path(), model.config.to_dict(), None, folder)
+    write_openclip(model, folder)
 
 
 def gradients(folder: str, inputs: str, outputs: str) -> None:
@@ -86,9 +85,10 @@ def gradients(folder: str, inputs: str, outputs: str) -> None:
         tensors = dict(file)
     variables = {variable.path: path for path, variable in model._variables_by_path().items()}
     loss, found = GRADIENTS[keras.backend.backend()](model, tensors)
+    sources = model._sources_of(variables.values())
     arrays = {}
     for variable, gradient in zip(model.trainable_variables, found, strict=True):
-        source = source_tensor(variables[variable.path])
+        source = sources[variables[variable.path]]
         arrays[source.name] = source.to_file_layout(ops.convert_to_numpy(gradient))
     np.savez(outputs, loss=ops.convert_to_numpy(loss), **arrays)
 
@@ -101,8 +101,10 @@ def train_one_step(folder: str, inputs: str, outputs: str, learning_rate: str, c
     model.compile(keras.optimizers.SGD(float(learning_rate)), encode_chunk_size=json.loads(chunk_size))
     history = model.fit(tensors, batch_size=len(tensors["input_ids"]), shuffle=False, verbose=0).history
     arrays = {}
-    for path, variable in model._variables_by_path().items():
-        source = source_tensor(path)
+    found = model._variables_by_path()
+    sources = model._sources_of(found)
+    for path, variable in found.items():
+        source = sources[path]
         arrays[source.name] = source.to_file_layout(ops.convert_to_numpy(variable))
     np.savez(outputs, loss=history["loss"][0], **arrays)
 

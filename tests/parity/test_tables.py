@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tf_clip import CLIPConfig, known_models
-from tf_clip.families.clip import cost, openclip
+from tf_clip.families import cost
+from tf_clip.families.clip import openclip
 
 from .conftest import Process
 from .test_formats import EVEN, REAL, RESNET, RN50, openai_arguments

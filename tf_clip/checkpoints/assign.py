@@ -15,7 +15,7 @@ import numpy as np
 from tf_clip.array_memory import DTYPES_OF_TENSORS, as_tensor, copied_to_pages
 from tf_clip.checkpoints.errors import CheckpointError
 from tf_clip.checkpoints.readers.stored import Array, FileRegion, StoredTensor, StoredTensors, numpy_dtype
-from tf_clip.families.clip.tensor_names import SourceTensor, source_tensor
+from tf_clip.families.tensor_names import SourceTensor
 from tf_clip.machine import return_freed_memory
 
 _LARGE = 2**18  # bytes
@@ -37,12 +37,18 @@ class Variable(Protocol):
 
 
 def load_weights(
-    variables: Mapping[str, Variable], tensors: StoredTensors, *, source: str, partial: bool = False
+    variables: Mapping[str, Variable],
+    sources: Mapping[str, SourceTensor],
+    tensors: StoredTensors,
+    *,
+    source: str,
+    partial: bool = False,
 ) -> None:
     """Fills every variable, or changes nothing. One tensor at a time is in memory beside the variables.
 
     Args:
         variables: from path to variable.
+        sources: from path to where the variable's value is found.
         tensors: from Hugging Face's names to tensors, in its layout.
         source: where the tensors come from, for messages.
         partial: accept tensors that no variable wants, as one tower of a full checkpoint leaves over.
@@ -50,7 +56,6 @@ def load_weights(
     Raises:
         CheckpointError: a tensor is missing, left over or of another shape; all failures are listed.
     """
-    sources = {path: source_tensor(path) for path in variables}
     failures = _misfits(variables, sources, tensors, partial)
     if failures:
         raise CheckpointError(f"{source} does not fit the model; nothing was loaded.\n  " + "\n  ".join(failures))

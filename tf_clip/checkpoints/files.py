@@ -81,6 +81,27 @@ def needed(present: Collection[str], config: Mapping[str, Any]) -> list[str]:
     return [*files, index_of(weights), *sorted(parts)]
 
 
+def parts_of(index: Path) -> list[str]:
+    """Returns the files that an index names: one for each tensor, or a list for each of a Keras model's layers.
+
+    Args:
+        index: the index.
+
+    Raises:
+        CheckpointError: it names none, or one that does not lie beside it.
+        FileNotFoundError: one is missing.
+    """
+    weight_map = read_json(index).get("weight_map")
+    named = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    names = {name for value in named for name in (value if isinstance(value, list) else [value]) if name}
+    if not names or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(
+            f"{index} must have a `weight_map` from tensors to files. Received none. Download it again."
+        )
+    require_beside(names, index)
+    return sorted(names)
+
+
 def refuse_git_lfs_pointer(path: Path) -> None:
     """Refuses the few lines that Git leaves in place of a large file that it did not download.
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from tf_clip.cli.arguments import EXIT_DONE, add_weights_dtype, runs
 
 if TYPE_CHECKING:
-    from tf_clip.checkpoints.source import Checkpoint
     from tf_clip.cli.arguments import Commands
 
 _NO_PREPROCESSING = "The source does not say how to prepare images: no preprocessor_config.json was written."
@@ -36,16 +35,17 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"`DST` must end in .keras for --to keras. Received: {target}. Add the ending.")
     if options.to == "keras" and options.dtype != "float32":
         raise ValueError(f"`--dtype` must be float32 for --to keras. Received: {options.dtype}. Leave it out.")
-    from tf_clip.checkpoints import hub, save
-    from tf_clip.checkpoints.source import read_checkpoint
     from tf_clip.cli import tables
+    from tf_clip.families.config import TwoTowerConfig
+    from tf_clip.models.load import load_model, open_checkpoint
+    from tf_clip.models.pretrained import write_openclip
     from tf_clip.preprocessing.images.image_processor import ImageProcessor
     from tf_clip.preprocessing.text.tokenizer import BytePairTokenizer
 
-    path = hub.resolve(options.source)
     with tables.status(f"Reading {options.source}"):
-        checkpoint = read_checkpoint(path)
-        model = _class_of(checkpoint).from_pretrained(path)
+        checkpoint = open_checkpoint(options.source)
+        path = checkpoint.folder
+        model = load_model(checkpoint)
     with tables.status(f"Writing {target}"):
         if options.to == "keras":
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,32 +55,14 @@ def run(options: argparse.Namespace) -> int:
             _copy(ImageProcessor, path, target, _NO_PREPROCESSING)
             _copy(BytePairTokenizer, path, target, _NO_VOCABULARY)
         else:
-            if checkpoint.config.get("model_type") != "clip":
+            if not isinstance(model.config, TwoTowerConfig):
                 raise ValueError(
                     f"`SRC` must be a whole CLIP model for --to openclip. Received: {path}. Take --to hf for a part."
                 )
-            save.save_openclip(
-                model._variables_by_path(), model.config.to_dict(), _openclip_preprocessing(path), target, options.dtype
-            )
+            write_openclip(model, target, preprocessing=_preprocessor_of(path), dtype=options.dtype)
             _copy(BytePairTokenizer, path, target, _NO_VOCABULARY)
     tables.show_facts({str(target): f"{model.count_params():,} parameters as {options.to}, from {checkpoint.layout}"})
     return EXIT_DONE
-
-
-def _class_of(checkpoint: Checkpoint) -> Any:
-    """Returns the class that a checkpoint was saved from."""
-    import tf_clip
-    from tf_clip.families.clip.config import CLIPConfig, CLIPResNetConfig, CLIPTextConfig, CLIPVisionConfig
-
-    names = checkpoint.tensors.keys()
-    by_kind = {
-        CLIPConfig.model_type: "CLIPForImageClassification" if "classifier.weight" in names else "CLIPModel",
-        CLIPTextConfig.model_type: "CLIPTextEncoder" if "text_projection.weight" in names else "CLIPTextModel",
-        CLIPVisionConfig.model_type: "CLIPImageEncoder" if "visual_projection.weight" in names else "CLIPVisionModel",
-        CLIPResNetConfig.model_type: "CLIPResNetImageEncoder",
-    }
-    kind = str(checkpoint.config.get("model_type", CLIPConfig.model_type))
-    return getattr(tf_clip, by_kind.get(kind, "CLIPModel"))
 
 
 def _copy(part: Any, source: Path, target: Path, missing: str) -> None:
@@ -93,13 +75,12 @@ def _copy(part: Any, source: Path, target: Path, missing: str) -> None:
         tables.warn(missing)
 
 
-def _openclip_preprocessing(source: Path) -> dict[str, Any] | None:
+def _preprocessor_of(source: Path) -> dict[str, Any] | None:
     from tf_clip.cli import tables
-    from tf_clip.families.clip import openclip
     from tf_clip.preprocessing.images.image_processor import ImageProcessor
 
     try:
-        return openclip.from_preprocessor(ImageProcessor.from_pretrained(source).to_dict())
+        return ImageProcessor.from_pretrained(source).to_dict()
     except FileNotFoundError:
         tables.warn("The source does not say how to prepare images: OpenAI's mean and standard deviation were written.")
         return None

@@ -6,10 +6,10 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tf_clip.checkpoints import hub
-from tf_clip.checkpoints.source import read_checkpoint
+from tf_clip.checkpoints.source import Checkpoint
 from tf_clip.cli import tables
-from tf_clip.families.clip.config import CLIPResNetConfig
+from tf_clip.families.family import family_of
+from tf_clip.models.load import config_of, load_model, load_processor, open_checkpoint
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import PairEncoder
@@ -24,7 +24,7 @@ _MANY = 64
 def load(name: str) -> tuple[TwoTowerModel, Processor]:
     """Loads a model and its processor."""
     with tables.status(f"Loading {name}"):
-        return _read(hub.resolve(name))
+        return _read(open_checkpoint(name))
 
 
 def load_encoder(name: str, count: int) -> tuple[Processor, PairEncoder]:
@@ -41,25 +41,24 @@ def load_compiled(name: str) -> tuple[Processor, CompiledModel, Path]:
     # Imported here: commands on few images do without it, and would wait for it.
     from tf_clip.inference import compile_for_inference
 
-    place = hub.resolve(name)
     with tables.status(f"Loading {name}"):
-        _take_threads(place)
-        model, processor = _read(place)
+        checkpoint = open_checkpoint(name)
+        _take_threads(checkpoint)
+        model, processor = _read(checkpoint)
     with tables.status("Preparing the model"):
         # Not "auto": measuring the engines takes longer than most commands, and its choice may change between runs.
         compiled = compile_for_inference(model, processor, engine="tensorflow", keep_model=False)
-    return processor, compiled, hub.resolve_folder(place)
+    return processor, compiled, checkpoint.folder
 
 
-def _read(place: Path) -> tuple[TwoTowerModel, Processor]:
-    return TwoTowerModel.from_pretrained(place), Processor.from_pretrained(place)
+def _read(checkpoint: Checkpoint) -> tuple[TwoTowerModel, Processor]:
+    return load_model(checkpoint), load_processor(checkpoint)
 
 
-def _take_threads(place: Path) -> None:
-    """Takes the process's threads for compiled towers, unless one is a ResNet or a program around has started them."""
+def _take_threads(checkpoint: Checkpoint) -> None:
+    """Takes the process's threads for compiled towers, unless one runs as Keras has it, or they run."""
     from tf_clip.inference import set_inference_threads
 
-    described = read_checkpoint(place).config
-    if described.get("vision_config", {}).get("model_type") != CLIPResNetConfig.model_type:
+    if family_of(config_of(checkpoint).vision_config).rewritings:
         with contextlib.suppress(RuntimeError):
             set_inference_threads()

@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Lists the published checkpoints."""
     from tf_clip.cli import tables
-    from tf_clip.families.clip import cost, published
+    from tf_clip.families import cost, published
 
     found = published.known_models(options.containing)
     rows: list[dict[str, Any]] = [

@@ -14,7 +14,7 @@ import keras
 
 from tf_clip.adapters.config import LoRAConfig
 from tf_clip.adapters.named_configs import as_config
-from tf_clip.checkpoints import hub
+from tf_clip.checkpoints.source import Checkpoint
 from tf_clip.cli import tables
 from tf_clip.cli.arguments import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_SKIPPED
 from tf_clip.cli.train_data import read, sides
@@ -33,6 +33,7 @@ from tf_clip.data.pairs import Pairs
 from tf_clip.data.skipped import SkippedExample, TooManySkipped, listed
 from tf_clip.data.training_data import TrainingData
 from tf_clip.losses import ContrastiveLoss, SigmoidLoss
+from tf_clip.models.load import load_model, load_processor, open_checkpoint
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
 from tf_clip.training.callbacks import (
@@ -84,13 +85,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _fit(options: argparse.Namespace, chosen: dict[str, Any]) -> int:
     recipe, augment = _recipe(options), _augmentation(options)
-    folder = hub.resolve(options.model)
     with tables.status(f"Loading {options.model}"):
-        processor = Processor.from_pretrained(folder)
+        checkpoint = open_checkpoint(options.model)
+        processor = load_processor(checkpoint)
         keras.utils.set_random_seed(options.seed)
-        model = TwoTowerModel.from_pretrained(
-            folder, dtype=options.dtype, gradient_checkpointing=options.gradient_checkpointing
-        )
+        model = load_model(checkpoint, dtype=options.dtype, gradient_checkpointing=options.gradient_checkpointing)
     training, validation = sides(options, read(options, options.data))
     data = TrainingData(
         training,
@@ -132,19 +131,19 @@ def _fit(options: argparse.Namespace, chosen: dict[str, Any]) -> int:
         tables.warn(f"Stopped after batch {result.progress.batch} of epoch {result.progress.epoch + 1}, and saved.")
         tables.say(f"Go on with: {command}")
         return EXIT_INTERRUPTED
-    _save(options, model, processor, folder)
+    _save(options, model, processor, checkpoint)
     tables.show_facts({"model": str(options.output), "log": str(options.output / LOG_FILE)})
     return _told(options.output, [*data.skipped, *skipped()])
 
 
-def _save(options: argparse.Namespace, model: TwoTowerModel, processor: Processor, start: Path) -> None:
+def _save(options: argparse.Namespace, model: TwoTowerModel, processor: Processor, start: Checkpoint) -> None:
     with evaluated_weights(model):
         result = model
         if ADAPTER in model.adapters.state.configs:
             model.save_adapter(options.output / ADAPTER_FOLDER, ADAPTER)
             model.merge_adapter(ADAPTER)
         if options.wise_ft is not None:
-            result = interpolate_weights(TwoTowerModel.from_pretrained(start), model, options.wise_ft)
+            result = interpolate_weights(load_model(start), model, options.wise_ft)
         result.save_pretrained(options.output)
     processor.save_pretrained(options.output)
 

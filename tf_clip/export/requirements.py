@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tf_clip.families.clip.text_tower import LEGACY_EOS_TOKEN_ID
+from tf_clip.families.clip.text_ends import LEGACY_EOS_TOKEN_ID
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.zero_shot import class_embeddings

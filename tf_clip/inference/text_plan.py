@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_clip.families.clip.text_tower import LEGACY_EOS_TOKEN_ID
+from tf_clip.families.clip.text_ends import LEGACY_EOS_TOKEN_ID
 
 _MOST_PLACES = 4096
 

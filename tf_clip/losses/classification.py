@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_clip.families.clip.config import PROBLEM_TYPES
+from tf_clip.families.config import PROBLEM_TYPES
 
 
 def classification_loss(labels: Any, logits: Any, problem_type: str | None = None) -> Any:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 from keras import ops
 
 from tf_clip.adapters.model import AdaptableModel
 from tf_clip.checkpoints.source import Checkpoint
-from tf_clip.families.clip.config import CLIPConfig, CLIPVisionConfig
-from tf_clip.families.clip.image_tower import CLIPVisionModel
+from tf_clip.families.config import TwoTowerConfig
+from tf_clip.families.family import class_at, family_of
 from tf_clip.losses import classification_loss
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.pretrained import PretrainedModel, variables_below
+from tf_clip.models.transformer_tower import Tower
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,12 +58,12 @@ class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
     Source: transformers' CLIPForImageClassification.
     """
 
-    config_class = CLIPConfig
+    config_class: ClassVar[type[TwoTowerConfig]] = TwoTowerConfig
     weights_root = ""
 
     def __init__(
         self,
-        config: CLIPConfig | dict[str, Any] | None = None,
+        config: TwoTowerConfig | dict[str, Any] | None = None,
         num_labels: int | None = None,
         *,
         attn_implementation: str = "eager",
@@ -73,14 +74,15 @@ class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
         config = self.as_config(config)
         if num_labels is not None and num_labels != config.num_labels:
             labels = {number: f"LABEL_{number}" for number in range(num_labels)}
-            config = CLIPConfig.from_dict({**config.to_dict(), "id2label": labels})
-        if not isinstance(config.vision_config, CLIPVisionConfig):
+            config = type(config).from_dict({**config.to_dict(), "id2label": labels})
+        tower = _tower_without_projection(config.vision_config)
+        if not issubclass(tower, Tower):
             raise ValueError(
-                "`config` must have a CLIPVisionConfig: the classifier reads the patches of a vision transformer. "
+                "`config` must be of a vision transformer, since the classifier reads patches. "
                 f"Received: vision_config={config.vision_config!r}. For a ResNet, put a Dense on its embeddings."
             )
         self.config = config
-        self.image_encoder = CLIPVisionModel(
+        self.image_encoder = tower(
             config.vision_config,
             attn_implementation=attn_implementation,
             gradient_checkpointing=gradient_checkpointing,
@@ -211,3 +213,9 @@ class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
         if self.classifier is not None:
             variables.update(variables_below(self.classifier, "classifier"))
         return variables
+
+
+def _tower_without_projection(config: Any) -> Any:
+    """Returns the class of a tower that was saved without a projection."""
+    class_of = family_of(config).class_of
+    return object if class_of is None else class_at(class_of(config.model_type, ()))

@@ -34,6 +34,9 @@ class Tower(AdaptableModel, AdaptableTower, PretrainedModel, keras.Model):
     embeds_name: ClassVar[str]
     # `"text"` or `"vision"`.
     tower: ClassVar[str]
+    # What a whole model may hand on to `__init__` and to `call`.
+    init_options: ClassVar[tuple[str, ...]] = ("attn_implementation", "gradient_checkpointing")
+    call_options: ClassVar[tuple[str, ...]] = ("output_attentions", "output_hidden_states", "adapter_ids")
 
     def __init__(
         self,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, NoReturn
 
 import keras
 from keras import ops
 
 from tf_clip.adapters.model import AdaptableModel
-from tf_clip.families.clip.config import CLIPConfig, CLIPResNetConfig
-from tf_clip.families.clip.image_tower import CLIPImageEncoder
-from tf_clip.families.clip.text_tower import CLIPTextEncoder
-from tf_clip.families.clip_resnet.image_tower import CLIPResNetImageEncoder
+from tf_clip.families.config import TwoTowerConfig
+from tf_clip.families.family import class_at, family_of
+from tf_clip.families.tensor_names import SourceTensor
 from tf_clip.losses import ContrastiveLoss, contrastive_loss
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.pair_training import PairTraining
-from tf_clip.models.pretrained import PretrainedModel, variables_below
+from tf_clip.models.pretrained import PretrainedModel, tensor_names_of, variables_below
 from tf_clip.unit_length import unit_length
 
 MAX_LOGIT_SCALE = math.log(100.0)
@@ -75,12 +74,12 @@ class TwoTowerModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
     in the paper, which transformers does not do.
     """
 
-    config_class = CLIPConfig
+    config_class: ClassVar[type[TwoTowerConfig]] = TwoTowerConfig
     weights_root = ""
 
     def __init__(
         self,
-        config: CLIPConfig | dict[str, Any] | None = None,
+        config: TwoTowerConfig | dict[str, Any] | None = None,
         *,
         attn_implementation: str = "eager",
         gradient_checkpointing: bool = False,
@@ -90,18 +89,26 @@ class TwoTowerModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
         self.config = config = self.as_config(config)
         self.attn_implementation = attn_implementation
         self.gradient_checkpointing = gradient_checkpointing
-        shared = {"projection_dim": config.projection_dim, "dtype": self.dtype_policy}
-        transformer = {"attn_implementation": attn_implementation, "gradient_checkpointing": gradient_checkpointing}
-        self.text_encoder = CLIPTextEncoder(config.text_config, **shared, **transformer, name="text_encoder")
-        if isinstance(config.vision_config, CLIPResNetConfig):
-            self.image_encoder = CLIPResNetImageEncoder(config.vision_config, **shared, name="image_encoder")
-        else:
-            self.image_encoder = CLIPImageEncoder(config.vision_config, **shared, **transformer, name="image_encoder")
+        options = {"attn_implementation": attn_implementation, "gradient_checkpointing": gradient_checkpointing}
+        text, image = config.text_config, config.vision_config
+        self.text_encoder = self._tower(family_of(text).text_tower, text, "text_encoder", options)
+        self.image_encoder = self._tower(family_of(image).image_tower, image, "image_encoder", options)
         self.adapters.hold((self.text_encoder, self.image_encoder))
         self.accuracy = keras.metrics.Mean(name="accuracy")
         self.pair_loss = ContrastiveLoss()
         self.encode_chunk_size = None
         self.build()
+
+    def _tower(self, path: str | None, config: Any, name: str, options: Mapping[str, Any]) -> Any:
+        """Makes a tower of its family's class, with those of the options that it has."""
+        if path is None:
+            raise ValueError(
+                f"`config` must name towers that there are. Received: {config!r} for {name}, which its family lacks. "
+                "Choose another family's."
+            )
+        cls = class_at(path)
+        known = {option: value for option, value in options.items() if option in cls.init_options}
+        return cls(config, projection_dim=self.config.projection_dim, dtype=self.dtype_policy, name=name, **known)
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the temperature; the towers have built themselves."""
@@ -217,23 +224,22 @@ class TwoTowerModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
         return logits
 
     def _image_options(self, **options: bool) -> dict[str, bool]:
-        """Returns the options that the image tower has; a ResNet is asked for no more than it can do."""
-        if not isinstance(self.config.vision_config, CLIPResNetConfig):
-            return options
-        for name in ("output_attentions", "interpolate_pos_encoding"):
+        """Returns the options that the image tower has; it is asked for no more than it can do."""
+        tower = self.image_encoder
+        for name in [name for name in options if name not in tower.call_options]:
             if options.pop(name):
                 raise ValueError(
-                    f"`{name}` must be False: the image tower is a ResNet, which has no transformer blocks. "
+                    f"`{name}` must be False: the image tower, a {type(tower).__name__}, does not have it. "
                     f"Received: {name}=True. Call text_encoder for what the text tower has."
                 )
         return options
 
     def _image_adapters(self, adapter_ids: Any) -> dict[str, Any]:
         """Returns the image tower's option for `Switch`, where it is given."""
-        if adapter_ids is not None and isinstance(self.config.vision_config, CLIPResNetConfig):
+        if adapter_ids is not None and "adapter_ids" not in self.image_encoder.call_options:
             raise ValueError(
-                "`image_adapter_ids` must be None: the image tower is a ResNet, which has no adapters. "
-                "Received: image_adapter_ids. Leave it out."
+                f"`image_adapter_ids` must be None: the image tower, a {type(self.image_encoder).__name__}, has no "
+                "adapters. Received: image_adapter_ids. Leave it out."
             )
         return {} if adapter_ids is None else {"adapter_ids": adapter_ids}
 
@@ -301,6 +307,13 @@ class TwoTowerModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
         own = {variable.name: variable for variable in (self.logit_scale, self.logit_bias) if variable is not None}
         towers = (self.text_encoder, self.image_encoder)
         return {**own, **variables_below(towers[0], "text_encoder"), **variables_below(towers[1], "image_encoder")}
+
+    def _sources_of(self, variables: Iterable[str]) -> dict[str, SourceTensor]:
+        names = {
+            "text_encoder": tensor_names_of(self.text_encoder),
+            "image_encoder": tensor_names_of(self.image_encoder),
+        }
+        return {path: names.get(path.partition("/")[0], tensor_names_of(self))(path) for path in variables}
 
 
 def _require_inputs(inputs: Mapping[str, Any]) -> None:

@@ -50,6 +50,7 @@ class CLIPVisionModel(Tower):
     config_class = CLIPVisionConfig
     weights_root = "image_encoder"
     tower = "vision"
+    call_options = (*Tower.call_options, "interpolate_pos_encoding")
 
     def __init__(self, config: CLIPVisionConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)

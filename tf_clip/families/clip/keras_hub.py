@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 from tf_clip.checkpoints import files
 from tf_clip.checkpoints.errors import CheckpointError, refuse_unknown
-from tf_clip.checkpoints.readers.hdf5 import read_hdf5_file
 from tf_clip.checkpoints.readers.stored import Array, StoredTensor, StoredTensors
+from tf_clip.families.layout import Opened
 
 _ENCODERS = {"vision": "layers/clip_vision_encoder/layers/", "text": "layers/clip_text_encoder/layers/"}
 _EMBEDDING = "clip_vision_embedding/vars/"
@@ -52,31 +53,35 @@ _IN_BLOCKS = {
 }
 
 
-def is_preset(described: Mapping[str, Any]) -> bool:
-    """Says whether a parsed `config.json` is that of a KerasHub preset."""
-    return "class_name" in described and "config" in described
+def is_preset(opened: Opened) -> bool:
+    """Says whether files are those of a KerasHub preset."""
+    described = opened.descriptions.get(files.CONFIG, {})
+    is_its_file = not opened.is_file or opened.weights in files.KERAS_HUB_WEIGHTS
+    return "class_name" in described and "config" in described and is_its_file
 
 
-def read_preset(folder: str | Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
+def to_hugging_face(opened: Opened) -> Opened:
     """Reads a preset's backbone.
 
     Args:
-        folder: one that KerasHub's `save_to_preset` wrote.
-
-    Returns:
-        Hugging Face's `config.json`, parsed, and the tensors by its names and in its layout.
+        opened: what KerasHub's `save_to_preset` wrote.
 
     Raises:
         FileNotFoundError: the weights are missing.
         CheckpointError: it is no preset of CLIP, or its weights have tensors that CLIP does not have.
     """
-    folder = Path(folder)
-    described = files.read_json(folder / files.CONFIG)
+    described = opened.descriptions[files.CONFIG]
+    folder = opened.path.parent if opened.weights else opened.path
     if described["class_name"] != "CLIPBackbone":
         raise CheckpointError(
             f"{folder} must be a preset of CLIPBackbone. Received: {described['class_name']}. tf_clip reads CLIP alone."
         )
-    tensors = _read_weights(folder)
+    if opened.weights not in files.KERAS_HUB_WEIGHTS:
+        raise FileNotFoundError(
+            f"`folder` must hold {files.KERAS_HUB_WEIGHTS[0]} or {files.KERAS_HUB_INDEX}. Received: {folder}. Download "
+            "the weights, too."
+        )
+    tensors = opened.tensors
     try:
         config = _config(described["config"], folder)
     except (LookupError, TypeError, ValueError) as error:
@@ -87,36 +92,8 @@ def read_preset(folder: str | Path) -> tuple[dict[str, Any], dict[str, StoredTen
             "Download it again."
         ) from error
     _require_heads(tensors, config, folder)
-    return config, _to_hugging_face(tensors, str(folder))
-
-
-def _read_weights(folder: Path) -> dict[str, StoredTensor]:
-    """Reads the one file of weights, or all that KerasHub's index of a larger model names."""
-    (weights,) = files.KERAS_HUB_WEIGHTS
-    index = folder / files.KERAS_HUB_INDEX
-    if (folder / weights).is_file():
-        return read_hdf5_file(folder / weights)
-    if not index.is_file():
-        raise FileNotFoundError(
-            f"`folder` must hold {weights} or {index.name}. Received: {folder}. Download the weights, too."
-        )
-    tensors: dict[str, StoredTensor] = {}
-    for name in _parts(index):
-        tensors.update(read_hdf5_file(folder / name))
-    return tensors
-
-
-def _parts(index: Path) -> list[str]:
-    """Returns the files that an index names; to each of a model's layers it has one or a list."""
-    weight_map = files.read_json(index).get("weight_map")
-    named = list(weight_map.values()) if isinstance(weight_map, dict) else []
-    names = {name for value in named for name in (value if isinstance(value, list) else [value]) if name}
-    if not names or not all(isinstance(name, str) for name in names):
-        raise CheckpointError(
-            f"{index} must have a `weight_map` from layers to files. Received none. Download it again."
-        )
-    files.require_beside(names, index)
-    return sorted(names)
+    opened = opened.with_tensors(_translated(tensors, str(folder)), "KerasHub preset")
+    return dataclasses.replace(opened, config=config)
 
 
 def _require_heads(tensors: StoredTensors, config: Mapping[str, Any], folder: Path) -> None:
@@ -177,7 +154,7 @@ def _shared(encoder: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _to_hugging_face(tensors: StoredTensors, source: str) -> dict[str, StoredTensor]:
+def _translated(tensors: StoredTensors, source: str) -> dict[str, StoredTensor]:
     result: dict[str, StoredTensor] = {}
     unknown = []
     for name, tensor in tensors.items():

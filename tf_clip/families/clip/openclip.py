@@ -7,7 +7,14 @@ holds SigLIP, CoCa, EVA, ConvNeXt and others.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
+
+from tf_clip.checkpoints import files, save
+from tf_clip.checkpoints.assign import Variable
+from tf_clip.families.clip import openai
+from tf_clip.families.tensor_names import SourceTensor
+from tf_clip.files import replacing_files
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -265,6 +272,34 @@ def _mlp_and_norms(tower: Mapping[str, Any], activation: str) -> dict[str, Any]:
     return fields
 
 
+def write(
+    variables: Mapping[str, Variable],
+    sources: Mapping[str, SourceTensor],
+    config: Mapping[str, Any],
+    preprocessing: Mapping[str, Any] | None,
+    folder: str | Path,
+    dtype: str = "float32",
+) -> None:
+    """Writes `open_clip_config.json` and `open_clip_model.safetensors`, which OpenCLIP loads.
+
+    Args:
+        variables: from path to variable, of a whole CLIP model.
+        sources: from path to the variable's tensor.
+        config: the parsed `config.json`.
+        preprocessing: the parsed `preprocessor_config.json`; None writes OpenAI's mean and standard deviation.
+        folder: where to; made when missing.
+        dtype: one of `checkpoints.save.STORED_DTYPES`.
+
+    Raises:
+        ValueError: the configuration has a value that OpenCLIP has no field for.
+    """
+    described = from_config(config, None if preprocessing is None else from_preprocessor(preprocessing))
+    arrays = save.arrays_of(variables, sources, dtype)
+    with replacing_files(folder) as new:
+        save.write_tensors(new / files.OPENCLIP_WEIGHTS[0], openai.from_hugging_face(arrays))
+        save.write_json(new / files.OPENCLIP_CONFIG, described)
+
+
 def to_preprocessor(described: Mapping[str, Any], config: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Returns the `preprocessor_config.json` that an `open_clip_config.json` stands for.
 
@@ -293,6 +328,11 @@ def to_preprocessor(described: Mapping[str, Any], config: Mapping[str, Any], sou
         "image_mean": list(fields.get("mean") or OPENAI_MEAN),
         "image_std": list(fields.get("std") or OPENAI_STD),
     }
+
+
+def read_preprocessor(described: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Returns the `preprocessor_config.json` that an `open_clip_config.json` stands for; see `to_preprocessor`."""
+    return to_preprocessor(described, to_config(described, source), source)
 
 
 def from_preprocessor(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,83 +1,10 @@
-"""The published CLIP checkpoints that tf_clip can load: what each is, where it lies, what it may be used for.
-
-Nothing is downloaded here. The table was taken from OpenCLIP's list of pretrained models; licenses are the
-publishers'.
-"""
+"""The published checkpoints of CLIP, taken from OpenCLIP's list of pretrained models; licenses are the publishers'."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from tf_clip.families.clip.config import CLIPConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class KnownModel:
-    """One published checkpoint.
-
-    Args:
-        hub_id: its repository on the Hugging Face Hub, which `from_pretrained` takes.
-        architecture: a key of `ARCHITECTURES`.
-        hidden_act: the activation it was trained with.
-        layout: how its files are laid out, `"huggingface"` or `"openclip"`.
-        trained_on: its training data.
-        license: its license, by its usual short name.
-        publisher: who trained it.
-        images: how its images are prepared, where it is not as OpenAI's.
-        sha256: the digest of the one file that OpenAI published, for its nine; None for the others.
-    """
-
-    hub_id: str
-    architecture: str
-    hidden_act: str
-    layout: str
-    trained_on: str
-    license: str
-    publisher: str
-    images: str = ""
-    sha256: str | None = None
-
-    @property
-    def url(self) -> str | None:
-        """Where OpenAI published its file, which `from_pretrained` reads once it is downloaded; None for the others."""
-        if self.sha256 is None:
-            return None
-        name = self.architecture.replace("/", "-")
-        name = f"{name}px" if name == "ViT-L-14-336" else name
-        return f"https://openaipublic.azureedge.net/clip/models/{self.sha256}/{name}.pt"
-
-    @property
-    def config(self) -> CLIPConfig:
-        """The model's configuration."""
-        text, vision, projection_dim = ARCHITECTURES[self.architecture]
-        towers = {"text_config": {**text, "hidden_act": self.hidden_act}, "vision_config": dict(vision)}
-        if "depths" not in vision:
-            towers["vision_config"]["hidden_act"] = self.hidden_act
-        return CLIPConfig.from_dict({**towers, "projection_dim": projection_dim})
-
-
-def known_models(containing: str = "") -> list[KnownModel]:
-    """Lists the known checkpoints, or those that have a word in their id, architecture, training data or publisher.
-
-    Args:
-        containing: the word, in any case; empty for all.
-    """
-    word = containing.lower()
-    return [
-        model
-        for model in _MODELS
-        if any(word in part.lower() for part in (model.hub_id, model.architecture, model.trained_on, model.publisher))
-    ]
-
-
-def find(hub_id: str) -> KnownModel | None:
-    """Returns the known checkpoint of a Hub id, in any case, or None.
-
-    Args:
-        hub_id: the id, such as `"openai/clip-vit-base-patch32"`.
-    """
-    return next((model for model in _MODELS if model.hub_id.lower() == hub_id.lower()), None)
+from tf_clip.families.published import KnownModel
 
 
 def _text(width: int, layers: int, heads: int) -> dict[str, Any]:
@@ -131,29 +58,46 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
 """From an architecture's name to its text tower, its image tower and the width of the joint space."""
 
 
+def _config(architecture: str, hidden_act: str) -> dict[str, Any]:
+    text, vision, projection_dim = ARCHITECTURES[architecture]
+    activation = {} if "depths" in vision else {"hidden_act": hidden_act}
+    return {
+        "model_type": "clip",
+        "text_config": {**text, "hidden_act": hidden_act},
+        "vision_config": {**vision, **activation},
+        "projection_dim": projection_dim,
+    }
+
+
+def _model(hub_id: str, architecture: str, hidden_act: str, *about: str, sha256: str | None = None) -> KnownModel:
+    config = _config(architecture, hidden_act)
+    layout, trained_on, licensed, publisher, *images = about
+    return KnownModel(hub_id, architecture, config, layout, trained_on, licensed, publisher, "".join(images), sha256)
+
+
 def _openai(hub_id: str, architecture: str, sha256: str) -> KnownModel:
     layout = "huggingface" if hub_id.startswith("openai/") else "openclip"
-    return KnownModel(hub_id, architecture, "quick_gelu", layout, "WIT-400M", "MIT", "OpenAI", sha256=sha256)
+    return _model(hub_id, architecture, "quick_gelu", layout, "WIT-400M", "MIT", "OpenAI", sha256=sha256)
 
 
 def _laion(name: str, architecture: str, trained_on: str, images: str = "") -> KnownModel:
-    return KnownModel(f"laion/{name}", architecture, "gelu", "openclip", trained_on, "MIT", "LAION", images)
+    return _model(f"laion/{name}", architecture, "gelu", "openclip", trained_on, "MIT", "LAION", images)
 
 
 def _laion_400m(name: str, architecture: str, hidden_act: str) -> KnownModel:
-    return KnownModel(f"timm/{name}.laion400m_e32", architecture, hidden_act, "openclip", "LAION-400M", "MIT", "LAION")
+    return _model(f"timm/{name}.laion400m_e32", architecture, hidden_act, "openclip", "LAION-400M", "MIT", "LAION")
 
 
 def _metaclip(name: str, architecture: str, trained_on: str, hidden_act: str = "quick_gelu") -> KnownModel:
-    return KnownModel(f"timm/{name}", architecture, hidden_act, "openclip", trained_on, "CC-BY-NC-4.0", "Meta")
+    return _model(f"timm/{name}", architecture, hidden_act, "openclip", trained_on, "CC-BY-NC-4.0", "Meta")
 
 
 def _dfn(name: str, architecture: str, trained_on: str, images: str = "", act: str = "quick_gelu") -> KnownModel:
-    return KnownModel(f"apple/{name}", architecture, act, "openclip", trained_on, "apple-amlr", "Apple", images)
+    return _model(f"apple/{name}", architecture, act, "openclip", trained_on, "apple-amlr", "Apple", images)
 
 
 _SQUASHED = "resized to a square, whatever their shape"
-_MODELS = (
+MODELS = (
     # OpenAI's nine. Its ResNets have no transformers repository; these hold OpenAI's weights in OpenCLIP's layout.
     _openai(
         "timm/resnet50_clip.openai",

@@ -11,13 +11,11 @@ from keras import ops
 from tf_clip.adapters.methods.prompts import with_room
 from tf_clip.adapters.sites import Location
 from tf_clip.families.clip.config import CLIPTextConfig
+from tf_clip.families.clip.text_ends import end_token
 from tf_clip.layers.adapter_sites import AdapterSite, RowInputs
 from tf_clip.layers.embeddings import TextEmbeddings
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.transformer_tower import Tower
-
-# Checkpoints converted before 2023 say eos_token_id = 2 although their texts end in 49407.
-LEGACY_EOS_TOKEN_ID = 2
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
@@ -122,7 +120,7 @@ class CLIPTextModel(Tower):
             x, output_hidden_states, output_attentions, training, visible=visible, causal=True, rows=rows
         )
         x = self.final_layer_norm(x)
-        return self.assemble(x, _pool_at_end(x, input_ids, self.config.eos_token_id), inside)
+        return self.assemble(x, _pool_at_end(x, input_ids, end_token(self.config)), inside)
 
     def _with_room(self, input_ids: Any, attention_mask: Any, position_ids: Any) -> tuple[Any, Any]:
         if position_ids is not None:
@@ -136,8 +134,7 @@ class CLIPTextModel(Tower):
             raise ValueError(
                 f"`prompt_length` must leave room for start and end in {longest} tokens. Received: {count} prompts."
             )
-        end = None if self.config.eos_token_id == LEGACY_EOS_TOKEN_ID else self.config.eos_token_id
-        return with_room(input_ids, attention_mask, count, longest, end)
+        return with_room(input_ids, attention_mask, count, longest, end_token(self.config))
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
@@ -172,10 +169,10 @@ class CLIPTextEncoder(CLIPTextModel):
         super().__init__(config, projection_dim=projection_dim, **kwargs)
 
 
-def _pool_at_end(x: Any, input_ids: Any, eos_token_id: int) -> Any:
+def _pool_at_end(x: Any, input_ids: Any, token: int | None) -> Any:
     """Picks each text's state at its end, `[batch, hidden_size]`; position 0 where there is no end."""
     batch, length = ops.shape(input_ids)[0], ops.shape(input_ids)[1]
-    ends = input_ids if eos_token_id == LEGACY_EOS_TOKEN_ID else ops.cast(input_ids == eos_token_id, "int32")
+    ends = input_ids if token is None else ops.cast(input_ids == token, "int32")
     positions = ops.cast(ops.argmax(ends, axis=-1), "int32")  # the first of equals
     # A gather of rows exports to mobile runtimes as one exact operation; a one-hot product does not quantize.
     rows = ops.arange(batch, dtype="int32") * length + positions

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
 from tf_clip.adapters.model import AdaptableModel
-from tf_clip.families.clip.config import CLIPResNetConfig
+from tf_clip.families.clip_resnet.config import CLIPResNetConfig
 from tf_clip.families.clip_resnet.layers import AttentionPool, Bottleneck, Stem
 from tf_clip.layers.initializers import InitialNormal
 from tf_clip.models.outputs import CLIPOutput
@@ -44,6 +44,9 @@ class CLIPResNetImageEncoder(AdaptableModel, PretrainedModel, keras.Model):
     config_class = CLIPResNetConfig
     weights_root = "image_encoder"
     projection_name = "visual_projection"
+    # What a whole model may hand on to `__init__` and to `call`.
+    init_options: ClassVar[tuple[str, ...]] = ()
+    call_options: ClassVar[tuple[str, ...]] = ("output_hidden_states",)
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tf_clip.checkpoints import files, hub
 from tf_clip.checkpoints.files import read_json
-from tf_clip.families.clip import openclip
+from tf_clip.families.family import families
 from tf_clip.preprocessing.images.decode import composite_on_white, decode_rgb, reason_of
 from tf_clip.preprocessing.images.opening import open_image
 from tf_clip.preprocessing.images.orientation import turned_upright
@@ -476,7 +476,8 @@ def _read_options(folder: Path) -> dict[str, Any]:
     path = folder / files.OPENCLIP_CONFIG
     if path.is_file():
         described = read_json(path)
-        return _options_of(openclip.to_preprocessor(described, openclip.to_config(described, str(path)), str(path)))
+        readers = (family.read_openclip_preprocessor for family in families())
+        return _options_of(next(read for read in readers if read)(described, str(path)))
     raise FileNotFoundError(
         f"`folder` must hold {' or '.join((*_CONFIG_FILES, files.OPENCLIP_CONFIG))}. Received: folder={str(folder)!r}. "
         "Copy it from the checkpoint the model was trained with."

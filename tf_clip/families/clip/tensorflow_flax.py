@@ -6,6 +6,7 @@ import re
 
 from tf_clip.checkpoints.errors import CheckpointError, refuse_unknown
 from tf_clip.checkpoints.readers.stored import StoredTensor, StoredTensors
+from tf_clip.families.layout import Opened
 
 # What stands before these differs from file to file: the Keras model's name, once or twice, or nothing.
 _ROOTS = re.compile(r"(?:^|/)((?:text_model|vision_model|text_projection|visual_projection|logit_scale)(?:[/:].*)?)$")
@@ -18,6 +19,16 @@ _LEAVES: tuple[tuple[str, str, tuple[int, ...] | None], ...] = (
     (r"_embedding/embeddings?$", "_embedding/weight", None),
     (r"(?:_embedding/weight|/bias|/class_embedding|^logit_scale)$", r"\g<0>", None),
 )
+
+
+def recognizes(opened: Opened) -> bool:
+    """Says whether a file is one of transformers' TensorFlow or Flax models."""
+    return opened.layout.startswith(("TensorFlow", "Flax"))
+
+
+def translate(opened: Opened) -> Opened:
+    """Returns the file in PyTorch's names and layout; see `to_hugging_face`."""
+    return opened.with_tensors(to_hugging_face(opened.tensors, str(opened.path)))
 
 
 def to_hugging_face(tensors: StoredTensors, source: str) -> dict[str, StoredTensor]:
