@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import gzip
 import importlib.metadata
 import ipaddress
 import multiprocessing.process
 import os
+import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -20,6 +23,7 @@ import pytest
 from helpers import ROOT
 from helpers.needs import refuse_without
 from tf_clip import CLIPConfig
+from tf_clip.machine import return_freed_memory
 
 
 def pytest_addoption(parser):
@@ -34,6 +38,43 @@ def pytest_configure():
         modules=(*modules, "tensorflow_serving", "tensorflow_text", "tokenizers", "yaml"),
         distributions=("open-clip-torch",),  # of which only CLIP's vocabulary is used
     )
+
+
+# What a process of tests may take: two of them, and what they start, share a machine of 8 GiB with others.
+MOST_MIB = 2048
+PEAKS = pytest.StashKey[list[int]]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Gives back what a file's models and graphs took: they refer to themselves, and wait for the collector."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        return_freed_memory()
+
+
+def pytest_sessionfinish(session):
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return
+    peak = int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) // 1024
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak"] = peak
+    else:
+        session.config.stash.setdefault(PEAKS, []).append(peak)
+        real_size = session.config.option.markexpr == "real_size"
+        if max(session.config.stash[PEAKS]) > MOST_MIB and not real_size and session.exitstatus == 0:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    node.config.stash.setdefault(PEAKS, []).append(getattr(node, "workeroutput", {}).get("peak", 0))
+
+
+def pytest_terminal_summary(terminalreporter):
+    peaks = terminalreporter.config.stash.get(PEAKS, [0])
+    terminalreporter.write_line(f"largest process of tests: {max(peaks)} MiB (at most {MOST_MIB})")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,6 +8,8 @@ from helpers.adapted import add
 from helpers.arrays import array, assert_close, assert_same
 from tf_clip.adapters.composition import BatchSplit, Switch
 
+pytestmark = pytest.mark.backends
+
 FAMILIES = {
     "bottleneck": "seq_bn[reduction_factor=4]",
     "compacter": "compacter[reduction_factor=2]",

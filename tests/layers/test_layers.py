@@ -14,6 +14,8 @@ from tf_clip.layers.embeddings import TextEmbeddings, VisionEmbeddings
 from tf_clip.layers.interpolation import resize_positions
 from tf_clip.layers.transformer import MLP, Attention, EncoderLayer
 
+pytestmark = pytest.mark.backends
+
 GENERATOR = np.random.default_rng(1)
 PIXELS = GENERATOR.normal(size=(2, 32, 32, 3)).astype("float32")
 MAPS = GENERATOR.normal(size=(2, 4, 4, 12)).astype("float32")

@@ -11,6 +11,8 @@ from helpers.memory import ROWS, measured
 from tf_clip import CLIPConfig, CLIPModel, ContrastiveLoss, SigmoidLoss, contrastive_loss, sigmoid_loss
 from tf_clip.losses import GlobalBatch, PairLoss
 
+pytestmark = pytest.mark.backends
+
 IDS = np.array([3, 9, 3, 4, 9, 3, 1], "int32")
 SCALE, BIAS = np.float32(12.0), np.float32(-3.0)
 TEXTS, IMAGES = unit_rows(0, 7, 5), unit_rows(1, 7, 5)

@@ -10,6 +10,8 @@ import tf_clip
 from helpers.arrays import array, assert_close, assert_same
 from tf_clip import CLIPConfig, CLIPResNetConfig
 
+pytestmark = pytest.mark.backends
+
 RESNET = {"model_type": "clip_resnet_model", "depths": [1, 2, 1, 1], "embedding_size": 8, "num_attention_heads": 4}
 RESNET = {**RESNET, "image_size": 64}
 # From the class to what it reads, and the part of the joint configuration that it takes.

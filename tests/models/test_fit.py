@@ -7,6 +7,8 @@ import pytest
 from helpers.arrays import assert_close, assert_same
 from tf_clip import CLIPModel
 
+pytestmark = pytest.mark.backends
+
 
 @pytest.fixture(scope="module")
 def pairs():

@@ -10,6 +10,8 @@ from helpers.memory import measured
 from tf_clip import CLIPConfig, CLIPModel, CLIPResNetConfig
 from tf_clip.adapters.composition import BatchSplit, Parallel, Switch
 
+pytestmark = pytest.mark.backends
+
 
 def make_pairs(count, seed=1):
     generator = np.random.default_rng(seed)

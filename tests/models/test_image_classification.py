@@ -8,6 +8,8 @@ from helpers.arrays import array, assert_close, assert_same
 from tf_clip import CheckpointError, CLIPConfig, CLIPForImageClassification, CLIPModel
 from tf_clip.losses import classification_loss
 
+pytestmark = pytest.mark.backends
+
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0]], "float32")
 
 

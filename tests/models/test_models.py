@@ -7,6 +7,8 @@ import pytest
 from helpers.arrays import array, assert_close, assert_same
 from tf_clip import CLIPConfig, CLIPModel, CLIPTextEncoder, contrastive_loss
 
+pytestmark = pytest.mark.backends
+
 
 def test_outputs_have_their_shapes_and_names(tiny_model, tiny_inputs):
     output = tiny_model(**tiny_inputs)
