@@ -122,7 +122,7 @@ def test_similarity_pairs(connect):
     expected = [embedding(image(row)) @ embedding(text) for row, text in enumerate([b"a", b"b", b"c"])]
     np.testing.assert_allclose(result.logits, expected, atol=1e-6)
     assert result.status == ["ok"] * 3
-    with pytest.raises(ValueError, match="one length. Received: 1 images, 2 texts"):
+    with pytest.raises(ValueError, match="the same length. Received: 1 images, 2 texts"):
         connect().similarity_pairs([image(0)], ["a", "b"])
 
 

@@ -316,7 +316,7 @@ class TestGrpc:
         from tf_clip.client import GrpcClient
 
         for target in ("http://localhost:8500", ""):
-            with pytest.raises(ValueError, match="`target` must be host:port"):
+            with pytest.raises(ValueError, match="`url` must be host:port"):
                 GrpcClient(target)
 
 

@@ -1,30 +1,33 @@
-"""Cuts inputs into batches, keeps out the rows that cannot be read, and puts the answers back in order."""
+"""Cuts inputs into batches, keeps out the rows that cannot be read, and joins the answers in order."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from tf_clip.client.errors import ServingError
+from tf_clip.client.inputs import name_of
+from tf_clip.client.results import OK
+from tf_clip.client.signatures import Signature
 
 Columns = Mapping[str, tuple[Sequence[Any], Callable[[Any], bytes]]]
-"""From an input's name to its items and to what makes bytes of one."""
+"""From an input's name to its items, and to the function that makes bytes of one."""
 
 
 @dataclasses.dataclass
-class Piece:
+class Batch:
     """One batch of rows.
 
     Args:
-        rows: the places of its rows in the call.
-        inputs: from an input's name to what is sent: the readable rows.
-        sent: the places of the rows in `inputs`.
-        unreadable: from the place of a row that is not sent to the reason.
-        outputs: the answer, one row for each of `sent`.
-        shared: outputs that are not by rows.
+        rows: the positions of its rows in the call.
+        inputs: from an input's name to the bytes that are sent, one for each readable row.
+        sent: the positions of the rows in `inputs`.
+        unreadable: from the position of a row that is not sent to the reason.
+        outputs: the answer: an array for each output.
     """
 
     rows: range
@@ -32,62 +35,105 @@ class Piece:
     sent: list[int]
     unreadable: dict[int, str]
     outputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    shared: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-    def statuses(self) -> Iterator[tuple[int, str]]:
-        """Yields the place and the status of each row, in no order."""
-        yield from self.unreadable.items()
-        if self.sent:
-            yield from zip(self.sent, self.outputs["status"], strict=True)
 
 
-def read_piece(columns: Columns, part: slice) -> Piece:
-    """Reads the rows of one batch; what cannot be read is noted and not sent."""
-    piece = Piece(range(part.start, part.stop), {name: [] for name in columns}, [], {})
-    for index in piece.rows:
+def slices(start: int, stop: int, size: int) -> list[slice]:
+    """Returns the slices that cut a part of a list into batches."""
+    return [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
+
+
+def read_batch(columns: Columns, part: slice) -> Batch:
+    """Reads the rows of one batch; a row that cannot be read is noted and not sent."""
+    batch = Batch(range(part.start, part.stop), {name: [] for name in columns}, [], {})
+    for index in batch.rows:
         try:
             row = {name: to_bytes(items[index]) for name, (items, to_bytes) in columns.items()}
         except OSError as error:
-            piece.unreadable[index] = f"the file cannot be read: {error.strerror or error}"
+            batch.unreadable[index] = f"the file cannot be read: {error.strerror or error}"
             continue
         except ValueError as error:
-            piece.unreadable[index] = str(error)
+            batch.unreadable[index] = str(error)
             continue
-        piece.sent.append(index)
+        batch.sent.append(index)
         for name, value in row.items():
-            piece.inputs[name].append(value)
-    return piece
+            batch.inputs[name].append(value)
+    return batch
+
+
+def run_concurrently(run: Callable[[slice], list[Batch]], parts: Sequence[slice], concurrency: int) -> list[Batch]:
+    """Runs batches, at most `concurrency` at a time; the files of a batch are read when its turn comes."""
+    if concurrency == 1 or len(parts) < 2:
+        return [batch for part in parts for batch in run(part)]
+    with ThreadPoolExecutor(min(concurrency, len(parts)), "tf_clip_client") as pool:
+        futures = [pool.submit(run, part) for part in parts]
+        try:
+            return [batch for future in futures for batch in future.result()]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def refuse_bad_rows(batch: Batch, signature: Signature, columns: Columns, texts: Sequence[bytes]) -> None:
+    """Raises for the first row that is not `"ok"`, and for the first such text of those sent with every batch.
+
+    Raises:
+        ServingError: there is one.
+    """
+    for index, status in _statuses(batch, signature):
+        if status != OK:
+            raise _bad_row(index, [items[index] for items, _ in columns.values()], status)
+    for name in signature.row_per_text & set(batch.outputs):
+        for index, status in enumerate(batch.outputs[name]):
+            if status != OK:
+                raise _bad_row(index, [texts[index].decode("utf-8", "replace")], status)
+
+
+def _statuses(batch: Batch, signature: Signature) -> Iterator[tuple[int, str]]:
+    yield from batch.unreadable.items()
+    if batch.sent:
+        yield from zip(batch.sent, batch.outputs[signature.status], strict=True)
+
+
+def _bad_row(index: int, items: Sequence[Any], status: str) -> ServingError:
+    return ServingError(
+        f"row {index} ({', '.join(map(name_of, items))}): {status}",
+        advice='Leave it out, or take `on_bad_row="status"`, which gives the other rows.',
+    )
 
 
 def joined(
-    pieces: Sequence[Piece], shapes: Mapping[str, tuple[int, ...]], strings: frozenset[str] = frozenset()
+    batches: Sequence[Batch], signature: Signature, shapes: Mapping[str, tuple[int, ...]], texts: int = 0
 ) -> dict[str, np.ndarray]:
-    """Returns the outputs of all rows in order, `status` among them; rows that were not sent are zeros.
+    """Returns the outputs of all rows in order; rows that were not sent are zeros, and their status is the reason.
 
     Args:
-        pieces: the batches.
-        shapes: from an output to the shape of a row, for when no batch was sent.
-        strings: the outputs that are strings.
+        batches: all batches of a call.
+        signature: whose outputs they have.
+        shapes: from an output to the shape of one row, used when no batch was sent.
+        texts: the number of texts sent with every batch.
 
     Raises:
-        ServingError: rows of two batches have different shapes.
+        ServingError: the rows of two batches have different shapes.
     """
-    length = sum(len(piece.rows) for piece in pieces)
+    length = sum(len(batch.rows) for batch in batches)
+    sent = [batch for batch in batches if batch.sent]
     outputs = {}
-    for name in {**shapes, "status": ()}:
-        found = {piece.outputs[name].shape[1:] for piece in pieces if piece.sent}
+    for name in signature.outputs:
+        if name in signature.row_per_text:
+            unsent = np.full(texts, "not sent: no image could be read", object)
+            outputs[name] = sent[0].outputs[name] if sent else unsent
+            continue
+        found = {batch.outputs[name].shape[1:] for batch in sent} or {shapes.get(name, ())}
         if len(found) > 1:
             raise ServingError(
                 f"the answers have {name!r} of different shapes, {sorted(found)}",
                 advice="Another version was loaded during the call: call again, or give a `version`.",
             )
-        text = name in strings or name == "status"
-        shape = (length, *(found.pop() if found else shapes.get(name, ())))
-        outputs[name] = np.full(shape, "", object) if text else np.zeros(shape, np.float32)
-        for piece in pieces:
-            if piece.sent:
-                outputs[name][piece.sent] = piece.outputs[name]
-            if name == "status":
-                for index, reason in piece.unreadable.items():
-                    outputs[name][index] = reason
+        shape = (length, *found.pop())
+        outputs[name] = np.full(shape, "", object) if name in signature.strings else np.zeros(shape, np.float32)
+        for batch in sent:
+            outputs[name][batch.sent] = batch.outputs[name]
+    for batch in batches:
+        for index, reason in batch.unreadable.items():
+            outputs[signature.status][index] = reason
     return outputs

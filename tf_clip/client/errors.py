@@ -86,5 +86,5 @@ _ADVICE: dict[int | str | None, str] = {
     "PERMISSION_DENIED": _ACCESS,
     "NOT_FOUND": _MODEL,
     "RESOURCE_EXHAUSTED": _BUSY,
-    "UNAVAILABLE": "Check that the server runs and that `target` is right.",
+    "UNAVAILABLE": "Check that the server runs and that `url` is right.",
 }

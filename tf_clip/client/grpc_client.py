@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -26,40 +27,31 @@ except ImportError as error:
 _READY_TIMEOUT = 5.0
 
 _OPTIONS = (
-    # The server's own bound on a message is 2 GB; gRPC's usual one of 4 MB is less than a batch of photographs.
+    # The server limits messages to 2 GB; gRPC's default of 4 MB is less than a batch of photographs.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # A server that was started anew is found again after seconds, not minutes.
+    # A restarted server is found again after seconds, not minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
 
 
+@dataclasses.dataclass(eq=False)
 class GrpcClient(ServingClient):
     """Asks a served model over gRPC: smaller messages than REST, and no base64.
 
-    One client serves any number of threads over one connection. Requests are sent again, with growing waits,
-    on UNAVAILABLE, RESOURCE_EXHAUSTED, a broken connection, and when no answer comes within `timeout`; never on
-    what the server says is wrong with them. Bad rows are as in `RestClient`.
+    A request is sent again after UNAVAILABLE, RESOURCE_EXHAUSTED, a broken connection, and when no answer comes within
+    `timeout`; never when the server says that the request is wrong.
 
-    It needs tensorflow-serving-api, whose messages hold TensorFlow's own: importing this client imports
+    It needs tensorflow-serving-api, whose messages contain TensorFlow's own: importing this client imports
     TensorFlow. `RestClient` does not.
 
     Args:
-        target: where the server is, such as `"localhost:8500"`.
-        model: the model's name on the server.
-        version: its version; None for the newest.
-        timeout: seconds that one request may take.
-        retries: how often a batch is sent again at most.
-        batch_size: rows in one request; fewer, from then on, where a server refuses so many.
-        label: the version's label, such as `"stable"`, instead of `version`.
-        deadline: seconds that a whole call may take, with all its batches, retries and waits; None for no end.
-        backoff: seconds before the first retry; they double, and up to as much is added by chance.
-        concurrency: batches under way at a time.
-        on_bad_row: `"status"` or `"raise"`.
-        headers: gRPC metadata sent with each request; not shown by `repr`.
-        credentials: such as `grpc.ssl_channel_credentials()`; None for a connection in the clear.
+        url: where the server is, such as `"localhost:8500"`.
+        credentials: such as `grpc.ssl_channel_credentials()`; None for a connection without encryption.
+        The others are those of `ServingClient`: model, version, timeout, retries, batch_size, label, deadline,
+            backoff, concurrency, on_bad_row and headers, which are gRPC metadata here.
 
     Raises:
         ImportError: tensorflow-serving-api is missing.
@@ -68,52 +60,21 @@ class GrpcClient(ServingClient):
     Source: the services PredictionService and ModelService of tensorflow-serving-api.
     """
 
-    def __init__(
-        self,
-        target: str,
-        model: str = "clip",
-        version: int | None = None,
-        timeout: float = 30.0,
-        retries: int = 4,
-        batch_size: int = 32,
-        *,
-        label: str | None = None,
-        deadline: float | None = None,
-        backoff: float = 0.25,
-        concurrency: int = 1,
-        on_bad_row: str = "status",
-        headers: Mapping[str, str] | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            version,
-            label=label,
-            timeout=timeout,
-            deadline=deadline,
-            retries=retries,
-            backoff=backoff,
-            batch_size=batch_size,
-            concurrency=concurrency,
-            on_bad_row=on_bad_row,
-        )
-        if not target or target.startswith(("http://", "https://")):
-            raise ValueError(f"`target` must be host:port. Received: target={target!r}. RestClient takes addresses.")
-        self.target = target
-        # gRPC takes metadata in lower case alone.
-        self._headers = [(name.lower(), value) for name, value in (headers or {}).items()]
+    credentials: grpc.ChannelCredentials | None = dataclasses.field(default=None, repr=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.url or self.url.startswith(("http://", "https://")):
+            raise ValueError(f"`url` must be host:port. Received: url={self.url!r}. RestClient takes http addresses.")
+        # gRPC takes metadata in lower case only.
+        self._metadata = [(name.lower(), value) for name, value in (self.headers or {}).items()]
         self._channel = (
-            grpc.insecure_channel(target, options=_OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options=_OPTIONS)
+            grpc.insecure_channel(self.url, options=_OPTIONS)
+            if self.credentials is None
+            else grpc.secure_channel(self.url, self.credentials, options=_OPTIONS)
         )
         self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
-
-    def __repr__(self) -> str:
-        return (
-            f"GrpcClient(target={self.target!r}, model={self.model!r}, version={self.version!r}, label={self.label!r})"
-        )
 
     def close(self) -> None:
         """Closes the connection."""
@@ -129,7 +90,7 @@ class GrpcClient(ServingClient):
         )
         signatures = get_model_metadata_pb2.SignatureDefMap()
         if not answer.metadata["signature_def"].Unpack(signatures):
-            raise ServingError(f"the answer of {self.target} is no model's metadata")
+            raise ServingError(f"the answer of {self.url} is no model's metadata")
         described = {
             name: {"inputs": _tensors(one.inputs), "outputs": _tensors(one.outputs)}
             for name, one in sorted(signatures.signature_def.items())
@@ -160,7 +121,7 @@ class GrpcClient(ServingClient):
         try:
             return {name: tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
         except (TypeError, ValueError) as error:
-            raise ServingError(f"the answer of {self.target} holds no tensors ({error})") from error
+            raise ServingError(f"the answer of {self.url} holds no tensors ({error})") from error
 
     def _spec(self) -> model_pb2.ModelSpec:
         spec = model_pb2.ModelSpec(name=self.model)
@@ -172,7 +133,7 @@ class GrpcClient(ServingClient):
 
     def _ask(self, method: Any, request: Any, timeout: float) -> Any:
         try:
-            return method(request, timeout=timeout, metadata=self._headers)
+            return method(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             self._fail(error, timeout)
 
@@ -180,7 +141,7 @@ class GrpcClient(ServingClient):
         code, message = error.code().name, error.details() or ""
         if code == "DEADLINE_EXCEEDED":
             raise ServingError(
-                f"{self.target} did not answer within {timeout:.3g} seconds",
+                f"{self.url} did not answer within {timeout:.3g} seconds",
                 code=code,
                 advice="Allow a longer `timeout`, or a smaller `batch_size`.",
                 retryable=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +82,6 @@ def text_bytes(text: str | bytes) -> bytes:
 def name_of(item: Any) -> str:
     """Returns how an error names an input: paths and texts by themselves, the rest by its kind."""
     return repr(str(item))[:80] if isinstance(item, (str, Path)) else type(item).__name__
-
-
-def slices(start: int, stop: int, size: int) -> Sequence[slice]:
-    """Returns the slices that cut a part of a list into batches."""
-    return [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
 def _is_pil(image: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import email.utils
 import json
 import math
@@ -26,30 +27,18 @@ RETRYABLE_CODES = (429, 502, 503, 504)
 _READY_TIMEOUT = 5.0
 
 
+@dataclasses.dataclass(eq=False)
 class RestClient(ServingClient):
     """Asks a served model over REST.
 
-    One client serves any number of threads, and keeps its connections open. Requests are sent again, with
-    growing waits, when no connection can be made, it breaks, no answer comes within `timeout`, or the server
-    answers 429, 502, 503 or 504; never on another 4xx.
-
-    A row that is bad (a broken image, a missing file) loses nothing: the other rows have their numbers, its
-    own are zeros, and `status` says why. `on_bad_row="raise"` makes it a `ServingError` instead.
+    A request is sent again when no connection can be made, the connection breaks, no answer comes within `timeout`, or
+    the server answers 429, 502, 503 or 504; never after another 4xx.
 
     Args:
         url: where the server is, such as `"http://localhost:8501"`; a path in front of `/v1` belongs to it.
-        model: the model's name on the server.
-        version: its version; None for the newest.
-        timeout: seconds that one request may take.
-        retries: how often a batch is sent again at most.
-        batch_size: rows in one request; fewer, from then on, where a server refuses so many.
-        label: the version's label, such as `"stable"`, instead of `version`.
-        deadline: seconds that a whole call may take, with all its batches, retries and waits; None for no end.
-        backoff: seconds before the first retry; they double, and up to as much is added by chance.
-        concurrency: batches under way at a time.
-        on_bad_row: `"status"` or `"raise"`.
-        headers: sent with each request, such as `{"Authorization": "Bearer ..."}`; not shown by `repr`.
         tls: how an https server is checked; None takes the usual authorities.
+        The others are those of `ServingClient`: model, version, timeout, retries, batch_size, label, deadline,
+            backoff, concurrency, on_bad_row and headers.
 
     Raises:
         ImportError: httpx is missing.
@@ -60,58 +49,30 @@ class RestClient(ServingClient):
             result = client.encode_images(["owl.png", "bus.png"])
             print(result.embeds.shape, result.status)
 
-    Source: TensorFlow Serving's RESTful API; the columnar `inputs` form, whose answers are the smaller ones.
+    Source: TensorFlow Serving's RESTful API; the columnar `inputs` form, whose answers are smaller.
     """
 
-    def __init__(
-        self,
-        url: str,
-        model: str = "clip",
-        version: int | None = None,
-        timeout: float = 30.0,
-        retries: int = 4,
-        batch_size: int = 32,
-        *,
-        label: str | None = None,
-        deadline: float | None = None,
-        backoff: float = 0.25,
-        concurrency: int = 1,
-        on_bad_row: str = "status",
-        headers: Mapping[str, str] | None = None,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            version,
-            label=label,
-            timeout=timeout,
-            deadline=deadline,
-            retries=retries,
-            backoff=backoff,
-            batch_size=batch_size,
-            concurrency=concurrency,
-            on_bad_row=on_bad_row,
-        )
-        address = httpx.URL(url)
+    tls: ssl.SSLContext | None = dataclasses.field(default=None, repr=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        address = httpx.URL(self.url)
         if address.scheme not in ("http", "https") or not address.host:
             raise ValueError(
-                f"`url` must start with http:// or https://. Received: url={url!r}. GrpcClient takes host:port."
+                f"`url` must start with http:// or https://. Received: url={self.url!r}. GrpcClient takes host:port."
             )
         self.url = str(address.copy_with(username=None, password=None)).rstrip("/")
-        self._path = f"/v1/models/{quote(model, safe='')}"
-        if version is not None:
-            self._path += f"/versions/{version}"
-        if label is not None:
-            self._path += f"/labels/{quote(label, safe='')}"
+        self._path = f"/v1/models/{quote(self.model, safe='')}"
+        if self.version is not None:
+            self._path += f"/versions/{self.version}"
+        if self.label is not None:
+            self._path += f"/labels/{quote(self.label, safe='')}"
         self._http = httpx.Client(
             base_url=address,
-            headers=dict(headers or {}),
-            verify=True if tls is None else tls,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=max(20, concurrency)),
+            headers=dict(self.headers or {}),
+            verify=True if self.tls is None else self.tls,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=max(20, self.concurrency)),
         )
-
-    def __repr__(self) -> str:
-        return f"RestClient(url={self.url!r}, model={self.model!r}, version={self.version!r}, label={self.label!r})"
 
     def close(self) -> None:
         """Closes the connections."""
@@ -132,7 +93,7 @@ class RestClient(ServingClient):
             }
             return {"name": str(spec["name"]), "version": int(spec["version"]), "signatures": described}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self._odd(f"is no model's metadata ({type(error).__name__}: {error})") from error
+            raise self._unexpected(f"is no model's metadata ({type(error).__name__}: {error})") from error
 
     def is_ready(self) -> bool:  # noqa: D102 described in the base class
         try:
@@ -143,7 +104,7 @@ class RestClient(ServingClient):
             raise
         versions = answer.get("model_version_status")
         if not isinstance(versions, list):
-            raise self._odd("is no model's status")
+            raise self._unexpected("is no model's status")
         return any(isinstance(one, dict) and one.get("state") == "AVAILABLE" for one in versions)
 
     def _predict(self, signature: str, inputs: Mapping[str, Sequence[bytes]], timeout: float) -> Mapping[str, Any]:
@@ -154,7 +115,7 @@ class RestClient(ServingClient):
         body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
         outputs = self._ask("POST", f"{self._path}:predict", body, timeout).get("outputs")
         if not isinstance(outputs, dict):
-            raise self._odd("has no named outputs")
+            raise self._unexpected("has no named outputs")
         return outputs
 
     def _ask(self, method: str, path: str, body: bytes | None, timeout: float) -> dict[str, Any]:
@@ -197,7 +158,7 @@ class RestClient(ServingClient):
             answer = None
         if code == 200:
             if not isinstance(answer, dict):
-                raise self._odd(f"is no JSON object: {_excerpt(content)}")
+                raise self._unexpected(f"is no JSON object: {_excerpt(content)}")
             return answer
         said = answer.get("error") if isinstance(answer, dict) else None
         message = said if isinstance(said, str) else _excerpt(content)
@@ -209,7 +170,7 @@ class RestClient(ServingClient):
             retry_after=_seconds(headers.get("Retry-After")),
         )
 
-    def _odd(self, what: str) -> ServingError:
+    def _unexpected(self, what: str) -> ServingError:
         return ServingError(
             f"the answer of {self.url} {what}", advice="Check that `url` is the REST address of a model server."
         )

@@ -1,4 +1,4 @@
-"""What a served model answers: numbers as arrays, and a status per row."""
+"""The answers of a served model: numbers as arrays, and a status for each row."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ import numpy as np
 OK = "ok"
 
 
-def _are_ok(status: list[str]) -> np.ndarray:
-    return np.array([one == OK for one in status], bool)
+class _RowsWithStatus:
+    status: list[str]
+
+    @property
+    def ok(self) -> np.ndarray:
+        """Which rows are not bad: bool `[num_rows]`."""
+        return np.array([one == OK for one in self.status], bool)
 
 
 @dataclasses.dataclass(frozen=True)
-class Embeddings:
+class Embeddings(_RowsWithStatus):
     """Embeddings of images or texts, one row each, in the order given.
 
     Args:
@@ -25,14 +30,9 @@ class Embeddings:
     embeds: np.ndarray
     status: list[str]
 
-    @property
-    def ok(self) -> np.ndarray:
-        """Which rows hold numbers: bool `[num_rows]`."""
-        return _are_ok(self.status)
-
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class Classification(_RowsWithStatus):
     """The model's labels for images, one row each, in the order given.
 
     Args:
@@ -47,15 +47,10 @@ class Classification:
     probabilities: np.ndarray
     status: list[str]
 
-    @property
-    def ok(self) -> np.ndarray:
-        """Which rows hold labels: bool `[num_images]`."""
-        return _are_ok(self.status)
-
 
 @dataclasses.dataclass(frozen=True)
-class PairSimilarity:
-    """How well each image fits the text of the same place.
+class PairSimilarity(_RowsWithStatus):
+    """How well each image fits the text at the same position.
 
     Args:
         logits: float32 `[num_pairs]`, `logit_scale` times the cosine.
@@ -64,11 +59,6 @@ class PairSimilarity:
 
     logits: np.ndarray
     status: list[str]
-
-    @property
-    def ok(self) -> np.ndarray:
-        """Which rows hold numbers: bool `[num_pairs]`."""
-        return _are_ok(self.status)
 
 
 @dataclasses.dataclass(frozen=True)

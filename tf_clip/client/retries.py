@@ -1,4 +1,7 @@
-"""When a failed request is sent again, and until when."""
+"""When a failed request is sent again, and until when, by both protocols' clients alike.
+
+The libraries do less: httpx retries connections alone, gRPC neither timeouts nor more than four times.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ LONGEST_BACKOFF = 20.0
 """Seconds; waits double up to this."""
 
 LONGEST_RETRY_AFTER = 60.0
-"""Seconds; a server that asks for more is taken as one that is not there."""
+"""Seconds; a server that asks for more counts as unavailable."""
 
 
 class Deadline:
@@ -32,7 +35,7 @@ class Deadline:
         self._end = math.inf if seconds is None else time.monotonic() + seconds
 
     def remaining(self) -> float:
-        """Returns the seconds left, infinite without an end, negative past it."""
+        """Returns the seconds left: infinite without an end, negative after it."""
         return self._end - time.monotonic()
 
 
@@ -42,8 +45,8 @@ class RetryPolicy:
 
     Args:
         retries: how often at most, after the first attempt.
-        backoff: seconds before the first retry; doubled for each further one, plus up to as much by chance,
-            so that clients which failed together do not come back together; longer when the server asks for it.
+        backoff: seconds before the first retry. Each wait is twice the last, plus a random time of up to its length, so
+            that clients which failed together do not come back together. The server may ask for a longer wait.
     """
 
     retries: int
