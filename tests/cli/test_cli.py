@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it writes, and how it fails."""
+"""The commands on images and checkpoints, run whole: what they print, what they write, and how they fail."""
 
 import json
 import os
@@ -152,29 +152,6 @@ def test_info_says_what_is_odd(run, tiny_checkpoint, tiny_model):
     assert odd[1].startswith("eos_token_id is 2")
     assert odd[2].startswith("the files hold") and odd[2].endswith("it will not load")
     assert "weights are stored as float16; eos_token_id is 2" in run("info")[1]
-
-
-def test_models_lists_what_is_published(capsys):
-    assert main(["models", "dfn5b", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["model"] for row in rows] == ["apple/DFN5B-CLIP-ViT-H-14", "apple/DFN5B-CLIP-ViT-H-14-378"]
-    assert rows[0]["parameters"] == 986_109_441
-    assert main(["models", "openai"]) == 0
-    shown = capsys.readouterr().out
-    assert "openai/clip-vit-base-patch32" in shown and "151 M" in shown
-    assert main(["models", "nothing"]) == 2
-
-
-def test_models_ids_can_be_copied_from_a_narrow_terminal(capsys, monkeypatch):
-    from tf_clip import known_models
-
-    monkeypatch.setattr("tf_clip.cli.tables._output.width", 100, raising=False)
-    assert main(["models"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    for model in known_models():
-        (line,) = [line for line in lines if line.split(" ")[0] == model.hub_id]
-        assert model.architecture in line
-    assert "Apple, DFN-5B, apple-amlr" in [line.strip() for line in lines]
 
 
 @pytest.mark.parametrize("form", ["hf", "openclip"])

@@ -254,6 +254,7 @@ class TestRest:
                 client.encode_texts(["a"])
         assert len(sent) == 1
 
+    @pytest.mark.process
     def test_rest_imports_neither_tensorflow_nor_keras(self, rest_server):
         code = (
             "import json, sys\n"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import keras
@@ -13,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.html_text import Text, require_self_contained
 from tf_clip import (
     CLIPModel,
     CLIPProcessor,
-    classification_report,
     embed_images,
     embed_texts,
     retrieval_report,
@@ -86,33 +84,7 @@ def write_table(path, rows):
     return path
 
 
-class Text(HTMLParser):
-    """What a reader sees, and what a page refers to."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.words, self.tags, self.addresses = [], [], []
-        self.feed(page)
-        self.text = re.sub(r"\s+", " ", " ".join(self.words))
-
-    def handle_data(self, data):
-        if self.tags[-1:] != ["style"]:
-            self.words.append(data)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
-
-
-def require_self_contained(page):
-    seen = Text(page)
-    assert not {"script", "link", "iframe", "object"} & set(seen.tags)
-    assert all(address.startswith("data:image/png;base64,") for address in seen.addresses)
-    assert "url(" not in page
-    assert "@import" not in page
-    return seen
-
-
+@pytest.mark.command
 def test_zero_shot_says_what_the_library_says(evaluate, classes, loaded):
     templates = ["a {}", "the {}."]
     status, result, page, err = evaluate("zero-shot", classes, "--template", "a {}", "--template", "the {}.")
@@ -136,6 +108,7 @@ def test_zero_shot_says_what_the_library_says(evaluate, classes, loaded):
         assert row["label_probability"] < row["confidence"]
 
 
+@pytest.mark.command
 def test_the_zero_shot_page_shows_every_number(evaluate, classes):
     arguments = ("--template-set", "imagenet_simple", "--robustness")
     _, result, page, _ = evaluate("zero-shot", classes, *arguments)
@@ -149,16 +122,17 @@ def test_the_zero_shot_page_shows_every_number(evaluate, classes):
         assert f"{number:.1%}" in seen.text
     for row, label in zip(result["confusion"], result["classes"], strict=True):
         for count, other in zip(row, result["classes"], strict=True):
-            assert f"{label} taken for {other}: {count} of 3" in seen.text
+            assert f"{label} predicted as {other}: {count} of 3" in seen.text
     for part in result["calibration"]:
         if part["count"]:
-            said = f"{part['count']} images, {part['confidence']:.1%} sure, {part['accuracy']:.1%} right"
+            said = f"{part['count']} images, confidence {part['confidence']:.1%}, accuracy {part['accuracy']:.1%}"
             assert said in seen.text
     assert len([row["template"] for row in result["robustness"]["templates"] if row["template"] in seen.text]) == 7
     assert len(seen.addresses) == len(result["worst"])
     assert "9 images of 3 classes" in seen.text
 
 
+@pytest.mark.command
 def test_bad_images_and_rows_are_left_out_and_nothing_else(evaluate, classes, tmp_path):
     paths = sorted(classes.rglob("*.png"))
     good = [(path.relative_to(tmp_path).as_posix(), f"kind {index % 3}") for index, path in enumerate(paths)]
@@ -206,6 +180,7 @@ def row_of(where):
     return int(where.rpartition(":")[2]) - 2
 
 
+@pytest.mark.command
 def test_retrieval_says_what_the_library_says(evaluate, tmp_path, loaded):
     paths = [save_image(tmp_path / "images" / f"{number}.png", number) for number in range(6)]
     owners = [0, 1, 2, 3, 4, 5, 0, 0, 3]
@@ -246,6 +221,7 @@ def test_retrieval_says_what_the_library_says(evaluate, tmp_path, loaded):
         assert f"found as number {row['rank']}" in seen.text
 
 
+@pytest.mark.command
 def test_a_bad_image_takes_its_captions_with_it(evaluate, tmp_path):
     for number in range(3):
         save_image(tmp_path / f"{number}.png", number)
@@ -263,8 +239,8 @@ def test_a_bad_image_takes_its_captions_with_it(evaluate, tmp_path):
     status, result, page, err = evaluate("retrieval", table)
     assert (status, err.count("skipped ")) == (1, 1)
     assert result["shared_captions"] == 2  # both b; c is of one image, in two rows
-    assert "2 captions are another image's, too" in err
-    assert "2 captions are another image's, too" in Text(page).text
+    assert "2 captions belong to other images, too" in err
+    assert "2 captions belong to other images, too" in Text(page).text
     assert "not an image" in result["skipped"][0]["reason"]
     assert (result["images"], result["captions"]) == (3, 6)  # the same file twice is one image
 
@@ -281,6 +257,7 @@ def test_rows_of_several_labels_are_left_out(loaded, tmp_path):
     assert found.image(2) is None
 
 
+@pytest.mark.command
 @pytest.mark.parametrize("task", ["zero-shot", "retrieval"])
 def test_names_that_are_markup_stay_text(evaluate, tmp_path, task):
     folder = tmp_path / "<b>&"
@@ -295,41 +272,6 @@ def test_names_that_are_markup_stay_text(evaluate, tmp_path, task):
     assert HOSTILE in seen.text or task == "retrieval"
     assert "<b>&/<i>data.csv:6: the image's file does not exist" in seen.text
     assert set(result["classes"]) == set(texts) if task == "zero-shot" else result["captions"] == 4
-
-
-def test_many_classes_are_shown_by_those_confused_most():
-    from tf_clip.cli.evaluation_page import zero_shot_page
-
-    names = [f"kind {number}" for number in range(60)]
-    targets = np.repeat(np.arange(60), 4)
-    answers = np.where(targets % 2, targets, (targets + 1) % 60)  # every second class is always wrong
-    report = classification_report(np.eye(60)[answers], targets, names)
-    result = {"model": "m", "data": "d", "images": 240, "templates": ["{}"], "worst": [], "skipped": []}
-    page = zero_shot_page({**result, "metrics": report.metrics, "recall_curve": [0.5] * 60}, report, [])
-    seen = Text(page)
-    assert "The 30 most confused of 60 classes" in seen.text
-    assert "kind 0 taken for kind 1: 4 of 4" in seen.text
-    assert "kind 0 taken for all others: 0 of 4" in seen.text
-    assert "kind 58" not in seen.text
-    right = classification_report(np.eye(60)[targets], targets, names)
-    page = zero_shot_page({**result, "metrics": right.metrics, "recall_curve": [1.0] * 60}, right, [])
-    assert "All 60 classes are right" in Text(page).text
-
-
-def points(svg):
-    """The line of a chart, as (x, y) pairs."""
-    (line,) = re.findall(r'class="line" points="([^"]+)"', svg)
-    return [tuple(map(float, pair.split(","))) for pair in line.split()]
-
-
-def test_the_curve_is_drawn_where_its_numbers_are():
-    from tf_clip.cli.charts import recall_chart
-
-    line = points(recall_chart([("a", np.array([0.0, 0.25, 0.5, 1.0]))], 0.25))
-    x, y = zip(*line, strict=True)
-    assert np.diff(x)[0] == pytest.approx(np.diff(x)[1:].sum(), abs=0.2)  # 1 to 2 is as far as 2 to 4
-    heights = (y[0] - np.array(y)) / (y[0] - y[3])
-    np.testing.assert_allclose(heights, [0.0, 0.25, 0.5, 1.0], atol=0.001)
 
 
 @pytest.mark.parametrize(
@@ -347,6 +289,7 @@ def test_what_does_not_go_together_is_named(evaluate, classes, task, arguments, 
     assert "Traceback" not in err
 
 
+@pytest.mark.command
 def test_data_that_is_not_there_is_named(evaluate, tmp_path):
     table = write_table(tmp_path / "pairs.csv", [("file", "text"), ("a.png", "x")])
     empty = write_table(tmp_path / "empty.csv", [("image", "caption"), ("a.png", "")])

@@ -79,6 +79,7 @@ def log_of(folder):
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
+@pytest.mark.command
 def test_a_table_with_unreadable_rows_trains_and_lists_them(run, table, small_checkpoint, tmp_path):
     out = tmp_path / "out"
     config = tmp_path / "options.toml"
@@ -130,7 +131,7 @@ def test_every_recipe_is_offered():
 
 @pytest.mark.process
 def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, tmp_path):
-    words = ["--data", str(table), "--model", str(small_checkpoint), "--batch-size", "8", "--epochs", "30"]
+    words = ["--data", str(table), "--model", str(small_checkpoint), "--batch-size", "8", "--epochs", "8"]
     words += ["--recipe", "layerwise", "--ema", "0.9", "--validation-share", "0.2", "--learning-rate", "1e-3"]
 
     def start(folder, *more):
@@ -142,7 +143,7 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, t
     assert whole.returncode == 1, errors
     stopped = start("stopped")
     log = tmp_path / "stopped" / "log.jsonl"
-    while stopped.poll() is None and (not log.is_file() or len(log.read_text().splitlines()) < 20):
+    while stopped.poll() is None and (not log.is_file() or len(log.read_text().splitlines()) < 10):
         time.sleep(0.05)
     stopped.send_signal(signal.SIGINT)
     output, errors = stopped.communicate(timeout=900)
@@ -155,13 +156,14 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, t
     result = subprocess.run(again, env=environment(), capture_output=True, text=True, timeout=900)
     assert result.returncode == 1, result.stderr
     assert "3 unreadable examples" in result.stderr
-    assert 20 <= lines_before < len(log.read_text().splitlines())
+    assert 10 <= lines_before < len(log.read_text().splitlines())
     assert log_of(tmp_path / "stopped") == log_of(tmp_path / "whole")
     models = [CLIPModel.from_pretrained(tmp_path / folder).get_weights() for folder in ("whole", "stopped")]
     for one, other in zip(*models, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.command
 def test_folders_of_classes_are_evaluated_by_their_names(run, class_folders, small_checkpoint, tmp_path):
     out = tmp_path / "out"
     status, output, errors = run(
@@ -180,6 +182,7 @@ def test_folders_of_classes_are_evaluated_by_their_names(run, class_folders, sma
     assert any(np.abs(one - other).max() > 1e-5 for one, other in pairs)
 
 
+@pytest.mark.command
 def test_lora_writes_the_adapter_and_the_model_that_it_makes(run, class_folders, small_checkpoint, tmp_path):
     words = ["--data", class_folders, "--output", tmp_path / "out", "--recipe", "lora", "--adapter", "lora[r=2]"]
     status, _, errors = run(*words, "--epochs", 2, "--batch-size", 6, "--learning-rate", 1e-2)
@@ -199,6 +202,7 @@ def test_lora_writes_the_adapter_and_the_model_that_it_makes(run, class_folders,
     np.testing.assert_allclose(start.get_image_features(pixels), tuned.get_image_features(pixels), atol=1e-5)
 
 
+@pytest.mark.command
 def test_nothing_is_not_the_default(run, table, tmp_path):
     """No weight decay and no warm-up were once taken for what the recipe says."""
     words = ["--data", table, "--output", tmp_path / "out", "--epochs", 1, "--batch-size", 8]
@@ -207,6 +211,7 @@ def test_nothing_is_not_the_default(run, table, tmp_path):
     assert first["learning_rate"] > 9e-4
 
 
+@pytest.mark.command
 def test_a_broken_validation_image_is_listed(run, class_folders, tmp_path):
     shutil.copytree(class_folders, tmp_path / "kept")
     (tmp_path / "kept" / "red" / "broken.png").write_bytes(b"broken")
@@ -218,6 +223,7 @@ def test_a_broken_validation_image_is_listed(run, class_folders, tmp_path):
     assert "1 unreadable examples were skipped" in errors and "broken.png" in errors
 
 
+@pytest.mark.command
 def test_a_probe_is_an_image_classifier(run, class_folders, tmp_path):
     out = tmp_path / "out"
     (class_folders / "red" / "broken.png").write_bytes(b"broken")
@@ -234,29 +240,12 @@ def test_a_probe_is_an_image_classifier(run, class_folders, tmp_path):
     assert [classifier.config.id2label[index] for index in logits.argmax(axis=1)] == list(COLOURS)
 
 
+@pytest.mark.command
 def test_too_many_unreadable_rows_stop_with_the_list(run, table, tmp_path):
     status, _, errors = run("--data", table, "--output", tmp_path, "--max-skipped-share", 0.01, "--batch-size", 8)
     assert status == 2
     assert "`--max-skipped-share` must be at least" in errors
     assert "caption is empty" in errors
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("learning_rat = 1", "'learning_rat' in .*Did you mean learning-rate"),
-        ("epochs = [[1]]", "`epochs` must be text, a number or a list of them"),
-        ("epochs = ", "`--config` must be a TOML file"),
-        ("resume = true", "'resume' in"),
-        ("epochs = false", "`epochs` must be a value"),
-    ],
-)
-def test_bad_configurations_are_refused(run, tmp_path, text, message):
-    config = tmp_path / "options.toml"
-    config.write_text(text)
-    status, _, errors = run("--config", config)
-    assert status == 2
-    assert re.search(message, errors), errors
 
 
 @pytest.mark.parametrize(

@@ -53,15 +53,15 @@ def recall_chart(curves: Sequence[tuple[str, np.ndarray]], chance: float) -> str
 
 
 def calibration_chart(bins: Sequence[CalibrationBin]) -> str:
-    """Draws how often a classifier is right when it is this sure, and the gap between the two."""
+    """Draws the accuracy at each confidence, and the difference between the two."""
     ticks = [(share, f"{share:.0%}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    parts = [_frame(ticks, "confidence", "right")]
+    parts = [_frame(ticks, "confidence", "accuracy")]
     for part in bins:
         if not part.count:
             continue
         (x, y), (right, bottom) = _point(part.low, part.accuracy), _point(part.high, 0.0)
         _, sure = _point(0.0, part.confidence)
-        said = f"{part.count} images, {part.confidence:.1%} sure, {part.accuracy:.1%} right"
+        said = f"{part.count} images, confidence {part.confidence:.1%}, accuracy {part.accuracy:.1%}"
         width = round(right - x - 2, 1)
         parts.append(f'<g class="first"><title>{said}</title>')
         parts.append(f'<rect class="filled" x="{x + 1}" y="{y}" width="{width}" height="{round(bottom - y, 1)}"/>')
@@ -110,10 +110,10 @@ def template_chart(values: Sequence[tuple[str, float]], together: float) -> str:
 
 
 def confusion_chart(confusion: np.ndarray, labels: Sequence[str]) -> str:
-    """Draws a square of what was taken for what; the darker, the larger the share of the row.
+    """Draws a confusion matrix; the darker a cell, the larger its share of the row.
 
     Args:
-        confusion: int `[rows, columns]`; the diagonal is right.
+        confusion: int `[rows, columns]`; the diagonal counts right predictions.
         labels: the names of the columns, and of the rows, which may be fewer.
     """
     rows, columns = confusion.shape
@@ -130,7 +130,7 @@ def confusion_chart(confusion: np.ndarray, labels: Sequence[str]) -> str:
             count, x = int(confusion[row, column]), margin + column * size
             share = count / totals[row]
             kind = "first" if row == column else "second"
-            said = f"{escape(labels[row])} taken for {escape(labels[column])}: {count} of {totals[row]}"
+            said = f"{escape(labels[row])} predicted as {escape(labels[column])}: {count} of {totals[row]}"
             shade = f'fill-opacity="{0.12 + 0.88 * share:.2f}"' if count else 'style="fill: var(--rail)" opacity=".45"'
             parts.append(f'<g class="{kind}"><title>{said}</title>')
             parts.append(f'<rect class="cell filled" x="{x}" y="{y}" width="{size}" height="{size}" rx="3" {shade}/>')

@@ -1,4 +1,4 @@
-"""What `tf-clip evaluate` measures on: images read once and embedded, and the texts that belong to them."""
+"""The data of `tf-clip evaluate`: images, embedded once, and the texts that belong to them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class EmbeddedImages:
     """Images and texts of a table, folder or archive; rows with the same file share an image.
 
     Args:
-        pairs: where they were read from.
+        pairs: the source.
         image_embeds: float32 `[num_images, projection_dim]`, of unit length.
         image_rows: the first row of each image.
         texts: the labels or captions.
-        image_of_text: int64 `[num_texts]`, which image each text belongs to.
+        image_of_text: int64 `[num_texts]`, the index of the image that each text belongs to.
         text_rows: the row of each text.
         skipped: the rows that cannot be used.
     """
@@ -64,7 +64,7 @@ def embed_pairs(
         processor: its processor.
         pairs: images and texts.
         batch_size: rows read, and images computed, at a time; bounds the memory.
-        one_text: leave out rows with several texts, which cannot all be the image's label.
+        one_text: skip rows with several texts, since an image has one label.
 
     Raises:
         ValueError: no row can be used.

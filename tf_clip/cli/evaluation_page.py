@@ -24,8 +24,8 @@ _MOST_CLASSES, _SOME_CLASSES, _PAIRS = 40, 30, 14
 
 
 SHARED = (
-    "{count:,} captions are another image's, too. Equal captions tie, and a tie counts against the model: "
-    "where captions are classes, `tf-clip evaluate zero-shot` asks the better question."
+    "{count:,} captions belong to other images, too. Equal captions tie, and a tie counts against the model. "
+    "Where captions are classes, use `tf-clip evaluate zero-shot` instead."
 )
 
 
@@ -33,20 +33,20 @@ def zero_shot_page(result: Mapping[str, Any], report: ClassificationReport, imag
     """Returns the page of a zero-shot evaluation.
 
     Args:
-        result: what the JSON file holds.
-        report: what it was made of.
-        images: for each of `result["worst"]` its image as an address, None if it cannot be shown.
+        result: the content of the JSON file.
+        report: the report that the result was made from.
+        images: for each of `result["worst"]` its image as a `data:` address, None if it cannot be shown.
     """
     metrics = result["metrics"]
     tiles = "".join(_tile(f"{metrics[name]:.1%}", said) for name, said in _TILES.items())
     curve = np.array(result["recall_curve"])
     parts = [
         f'<div class="tiles">{tiles}</div><div class="two">',
-        _section("Right among the first k", charts.recall_chart([("classes", curve)], 1 / len(report.labels))),
+        _section("Right class among the first k", charts.recall_chart([("classes", curve)], 1 / len(report.labels))),
         _section(
-            "Is it as right as it is sure?",
+            "Calibration: accuracy at each confidence",
             charts.calibration_chart(report.calibration)
-            + '<p class="small">Bars: how often it was right; orange: the gap to how sure it was.</p>',
+            + '<p class="small">Bars: accuracy; orange: the difference to the confidence.</p>',
         ),
         "</div>",
         _confusion(report),
@@ -62,18 +62,18 @@ def zero_shot_page(result: Mapping[str, Any], report: ClassificationReport, imag
         )
         for row, image in zip(result["worst"], images, strict=True)
     ]
-    parts.append(_mistakes("The surest mistakes", cards))
+    parts.append(_mistakes("The mistakes with the highest confidence", cards))
     about = f"{_count(result['images'], 'image')} of {_count(len(report.labels), 'class', 'classes')} in "
-    wordings = _count(len(result["templates"]), "wording")
-    return _page(result, about, f"zero-shot, {wordings}", parts)
+    prompts = _count(len(result["templates"]), "prompt")
+    return _page(result, about, f"zero-shot, {prompts}", parts)
 
 
 def retrieval_page(result: Mapping[str, Any], images: Mapping[str, Sequence[Sequence[str | None]]]) -> str:
     """Returns the page of a retrieval evaluation.
 
     Args:
-        result: what the JSON file holds.
-        images: for each direction, for each of its worst rows, the images to show as addresses.
+        result: the content of the JSON file.
+        images: for each direction, for each of its worst rows, the images to show as `data:` addresses.
     """
     metrics = result["metrics"]
     tiles = "".join(
@@ -104,25 +104,23 @@ def _page(result: Mapping[str, Any], about: str, title: str, parts: Sequence[str
 
 
 def _confusion(report: ClassificationReport) -> str:
-    """Returns the matrix, of many classes those that are confused most, and the pairs beside it."""
+    """Returns the confusion matrix, of many classes only the most confused ones, and a table of the worst pairs."""
     mistakes = report.confusion.copy()
     np.fill_diagonal(mistakes, 0)
     order = np.argsort(-mistakes, axis=None, kind="stable")[: _SOME_CLASSES * _SOME_CLASSES]
     pairs = [divmod(int(place), len(mistakes)) for place in order if mistakes.flat[place]]
     shown, labels, note = report.confusion, list(report.labels), ""
     if len(labels) > _MOST_CLASSES and pairs:
-        # Those of the worst pair first, so that what is confused lies side by side.
+        # The classes of the worst pairs come first, so that confused classes are neighbors.
         chosen = list(dict.fromkeys(place for pair in pairs for place in pair))[:_SOME_CLASSES]
         shown = report.confusion[chosen]
         shown = np.column_stack([shown[:, chosen], shown.sum(axis=1) - shown[:, chosen].sum(axis=1)])
         note = f'<p class="small">The {len(chosen)} most confused of {len(labels)} classes.</p>'
         labels = [labels[place] for place in chosen] + ["all others"]
     elif len(labels) > _MOST_CLASSES:
-        return _section("What was taken for what", f"<p>All {len(labels)} classes are right.</p>")
+        return _section("Confusion matrix", f"<p>All images of all {len(labels)} classes are right.</p>")
     chart = charts.confusion_chart(shown, labels)
-    matrix = _section(
-        "What was taken for what", f'{chart}{note}<p class="small">Row: what it is; column: the answer.</p>'
-    )
+    matrix = _section("Confusion matrix", f'{chart}{note}<p class="small">Row: the label; column: the prediction.</p>')
     if not pairs:
         return matrix
     rows = "".join(
@@ -130,7 +128,7 @@ def _confusion(report: ClassificationReport) -> str:
         f'<td class="number">{mistakes[row, column]} of {report.confusion[row].sum()}</td></tr>'
         for row, column in pairs[:_PAIRS]
     )
-    head = '<thead><tr><th>is</th><th>was taken for</th><th class="number">images</th></tr></thead>'
+    head = '<thead><tr><th>label</th><th>prediction</th><th class="number">images</th></tr></thead>'
     return f'<div class="beside">{matrix}{_section("Most often confused", f"<table>{head}{rows}</table>")}</div>'
 
 
@@ -138,16 +136,16 @@ def _robustness(robustness: Mapping[str, Any]) -> str:
     alone = [(row["template"], row["top1"]) for row in robustness["templates"]]
     metrics = robustness["metrics"]
     said = (
-        f"One wording alone: {metrics['mean']:.1%} on average, standard deviation {metrics['std']:.1%}, "
+        f"One prompt alone: {metrics['mean']:.1%} on average, standard deviation {metrics['std']:.1%}, "
         f"from {metrics['min']:.1%} to {metrics['max']:.1%}. All together: {metrics['ensemble']:.1%}."
     )
     rows = "".join(
         f'<tr><td>{escape(template)}</td><td class="number">{value:.1%}</td></tr>'
         for template, value in sorted(alone, key=lambda pair: -pair[1])
     )
-    table = f'<details><summary class="small">Each wording</summary><table>{rows}</table></details>'
+    table = f'<details><summary class="small">All prompts</summary><table>{rows}</table></details>'
     chart = charts.template_chart(alone, metrics["ensemble"])
-    return _section("Does the wording matter?", f'{chart}<p class="small">{said}</p>{table}')
+    return _section("Each prompt alone", f'{chart}<p class="small">{said}</p>{table}')
 
 
 def _figures(metrics: Mapping[str, Mapping[str, float]]) -> str:
@@ -190,7 +188,7 @@ def _skipped(rows: Sequence[Mapping[str, str]]) -> str:
     if not rows:
         return ""
     listed = "".join(f"<li>{escape(row['where'])}: {escape(row['reason'])}</li>" for row in rows)
-    return _section("Left out", f"<details><summary>{_count(len(rows), 'row')}</summary><ul>{listed}</ul></details>")
+    return _section("Skipped", f"<details><summary>{_count(len(rows), 'row')}</summary><ul>{listed}</ul></details>")
 
 
 def _section(heading: str, inside: str) -> str:

@@ -1,4 +1,4 @@
-"""What the command line shows in a terminal: tables with bars, progress, warnings."""
+"""Tables, bars, progress and warnings in a terminal."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _messages = Console(stderr=True, highlight=False)
 
 
 def show_scores(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]], headings: tuple[str, str]) -> None:
-    """Prints scored names under what they were scored for, best first, each with a bar.
+    """Prints names with their scores, best first, each with a bar.
 
     Args:
-        groups: what was asked about, and the (name, score) pairs.
-        headings: what the two columns are called.
+        groups: what the names were scored for, and the (name, score) pairs.
+        headings: of the first two columns.
     """
     table = Table(box=None, pad_edge=False)
     table.add_column(headings[0], style="bold", overflow="fold")
@@ -38,7 +38,7 @@ def show_scores(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]], headi
     for asked, scores in groups:
         for place, (name, score) in enumerate(scores):
             style = "green" if place == 0 else "dim"
-            # Text objects, since a path or label may hold what rich would read as markup.
+            # Text objects: rich would read a path or label such as [red] as markup.
             first = Text(asked if place == 0 else "")
             table.add_row(first, Text(name, style=style), f"{score:.3f}", Text(bar(score), style=style))
     _output.print(table)
@@ -64,16 +64,16 @@ def show_facts(facts: Mapping[str, Any]) -> None:
 def show_groups(
     groups: Mapping[str, Sequence[Sequence[str]]], headings: Sequence[str], numbers: Sequence[str] = ()
 ) -> None:
-    """Prints rows under what they have in common, one table for all.
+    """Prints groups of rows in one table, each below its title.
 
     Args:
-        groups: what the rows have in common, and their cells.
-        headings: what the columns are called.
+        groups: from a title to the cells of its rows.
+        headings: of the columns.
         numbers: the headings of the columns to align to the right.
     """
     table = Table(box=None, pad_edge=False)
     for place, heading in enumerate(headings):
-        # The first is what people copy: it stays in one piece however narrow the terminal.
+        # People copy the first column: it is never wrapped, however narrow the terminal.
         table.add_column(
             heading, justify="right" if heading in numbers else "left", no_wrap=place == 0, overflow="fold"
         )
@@ -116,7 +116,7 @@ def report(rows: Sequence[Mapping[str, str]]) -> int:
 
 
 def printable(text: str) -> str:
-    """Returns a text with the bytes of file names that are no UTF-8 as escapes, which JSON reads back."""
+    """Returns a text in which bytes of file names that are not UTF-8 are escapes, which JSON reads back."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -127,14 +127,14 @@ def status(message: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def progress(message: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a bar on standard error while the block runs; yields what moves it on."""
+    """Shows a bar on standard error while the block runs; yields a function that advances it."""
     with Progress(console=_messages, transient=True, disable=not _messages.is_terminal) as bars:
         task = bars.add_task(message, total=total)
         yield lambda done: bars.advance(task, done)
 
 
 def print_cells(cells: Sequence[str], width: int) -> None:
-    """Prints a line of a table whose rows come one by one, each cell at least so wide."""
+    """Prints a line of a table whose rows come one by one, each cell at least `width` wide."""
     print("  ".join(cell.rjust(width) for cell in cells), flush=True)
 
 

@@ -65,31 +65,43 @@ def run(options: argparse.Namespace) -> int:
 def _add_places(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("places")
     group.add_argument("--data", help="CSV, TSV, JSONL, Parquet, TFRecord, tar shards, or a folder of class folders")
-    group.add_argument("--output", type=Path, metavar="DIR", help="where the model, its log and what resumes it go")
+    group.add_argument("--output", type=Path, metavar="DIR", help="folder of the model, its log and what resumes it")
     add_model(group)
-    group.add_argument("--config", type=Path, metavar="FILE.toml", help="options, by the names that they have here")
-    group.add_argument("--resume", action="store_true", help="go on with the run in DIR; no other option is needed")
-    group.add_argument("--overwrite", action="store_true", help="start anew in a DIR that is not empty")
+    group.add_argument("--config", type=Path, metavar="FILE.toml", help="a file of options, by the names used here")
+    group.add_argument("--resume", action="store_true", help="continue the run in DIR; no other option is needed")
+    group.add_argument("--overwrite", action="store_true", help="start a new run in a DIR that is not empty")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
-    group.add_argument("--image-column", help="of a table (default: image)")
-    group.add_argument("--caption-column", action="append", help="of a table; may be given several times")
-    group.add_argument("--group-column", help="of a table: rows equal in it belong together")
-    group.add_argument("--image-folder", help="where a table's relative paths begin (default: beside it)")
-    group.add_argument("--template", action="append", help="for folders of classes: a sentence with {} for the class")
-    group.add_argument("--format", help="of --data, if its name does not say it")
+    group.add_argument("--image-column", help="a table's column of images (default: image)")
+    group.add_argument(
+        "--caption-column", action="append", help="a table's column of captions; may be given several times"
+    )
+    group.add_argument("--group-column", help="a table's column; rows with the same value stay on one side of a split")
+    group.add_argument("--image-folder", help="the folder of a table's relative paths (default: the table's)")
+    group.add_argument("--template", action="append", help="for folders of classes: a caption with {} for the class")
+    group.add_argument("--format", help="the format of --data, if its name does not show it")
     group.add_argument("--validation-data", help="pairs to evaluate on after each epoch")
     group.add_argument(
-        "--validation-share", type=float, help="of --data, kept back without --validation-data (default: 0.1; 0: none)"
+        "--validation-share",
+        type=float,
+        help="share of --data kept for evaluation where --validation-data is not given (default: 0.1; 0: none)",
     )
-    group.add_argument("--batch-size", type=int, default=64, help="pairs a batch (default: 64)")
-    group.add_argument("--augment", choices=("none", "crop", "strong"), help="of images (default: crop, as the paper)")
-    group.add_argument("--flip", action="store_true", default=None, help="mirror every other image, too")
-    group.add_argument("--max-length", type=int, help="of captions, in tokens")
-    group.add_argument("--max-skipped-share", type=float, help="of rows that may be unreadable (default: 0.1)")
-    group.add_argument("--seed", type=int, default=0, help="of orders, augmentation, split (default: 0)")
+    group.add_argument("--batch-size", type=int, default=64, help="pairs in one batch (default: 64)")
+    group.add_argument(
+        "--augment", choices=("none", "crop", "strong"), help="augmentation of images (default: crop, as CLIP's paper)"
+    )
+    group.add_argument("--flip", action="store_true", default=None, help="mirror images with probability 0.5")
+    group.add_argument("--max-length", type=int, help="tokens of a caption; longer captions are cut")
+    group.add_argument(
+        "--max-skipped-share",
+        type=float,
+        help="share of rows that may be unreadable before training stops (default: 0.1)",
+    )
+    group.add_argument(
+        "--seed", type=int, default=0, help="seed of the order, the augmentation and the split (default: 0)"
+    )
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -101,25 +113,25 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         help="what is trained (default: full); probe takes captions as labels",
     )
     group.add_argument(
-        "--adapter", metavar="CONFIG", help="for lora: another form of it, such as lora[r=16], dora, vera, ia3"
+        "--adapter", metavar="CONFIG", help="the adapter of the recipe lora, such as lora[r=16], dora, vera, ia3"
     )
-    group.add_argument("--epochs", type=int, help="(default: 10)")
-    group.add_argument("--learning-rate", type=float, help="the highest (default: by recipe)")
-    group.add_argument("--weight-decay", type=float, help="(default: 0.1)")
-    group.add_argument("--warmup-steps", type=int, help="(default: a tenth of all, 500 at most)")
+    group.add_argument("--epochs", type=int, help="passes over the data (default: 10)")
+    group.add_argument("--learning-rate", type=float, help="the highest learning rate (default: by recipe)")
+    group.add_argument("--weight-decay", type=float, help="weight decay of AdamW (default: 0.1)")
+    group.add_argument("--warmup-steps", type=int, help="steps of warm-up (default: a tenth of all, at most 500)")
     group.add_argument(
-        "--layer-decay", type=float, help="of the learning rate, from block to block (default: by recipe)"
+        "--layer-decay", type=float, help="factor of the learning rate from block to block (default: by recipe)"
     )
-    group.add_argument("--clip-norm", type=float, help="largest length of all gradients (default: 1; 0: no limit)")
-    group.add_argument("--accumulate", type=int, help="batches a step (default: 1)")
-    group.add_argument("--ema", type=float, help="momentum of an average of the weights (default: none)")
-    group.add_argument("--wise-ft", type=float, metavar="SHARE", help="mix the result, so much of it, with the start")
-    group.add_argument("--loss", choices=("softmax", "sigmoid"), help="(default: softmax, CLIP's)")
+    group.add_argument("--clip-norm", type=float, help="the highest norm of all gradients (default: 1; 0: no limit)")
+    group.add_argument("--accumulate", type=int, help="batches whose gradients make one step (default: 1)")
+    group.add_argument("--ema", type=float, help="momentum of an average of the weights (default: no average)")
+    group.add_argument("--wise-ft", type=float, metavar="SHARE", help="share of the trained weights in the result")
+    group.add_argument("--loss", choices=("softmax", "sigmoid"), help="(default: softmax, as CLIP)")
     group.add_argument("--label-smoothing", type=float, help="(default: 0)")
-    group.add_argument("--encode-chunk-size", type=int, help="pairs encoded at a time: less memory, the same result")
+    group.add_argument("--encode-chunk-size", type=int, help="pairs encoded at once: less memory, the same result")
     group.add_argument("--dtype", choices=("float32", "mixed_bfloat16", "mixed_float16"), help="(default: float32)")
     group.add_argument("--gradient-checkpointing", action="store_true", default=None, help="less memory, more time")
-    group.add_argument("--save-every", type=int, help="batches from one save to the next (default: 500)")
+    group.add_argument("--save-every", type=int, help="batches between two saves (default: 500)")
     group.add_argument("--tensorboard", metavar="DIR", help="write curves, and the best and worst validation pairs")
 
 

@@ -71,12 +71,17 @@ def require_same_run(run: Mapping[str, Any], folder: Path) -> None:
     changed = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
     if changed:
         listed = "; ".join(
-            f"--{name.replace('_', '-')} {now.get(name)}, where the run has {before.get(name)}" for name in changed
+            f"--{name.replace('_', '-')} {_said(now.get(name))}, where the run has {_said(before.get(name))}"
+            for name in changed
         )
         raise ValueError(
             f"`--resume` must come with the options that the run was started with. Received: {listed}. "
             "Leave them out, or start a new run with --overwrite."
         )
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def as_toml(values: Mapping[str, Any]) -> str:

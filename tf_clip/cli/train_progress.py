@@ -1,4 +1,4 @@
-"""What `tf-clip train` shows: a bar, or lines where there is no terminal, and a row of a table each epoch."""
+"""Progress of `tf-clip train`: a bar, or lines where there is no terminal, and a table with a row for each epoch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TrainingDisplay(keras.callbacks.Callback):  # type: ignore[misc]
         self._columns: list[str] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Notes how much there is to do."""
+        """Reads the numbers of epochs and steps."""
         self._epochs, self._steps = self.params["epochs"], self.params["steps"]
         self._done = self.params["progress"].batch
         self._last_line = time.monotonic()
@@ -54,7 +54,7 @@ class TrainingDisplay(keras.callbacks.Callback):  # type: ignore[misc]
             self._task = self._bar.add_task(f"{epoch + 1}/{self._epochs}", total=self._steps, said="")
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Moves on."""
+        """Advances the bar, or prints a line every half minute."""
         now = time.monotonic()
         self._times.append(now)
         self._done = batch + 1
@@ -79,7 +79,7 @@ class TrainingDisplay(keras.callbacks.Callback):  # type: ignore[misc]
         self._done = 0
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Ends the bar, however training ended."""
+        """Ends the bar, also after an interruption."""
         self._stop_bar()
 
     def _stop_bar(self) -> None:
@@ -95,7 +95,7 @@ class TrainingDisplay(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def heading(name: str) -> str:
-    """Returns what a metric is called at the head of its column."""
+    """Returns the heading of a metric's column."""
     directions = {
         "val_image_to_text_": "i>t ",
         "val_text_to_image_": "t>i ",

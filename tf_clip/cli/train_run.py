@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         if given or options.resume:
             names = ", ".join("--" + name.replace("_", "-") for name in given or ["resume"])
             raise ValueError(f"`--recipe probe` must not come with {names}: it fits once. Leave that out.")
-        return _told(options.output, train_probe(options))
+        return _report_skipped(options.output, train_probe(options))
     for name, default in FIT_DEFAULTS.items():
         if getattr(options, name) is None:
             setattr(options, name, default)
@@ -123,17 +123,17 @@ def _fit(options: argparse.Namespace, chosen: dict[str, Any]) -> int:
             settings=compared_options(chosen),
         )
     except TooManySkipped as error:
-        _told(options.output, error.skipped)
+        _report_skipped(options.output, error.skipped)
         raise
     if not result.finished:
-        _told(options.output, [*data.skipped, *skipped()])
+        _report_skipped(options.output, [*data.skipped, *skipped()])
         command = shlex.join(["tf-clip", "train", "--output", str(options.output), "--resume"])
         tables.warn(f"Stopped after batch {result.progress.batch} of epoch {result.progress.epoch + 1}, and saved.")
         tables.say(f"Go on with: {command}")
         return EXIT_INTERRUPTED
     _save(options, model, processor, checkpoint)
     tables.show_facts({"model": str(options.output), "log": str(options.output / LOG_FILE)})
-    return _told(options.output, [*data.skipped, *skipped()])
+    return _report_skipped(options.output, [*data.skipped, *skipped()])
 
 
 def _save(options: argparse.Namespace, model: TwoTowerModel, processor: Processor, start: Checkpoint) -> None:
@@ -170,7 +170,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 
 def _require_mergeable(options: argparse.Namespace) -> None:
-    """Checks that what is trained can become part of the model: its folder holds a whole one."""
+    """Checks that the adapter can be merged into the model: the folder of a run holds a whole model."""
     if options.recipe != "lora":
         raise ValueError(
             f"`--adapter` must come with `--recipe lora`. Received: --recipe {options.recipe}. Leave one of them out."
@@ -194,7 +194,7 @@ def _augmentation(options: argparse.Namespace) -> Augmentation | None:
 def _evaluation(
     options: argparse.Namespace, processor: Processor, validation: Pairs | None
 ) -> tuple[list[keras.callbacks.Callback], Callable[[], list[SkippedExample]]]:
-    """Returns what evaluates after each epoch, and what then says which rows it could not use."""
+    """Returns the callbacks that evaluate after each epoch, and a function to the examples that they skipped."""
     if validation is None:
         if options.tensorboard:
             raise ValueError("`--tensorboard` must have validation pairs to show. Received: none. Keep some back.")
@@ -203,7 +203,7 @@ def _evaluation(
         images, captions, unreadable = images_and_captions(validation)
     evaluation: RetrievalRecall | ZeroShotAccuracy
     if Path(options.validation_data or options.data).is_dir():
-        # Images of a class share their captions: which class it is can be asked, and not which caption.
+        # Images of one class have the same captions: the class can be evaluated, the caption cannot.
         names = sorted({group[0] for group in captions})
         targets = [names.index(group[0]) for group in captions]
         evaluation = ZeroShotAccuracy(processor, images, targets, names, batch_size=options.batch_size)
@@ -238,8 +238,8 @@ def _prepare_output(options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _told(folder: Path, skipped: Sequence[SkippedExample]) -> int:
-    """Lists rows that could not be used, those that an earlier part of the run met among them."""
+def _report_skipped(folder: Path, skipped: Sequence[SkippedExample]) -> int:
+    """Lists all examples that were skipped, also before the run was resumed, and returns the exit status."""
     path = folder / SKIPPED_FILE
     before = (
         [SkippedExample(*json.loads(line)) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
