@@ -16,7 +16,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tf_clip import CLIPConfig, CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor
-from tf_clip.export.savedmodel.graph import CLIPGraph, Limits
+from tf_clip.export.savedmodel.graph import EncodingGraph, Limits
 from tf_clip.export.savedmodel.images import read_images
 from tf_clip.export.weights import DTYPES, StoredWeights
 from tf_clip.preprocessing.images.decode import MAX_PIXELS
@@ -68,7 +68,7 @@ def half_precision():
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision))
     processor = CLIPProcessor.from_pretrained("pictogram-clip")
     limits = Limits("status", MAX_PIXELS, 65_536)
-    graphs = {dtype: CLIPGraph(StoredWeights(model, dtype), processor, limits) for dtype in DTYPES}
+    graphs = {dtype: EncodingGraph(StoredWeights(model, dtype), processor, limits) for dtype in DTYPES}
     for count in BATCHES:
         ids = tf.constant([[1, 2, 3, 4, 5, 6, 7, 49407]] * count)
         pixels = tf.random.normal([count, 300, 300, 3])

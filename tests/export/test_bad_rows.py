@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from helpers.served_models import encoded
-from tf_clip.export.savedmodel.graph import CLIPGraph, Limits
+from tf_clip.export.savedmodel.graph import EncodingGraph, Limits
 from tf_clip.export.weights import StoredWeights
 from tf_clip.preprocessing.images.decode import MAX_PIXELS
 
@@ -55,7 +55,7 @@ BAD_FILES = {
 
 def graph_of(small, **changes):
     limits = Limits("status", MAX_PIXELS, 1_000)._replace(**changes)
-    return CLIPGraph(StoredWeights(small[0], "float32"), small[1], limits)
+    return EncodingGraph(StoredWeights(small[0], "float32"), small[1], limits)
 
 
 @pytest.mark.parametrize("name", BAD_FILES)

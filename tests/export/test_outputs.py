@@ -19,7 +19,7 @@ from tf_clip import (
     embed_images,
     embed_texts,
 )
-from tf_clip.export.savedmodel.graph import CLIPGraph, Limits
+from tf_clip.export.savedmodel.graph import EncodingGraph, Limits
 from tf_clip.export.savedmodel.images import read_images
 from tf_clip.export.weights import StoredWeights
 from tf_clip.preprocessing.images.decode import MAX_PIXELS
@@ -205,7 +205,7 @@ def test_half_precision_is_stored_and_float32_computed(small, dtype, precision):
     model, processor = small
     weights = StoredWeights(model, dtype)
     assert {path for path, stored in weights.variables.items() if stored.dtype != dtype} == {"logit_scale"}
-    graph = CLIPGraph(weights, processor, LIMITS)
+    graph = EncodingGraph(weights, processor, LIMITS)
     text, images = graph.text(tf.constant(TEXTS))[0].numpy(), graph.image_bytes(tf.constant(IMAGES[3:]))[0].numpy()
     close(text, embed_texts(model, processor, TEXTS), precision)
     close(images, embed_images(model, processor, IMAGES[3:]).embeds, precision)
@@ -218,7 +218,7 @@ def test_half_precision_is_stored_and_float32_computed(small, dtype, precision):
 
 def test_half_precision_takes_half_the_memory(small):
     # All weights in float32 at once would take more than is saved: each waits for what comes before it.
-    graph = CLIPGraph(StoredWeights(small[0], "float16"), small[1], LIMITS)
+    graph = EncodingGraph(StoredWeights(small[0], "float16"), small[1], LIMITS)
     tower = graph._text_tower.get_concrete_function().graph
     casts = [one for one in tower.get_operations() if one.type == "Cast" and one.inputs[0].dtype == tf.float16]
     weights = [one for one in casts if one.inputs[0].op.type == "ReadVariableOp"]
@@ -233,7 +233,7 @@ def test_the_model_is_not_changed(small):
     before = [weight.numpy().copy() for weight in model.weights]
     text = embed_texts(model, processor, TEXTS)
     weights = StoredWeights(model, "float16")
-    CLIPGraph(weights, processor, LIMITS).text(tf.constant(TEXTS))
+    EncodingGraph(weights, processor, LIMITS).text(tf.constant(TEXTS))
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
         assert weight.dtype == "float32"
@@ -244,7 +244,7 @@ def test_a_model_of_mixed_precision_is_computed_in_float32(small, tmp_path):
     model, processor = small
     mixed = CLIPModel(model.config, dtype=keras.DTypePolicy("mixed_bfloat16"))
     mixed.set_weights(model.get_weights())
-    graph = CLIPGraph(StoredWeights(mixed, "float32"), processor, LIMITS)
+    graph = EncodingGraph(StoredWeights(mixed, "float32"), processor, LIMITS)
     close(graph.text(tf.constant(TEXTS))[0].numpy(), embed_texts(model, processor, TEXTS))
     assert mixed.dtype_policy.name == "mixed_bfloat16"
 

@@ -9,9 +9,9 @@ import tensorflow as tf
 from helpers.lite_files import LABELS, TEMPLATES, edges, levels, noise, unit
 from tf_clip import CLIPFeatureExtractorTF, class_embeddings, class_probabilities
 from tf_clip.export import LiteRTModel
-from tf_clip.export.tflite.file import converted, description_of, operations_of
+from tf_clip.export.tflite.file import converted, operations_of
 from tf_clip.export.tflite.resize import ImageResizer
-from tf_clip.export.tflite.runtime import LiteRTFile, utf8_inputs
+from tf_clip.export.tflite.runtime import LiteRTFile, description_of, utf8_inputs
 
 TEXTS = ["", "an owl", "ÜBER isn't 日本 🏯", "far too long for sixteen tokens", "a\u0301 <|endoftext|> b"]
 SIZES = [(20, 20), (21, 30), (300, 40), (40, 300), (7, 9), (1, 50), (50, 1), (20, 400), (123, 77), (64, 64)]

@@ -14,6 +14,7 @@ from helpers.lite_files import LABELS
 from tf_clip import CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor
 from tf_clip.cli.main import main
 from tf_clip.export.tflite import file as litert_file
+from tf_clip.export.tflite import runtime as litert_runtime
 from tf_clip.export.tflite import write as litert_write
 from tf_clip.export.tflite.tower import RuntimeWeights
 
@@ -108,7 +109,7 @@ def test_files_are_not_replaced_unless_asked_for(small, tmp_path):
         tf_clip.export.litert(*small, tmp_path, parts=["text"])
     assert old.read_bytes() == b"old"
     tf_clip.export.litert(*small, tmp_path, parts=["text"], text_lengths=[], overwrite=True)
-    assert litert_file.description_of(old.read_bytes())["part"] == "text"
+    assert litert_runtime.description_of(old.read_bytes())["part"] == "text"
     assert [path.name for path in tmp_path.iterdir()] == [old.name]
 
 

@@ -13,8 +13,8 @@ from tf_clip.cli.arguments import EXIT_DONE
 from tf_clip.cli.inputs import image_paths, labels_if_given, lines
 from tf_clip.cli.loading import load
 from tf_clip.cli.signatures import signature_rows
-from tf_clip.export.tflite.file import description_of
 from tf_clip.export.tflite.measure import RecipeReport, litert_report
+from tf_clip.export.tflite.runtime import description_of
 from tf_clip.export.tflite.write import litert
 
 _REPORT = ("recipe", "image MB", "text MB", "of float32", "image cosine", "text cosine", "agreement", "R@1", "times")

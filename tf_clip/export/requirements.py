@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tf_clip.families.clip.text_ends import LEGACY_EOS_TOKEN_ID
+from tf_clip.export.text_inputs import text_inputs_of
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.zero_shot import class_embeddings
@@ -44,16 +44,23 @@ def require_processor_fits(model: TwoTowerModel, processor: Processor) -> None:
     Raises:
         ValueError: it does not.
     """
-    text, side = model.config.text_config, model.config.vision_config.image_size
+    text, side = text_inputs_of(model, processor), model.config.vision_config.image_size
     tokenizer, images = processor.tokenizer, processor.image_processor
     size = images.crop_to if images.do_center_crop else images.resized_to if images.do_resize else None
-    ends = (tokenizer.eos_token_id, LEGACY_EOS_TOKEN_ID)
     for rule, holds, received in (
         (f"bring every image to the model's {side} x {side} pixels", size == (side, side), f"size {size}"),
         ("use no ids that the model lacks", tokenizer.vocab_size <= text.vocab_size, f"{tokenizer.vocab_size} ids"),
-        ("end texts as the model reads them", text.eos_token_id in ends, f"end token {tokenizer.eos_token_id}"),
-        # To the left of a text, padding moves it, and its embedding would depend on its neighbors.
-        ("pad on the right", tokenizer.padding_side == "right", f"padding_side={tokenizer.padding_side!r}"),
+        (
+            "end texts as the model reads them",
+            text.ends in (tokenizer.eos_token_id, None),
+            f"end token {tokenizer.eos_token_id}",
+        ),
+        # To the left of a text, padding moves it by as much as its longest neighbor is longer.
+        (
+            "pad on the right",
+            tokenizer.padding_side == "right" or text.is_fixed,
+            f"padding_side={tokenizer.padding_side!r}",
+        ),
         ("run inside a graph", tokenizer.runs_in_graphs, "a tokenizer with clean='openai'"),
     ):
         if not holds:

@@ -45,7 +45,9 @@ class StoredWeights:
             path: _stored(path, variable, "float32" if path in _ALWAYS_FLOAT32 else dtype)
             for path, variable in by_path.items()
         }
-        self.model = model if model.dtype_policy.name == "float32" else float32_twin(model, model.attn_implementation)
+        parts = (model, model.text_encoder, model.image_encoder)
+        is_float32 = all(part.dtype_policy.name == "float32" for part in parts)
+        self.model = model if is_float32 else float32_twin(model, model.attn_implementation)
 
     def lent(self) -> contextlib.AbstractContextManager[Any]:
         """Returns a context in which `model` computes with the stored weights, in float32."""
@@ -97,10 +99,23 @@ def _stored(path: str, variable: Any, dtype: str) -> tf.Variable:
 
 
 def float32_twin(model: TwoTowerModel, attn_implementation: str) -> TwoTowerModel:
-    """Returns a model of the same kind that computes in float32; its own weights are never looked at."""
+    """Returns a model of the same classes that computes in float32; its own weights are never looked at.
+
+    Raises:
+        ValueError: the model's configuration does not make the same model in float32.
+    """
     changes = {"attn_implementation": attn_implementation, "dtype": "float32"}
     with weights_come_from_files():
-        return TwoTowerModel.from_config({**model.get_config(), **changes})
+        twin = type(model).from_config({**model.get_config(), **changes})
+    for name in ("text_encoder", "image_encoder"):
+        ours, theirs = getattr(model, name), getattr(twin, name)
+        if type(ours) is not type(theirs) or theirs.compute_dtype != "float32":
+            raise ValueError(
+                f"`model` must make the same towers in float32 when it is built from its get_config(). Received: "
+                f"{name} is a {type(ours).__name__}, and becomes a {type(theirs).__name__} that computes in "
+                f"{theirs.compute_dtype}. Load the model with dtype='float32' and attn_implementation='eager'."
+            )
+    return twin
 
 
 def weights_by_path(model: TwoTowerModel) -> dict[str, Any]:

@@ -1,42 +1,43 @@
-"""Inputs that every exported model takes, for warming up and for timing: a small image, a sentence, pixels, ids."""
+"""Inputs that every exported model takes, for warming up and for timing: a small image, a text, pixels, ids."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
-SENTENCE = "a photo of a thing that nobody has seen before"
+TEXT = "a photo of a thing that nobody has seen before"
 
 _SIDE = 64  # pixels; resized to what the model takes
 
 
-def example_inputs(names: Iterable[str], rows: int) -> dict[str, Any]:
+def example_inputs(specs: Mapping[str, tf.TensorSpec], rows: int) -> dict[str, Any]:
     """Returns inputs of a number of rows.
 
     Args:
-        names: the inputs of a signature.
+        specs: the inputs of a signature, by name.
         rows: how many rows; all are alike.
 
     Raises:
         ValueError: an input is none that tf_clip exports.
     """
     examples: dict[str, Any] = {}
-    for name in names:
+    for name, spec in specs.items():
         if name == "image_bytes":
             examples[name] = [image_file()] * rows
         elif name == "text":
-            examples[name] = [SENTENCE] * rows
+            examples[name] = [TEXT] * rows
         elif name == "image_pixels":
             examples[name] = np.stack([_pixels()] * rows)
-        elif name == "input_ids":
-            # Two columns fit every model; the text tower at full length is run by `text`.
-            examples[name] = np.zeros((rows, 2), np.int32)
+        elif name in ("input_ids", "attention_mask"):
+            # Where the length is free, two columns do: the text tower at full length is run by `text`.
+            examples[name] = np.full((rows, spec.shape[1] or 2), name == "attention_mask", np.int32)
         else:
-            raise ValueError(f"`names` must be inputs of an exported model. Received: {name!r}. Export it again.")
+            raise ValueError(f"`specs` must be inputs of an exported model. Received: {name!r}. Export it again.")
     return examples
 
 

@@ -19,14 +19,13 @@ _AS_JSON = {
     "image_bytes": f"[{_IMAGE}]",
     "image_pixels": "[[[[255, 0, 0], [0, 0, 255]], [[0, 255, 0], [255, 255, 255]]]]",
     "text": '["a photo of an owl", "a bus"]',
-    "input_ids": "[[0, 1, 2]]",
 }
 _AS_PYTHON = {
     "image_bytes": "[image]",
     "image_pixels": "np.zeros((1, 64, 64, 3), np.uint8)",
     "text": '["a photo of an owl", "a bus"]',
-    "input_ids": "np.array([[0, 1, 2]], np.int32)",
 }
+_OF_TOKENS = ("input_ids", "attention_mask")
 _NOTES = {
     "encode_image_pixels": "All images of one size; a server that batches wants one size from all clients.",
     "encode_tokens": "Ids of the model's own tokenizer, padded after the end token; a server that batches wants one "
@@ -84,10 +83,16 @@ def _signature_table(signatures: Mapping[str, Any]) -> str:
 
 def _rows_alike(described: Mapping[str, Any], examples: Mapping[str, str]) -> dict[str, str]:
     """Returns example inputs; where rows are pairs, as many texts as images."""
-    values = {key: examples[key] for key in described["inputs"]}
-    if described["batchable"] and len(values) > 1:
+    values = {key: examples.get(key) or _token_rows(key, one["shape"][1]) for key, one in described["inputs"].items()}
+    if described["batchable"] and {"image_bytes", "text"} <= values.keys():
         values["text"] = '["a photo of an owl"]'
     return values
+
+
+def _token_rows(key: str, length: int | None) -> str:
+    """Returns one row of token ids, or of their mask, of the length that is asked for."""
+    row = [1] * (length or 3) if key == "attention_mask" else [0, 1, 2] if length is None else [0] * length
+    return str([row])
 
 
 def _call(name: str, signature: str, described: Mapping[str, Any]) -> str:
@@ -104,7 +109,8 @@ def _call(name: str, signature: str, described: Mapping[str, Any]) -> str:
 
 def _grpc_call(signature: str, described: Mapping[str, Any]) -> str:
     values = _rows_alike(described, _AS_PYTHON)
-    arguments = ", ".join(f"{key}={value}" for key, value in values.items())
+    arrays = {key: f"np.array({value}, np.int32)" if key in _OF_TOKENS else value for key, value in values.items()}
+    arguments = ", ".join(f"{key}={value}" for key, value in arrays.items())
     remark = "" if described["batchable"] else "  # not on a server that batches"
     return f'print(predict("{signature}", {arguments})){remark}'
 

@@ -118,7 +118,7 @@ def _curves(
     for signature in MEASURED:
         specs = exported.inputs(signature)
 
-        inputs = functools.cache(functools.partial(example_inputs, tuple(specs)))
+        inputs = functools.cache(functools.partial(example_inputs, specs))
 
         def run(rows: int, signature: str = signature, inputs: Callable[[int], Any] = inputs) -> object:
             return exported.run(signature, inputs(rows))

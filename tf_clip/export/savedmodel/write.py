@@ -14,7 +14,7 @@ import tf_clip
 from tf_clip.export.description import described_sides
 from tf_clip.export.requirements import embedded_labels, require_kinds, require_processor_fits
 from tf_clip.export.savedmodel.folders import new_version
-from tf_clip.export.savedmodel.graph import Classes, CLIPGraph, Limits, signatures_of
+from tf_clip.export.savedmodel.graph import Classes, EncodingGraph, Limits, signatures_of
 from tf_clip.export.savedmodel.status import ON_BAD_ROW
 from tf_clip.export.weights import StoredWeights
 from tf_clip.models.two_towers import TwoTowerModel
@@ -88,7 +88,7 @@ def saved_model(
     with new_version(Path(path), version, overwrite=overwrite) as folder:
         classes = _classes(model, processor, labels, templates, top_k)
         weights = StoredWeights(model, dtype)
-        signatures = signatures_of(CLIPGraph(weights, processor, limits), classes)
+        signatures = signatures_of(EncodingGraph(weights, processor, limits), classes)
         root = tf.Module(name="tf_clip")
         root.weights = weights.variables
         # Not the tokenizer itself, with which its own functions would be saved a second time.

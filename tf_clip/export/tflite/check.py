@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from tf_clip.export.text_inputs import text_inputs_of
 from tf_clip.export.tflite.file import operations_of, require_built_in
+from tf_clip.export.tflite.graph import Classes
 from tf_clip.export.tflite.runtime import LiteRTFile, utf8_inputs
 from tf_clip.export.weights import StoredWeights
 from tf_clip.preprocessing.processor import Processor
 from tf_clip.unit_length import unit_length
 
 # Of every length that a file has, in several scripts.
-_TEXTS = (
+TEXTS = (
     "",
     "an owl",
     "a photo of a red bus, isn't it?",
@@ -44,40 +47,53 @@ class Reference:
     Args:
         weights: the model and its stored weights.
         processor: its processor.
-        class_kernel: float32 `[projection_dim, labels]`, class embeddings times the temperature, or None.
+        classes: what `classify` chooses from, or None.
     """
 
-    def __init__(self, weights: StoredWeights, processor: Processor, class_kernel: np.ndarray | None) -> None:
-        self._weights, self._class_kernel = weights, class_kernel
+    def __init__(self, weights: StoredWeights, processor: Processor, classes: Classes | None) -> None:
+        self._weights = weights
+        self._classes: Any = classes  # there wherever a file chooses among them
         self.processor = processor
-        self.longest = min(
-            weights.model.config.text_config.max_position_embeddings, processor.tokenizer.model_max_length
-        )
+        self._texts = text_inputs_of(weights.model, processor)
+        self._embeds_of_texts: dict[int, np.ndarray] = {}
 
-    def image_embeds(self, image: np.ndarray) -> np.ndarray:
-        """Encodes uint8 `[height, width, 3]`, float32 `[1, projection_dim]`."""
-        pixel_values = self.processor.image_processor(image)["pixel_values"]
+    def image_embeds(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Encodes images of the model's size, uint8 `[height, width, 3]` each, float32 `[n, projection_dim]`."""
+        pixel_values = self.processor.image_processor(np.stack(images))["pixel_values"]
         with self._weights.lent():
-            return unit_length(self._weights.model.image_encoder(pixel_values, training=False).image_embeds).numpy()
+            embeds = self._weights.model.image_encoder(pixel_values, training=False).image_embeds
+            return as_array(unit_length(embeds))
 
-    def text_embeds(self, input_ids: np.ndarray) -> np.ndarray:
-        """Encodes int32 `[1, length]`, float32 `[1, projection_dim]`."""
-        with self._weights.lent():
-            ids = tf.constant(input_ids)
-            return unit_length(self._weights.model.text_encoder(ids, training=False).text_embeds).numpy()
+    @functools.cached_property
+    def tokens(self) -> dict[str, np.ndarray]:
+        """The tokens of `TEXTS` at their full length, `[texts, longest]`, and their mask."""
+        tokenize = self.processor.tokenizer
+        tokens = tokenize(list(TEXTS), padding="max_length", max_length=self._texts.longest, return_tensors="np")
+        return {name: values.astype(np.int32) for name, values in tokens.items()}
 
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
-        """Returns how likely each label is, float32 `[1, labels]`."""
-        return tf.nn.softmax(self.image_embeds(image) @ self._class_kernel).numpy()
+    def text_embeds(self, length: int) -> np.ndarray:
+        """Encodes the first tokens of `TEXTS`, float32 `[texts, projection_dim]`."""
+        if length not in self._embeds_of_texts:
+            inputs = {name: tf.constant(values[:, :length]) for name, values in self.tokens.items()}
+            mask = {"attention_mask": inputs["attention_mask"]} if self._texts.takes_mask else {}
+            with self._weights.lent():
+                embeds = self._weights.model.text_encoder(inputs["input_ids"], **mask, training=False).text_embeds
+                self._embeds_of_texts[length] = as_array(unit_length(embeds))
+        return self._embeds_of_texts[length]
 
-    def tokens(self, text: str) -> dict[str, np.ndarray]:
-        """Tokenizes one text to its full length."""
-        return self.processor.tokenizer([text], padding="max_length", max_length=self.longest, return_tensors="np")
+    def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns how likely each label is, float32 `[n, labels]`."""
+        return as_array(self._classes.probabilities(tf.constant(self.image_embeds(images))))
 
     def resized(self, image: np.ndarray) -> np.ndarray:
         """Resizes one image as the processor does, uint8 levels as float32 `[1, height, width, 3]`."""
-        options = {"do_rescale": False, "do_normalize": False}
-        return self.processor.image_processor(image, **options)["pixel_values"].numpy()
+        return as_array(self.processor.image_processor(image, do_rescale=False, do_normalize=False)["pixel_values"])
+
+
+def as_array(tensor: tf.Tensor) -> np.ndarray:
+    """Returns a tensor's numbers."""
+    array: np.ndarray = tensor.numpy()
+    return array
 
 
 class _Answer(NamedTuple):
@@ -113,42 +129,46 @@ def check(file: bytes, reference: Reference, tolerance: Tolerance) -> list[str]:
 
 
 def _of_utf8(file: LiteRTFile, signature: str, reference: Reference) -> Iterator[_Answer]:
-    for text in _TEXTS:
+    tokens, counts = reference.tokens["input_ids"], reference.tokens["attention_mask"].sum(axis=1)
+    for row, text in enumerate(TEXTS):
         answer = file(signature, **utf8_inputs(text, file))
-        tokens = reference.tokens(text)
-        yield _Answer("num_tokens", answer["num_tokens"], tokens["attention_mask"].sum(axis=1))
+        yield _Answer("num_tokens", answer["num_tokens"], counts[row : row + 1])
         if "input_ids" in answer:
-            yield _Answer("input_ids", answer["input_ids"], tokens["input_ids"])
+            yield _Answer("input_ids", answer["input_ids"], tokens[row : row + 1])
         else:
-            yield _Answer("text_embeds", answer["text_embeds"], reference.text_embeds(tokens["input_ids"]))
+            wanted = reference.text_embeds(tokens.shape[1])
+            yield _Answer("text_embeds", answer["text_embeds"], wanted[row : row + 1])
 
 
 def _of_ids(file: LiteRTFile, signature: str, reference: Reference) -> Iterator[_Answer]:
-    length = file.shapes[signature]["input_ids"][1]
-    for text in _TEXTS:
-        ids = reference.tokens(text)["input_ids"][:, :length].astype(np.int32)
-        answer = file(signature, input_ids=ids)
-        yield _Answer("text_embeds", answer["text_embeds"], reference.text_embeds(ids))
+    names, length = file.shapes[signature], file.shapes[signature]["input_ids"][1]
+    for row in range(len(TEXTS)):
+        inputs = {name: reference.tokens[name][row : row + 1, :length] for name in names}
+        answer = file(signature, **inputs)
+        yield _Answer("text_embeds", answer["text_embeds"], reference.text_embeds(length)[row : row + 1])
         yield _Answer("is_valid", answer["is_valid"], np.ones(1))
     for wrong in (-1, np.iinfo(np.int32).max):
-        answer = file(signature, input_ids=np.where(np.arange(length) == 1, wrong, ids).astype(np.int32))
+        ids = np.where(np.arange(length) == 1, wrong, inputs["input_ids"]).astype(np.int32)
+        answer = file(signature, **{**inputs, "input_ids": ids})
         yield _Answer("is_valid", answer["is_valid"], np.zeros(1))
         yield _Answer("zeros", answer["text_embeds"], np.zeros_like(answer["text_embeds"]))
 
 
 def _of_images(file: LiteRTFile, signature: str, reference: Reference) -> Iterator[_Answer]:
     ((name, shape),) = file.shapes[signature].items()
-    for image in _images(shape):
-        answer = file(signature, **{name: image.reshape(shape) if len(shape) == 4 else image})
-        if "image_pixels" in answer:
-            yield _Answer("image_pixels", answer["image_pixels"].astype(np.float32), reference.resized(image))
-            continue
+    images = list(_images(shape))
+    answers = [file(signature, **{name: image.reshape(shape) if len(shape) == 4 else image}) for image in images]
+    (output,) = answers[0]
+    if output == "image_pixels":
+        for image, answer in zip(images, answers, strict=True):
+            yield _Answer(output, answer[output].astype(np.float32), reference.resized(image))
+        return
+    if len(shape) == 3:
         # A level's difference is no fault of the tower.
-        pixels = image if len(shape) == 4 else file("resize_image", image=image)["image_pixels"][0]
-        if "probabilities" in answer:
-            yield _Answer("probabilities", answer["probabilities"], reference.probabilities(pixels))
-        else:
-            yield _Answer("image_embeds", answer["image_embeds"], reference.image_embeds(pixels))
+        images = [file("resize_image", image=image)["image_pixels"][0] for image in images]
+    wanted = reference.probabilities(images) if output == "probabilities" else reference.image_embeds(images)
+    for row, answer in enumerate(answers):
+        yield _Answer(output, answer[output], wanted[row : row + 1])
 
 
 def _images(shape: Sequence[int]) -> Iterator[np.ndarray]:

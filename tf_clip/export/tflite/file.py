@@ -12,11 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_clip.export.tflite.graph import Signatures
-from tf_clip.export.tflite.runtime import require_litert
+from tf_clip.export.tflite.runtime import DESCRIPTION, require_litert
 from tf_clip.export.weights import StoredWeights
-
-DESCRIPTION = "tf_clip.json"
-"""The name, inside a file, of what tells programs what it is."""
 
 # Operations of a graph whose weights stayed behind as variables.
 _OF_VARIABLES = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"})
@@ -43,6 +40,8 @@ def converted(
         tf.saved_model.save(root, folder, signatures=signatures, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        # Who made the file and how is in its description; this would take it apart and put it together once more.
+        converter.exclude_conversion_metadata = True
         if set_up is not None:
             set_up(converter)
         try:
@@ -110,27 +109,6 @@ def _content(quantization: Any) -> Any:
         return id(quantization)
     lists = (quantization.scale, quantization.zeroPoint, quantization.min, quantization.max)
     return (quantization.quantizedDimension, *(None if one is None else np.asarray(one).tobytes() for one in lists))
-
-
-def description_of(file: bytes) -> dict[str, Any]:
-    """Reads the description in a file.
-
-    Raises:
-        ValueError: there is none.
-    """
-    require_litert()
-    from ai_edge_litert import schema_py_generated as schema
-
-    if file[4:8] == b"TFL3":
-        model = schema.Model.GetRootAs(file, 0)
-        for index in range(model.MetadataLength()):
-            entry = model.Metadata(index)
-            if entry.Name() == DESCRIPTION.encode():
-                return json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
-    raise ValueError(
-        f"The file must be one that tf_clip.export.litert wrote. Received: {len(file)} bytes without {DESCRIPTION}. "
-        "Export the model again."
-    )
 
 
 def operations_of(file: bytes) -> list[str]:

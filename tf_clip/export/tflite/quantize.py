@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,6 @@ from tf_clip.export.tflite.graph import Signatures
 from tf_clip.export.tflite.recipes import Recipe
 from tf_clip.export.tflite.runtime import require_litert
 from tf_clip.export.weights import StoredWeights
-from tf_clip.families.clip.config import CLIPConfig
 from tf_clip.preprocessing.images.opening import open_image
 from tf_clip.preprocessing.processor import Processor
 
@@ -42,17 +42,19 @@ class Calibration:
         Raises:
             ValueError: there are no images, or no texts, that a signature could be given.
         """
-        takes = {name: function.input_signature[0] for name, function in signatures.items()}
-        images = [name for name, spec in takes.items() if spec.name == "image_pixels"]
-        lengths = {name: spec.shape[1] for name, spec in takes.items() if spec.name == "input_ids"}
+        takes = {
+            name: {spec.name: spec for spec in function.structured_input_signature[0]}
+            for name, function in signatures.items()
+        }
+        images = [name for name, specs in takes.items() if "image_pixels" in specs]
+        lengths = {name: specs["input_ids"].shape[1] for name, specs in takes.items() if "input_ids" in specs}
         rows = [(name, {"image_pixels": pixels}) for pixels in self._pixels(images) for name in images]
-        ids = self._input_ids(lengths)
         # A text that is longer would be one without an end.
         rows += [
-            (name, {"input_ids": row[:, :length]})
-            for row, count in ids
+            (name, {key: tokens[key][:, :length] for key in takes[name]})
+            for tokens in self._tokens(lengths)
             for name, length in lengths.items()
-            if count <= length
+            if tokens["attention_mask"].sum() <= length
         ]
         missing = sorted({*images, *lengths} - {name for name, _ in rows})
         if missing:
@@ -68,14 +70,13 @@ class Calibration:
             for index, image in enumerate(self._images):
                 yield model_pixels(self._processor, image, index)
 
-    def _input_ids(self, lengths: dict[str, int]) -> list[tuple[np.ndarray, int]]:
-        if not lengths or not self._texts:
-            return []
-        tokens = self._processor.tokenizer(
-            list(self._texts), padding="max_length", max_length=max(lengths.values()), return_tensors="np"
-        )
-        counts = tokens["attention_mask"].sum(axis=1)
-        return list(zip(tokens["input_ids"][:, np.newaxis].astype(np.int32), counts, strict=True))
+    def _tokens(self, lengths: dict[str, int]) -> Iterator[dict[str, np.ndarray]]:
+        if lengths and self._texts:
+            tokens = self._processor.tokenizer(
+                list(self._texts), padding="max_length", max_length=max(lengths.values()), return_tensors="np"
+            )
+            for row in range(len(self._texts)):
+                yield {name: values[row : row + 1].astype(np.int32) for name, values in tokens.items()}
 
 
 def model_pixels(processor: Processor, image: Any, index: int) -> np.ndarray:
@@ -85,9 +86,7 @@ def model_pixels(processor: Processor, image: Any, index: int) -> np.ndarray:
     return processor.image_processor(opened, **options)["pixel_values"].astype(np.uint8)
 
 
-def quantized(
-    signatures: Signatures, weights: StoredWeights, recipe: Recipe, config: CLIPConfig, calibration: Calibration
-) -> bytes:
+def quantized(signatures: Signatures, weights: StoredWeights, recipe: Recipe, calibration: Calibration) -> bytes:
     """Makes a file of functions as a recipe says.
 
     Raises:
@@ -95,7 +94,7 @@ def quantized(
         ValueError: the converter fails, or there is nothing to calibrate with.
     """
     if recipe.weight_bits == 4:
-        return _in_4_bits(converted(signatures, weights), config)
+        return _in_4_bits(converted(signatures, weights), weights)
     inputs = calibration.inputs_of(signatures) if recipe.is_static else None
 
     def set_up(converter: tf.lite.TFLiteConverter) -> None:
@@ -114,14 +113,14 @@ def quantized(
     return converted(signatures, weights, set_up)
 
 
-def _in_4_bits(file: bytes, config: CLIPConfig) -> bytes:
+def _in_4_bits(file: bytes, weights: StoredWeights) -> bytes:
     """Stores the dense layers' weights in 4 bits, and those of convolutions, which lose too much, in 8."""
     require_litert("ai_edge_quantizer")
     from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 
     recipe = recipe_manager.RecipeManager()
     operations, granularity = qtyping.TFLOperationName, qtyping.QuantGranularity
-    in_blocks = all(width % _BLOCK == 0 for width in _input_widths(config))
+    in_blocks = all(width % _BLOCK == 0 for width in _input_widths(weights))
     recipe.add_dynamic_config(regex=".*", operation_name=operations.CONV_2D, num_bits=8)
     recipe.add_dynamic_config(
         regex=".*",
@@ -135,8 +134,8 @@ def _in_4_bits(file: bytes, config: CLIPConfig) -> bytes:
     return bytes(result.quantized_model)
 
 
-def _input_widths(config: CLIPConfig) -> list[int]:
-    """Lists how many inputs the dense layers have."""
-    towers = (config.text_config, config.vision_config)
-    # A ResNet has no dense layers but around its pooling.
-    return [getattr(tower, name, 0) for tower in towers for name in ("hidden_size", "intermediate_size")]
+def _input_widths(weights: StoredWeights) -> Iterator[int]:
+    """Yields how many inputs the dense layers have; those of several heads have more than two axes."""
+    for path, variable in weights.variables.items():
+        if path.endswith("kernel") and len(variable.shape) in (2, 3):
+            yield from (variable.shape[0], math.prod(variable.shape[:-1]))

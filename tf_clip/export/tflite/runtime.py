@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+DESCRIPTION = "tf_clip.json"
+"""The name, inside a file, of what tells programs what it is."""
 
 
 def require_litert(*modules: str) -> None:
@@ -26,6 +31,27 @@ def require_litert(*modules: str) -> None:
                 f"LiteRT files need {module.replace('_', '-')}, which is not installed. "
                 "Install the extra: pip install 'tf_clip[litert]'."
             )
+
+
+def description_of(file: bytes) -> dict[str, Any]:
+    """Reads the description in a file.
+
+    Raises:
+        ValueError: there is none.
+    """
+    require_litert()
+    from ai_edge_litert import schema_py_generated as schema
+
+    if file[4:8] == b"TFL3":
+        model = schema.Model.GetRootAs(file, 0)
+        for index in range(model.MetadataLength()):
+            entry = model.Metadata(index)
+            if entry.Name() == DESCRIPTION.encode():
+                return json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+    raise ValueError(
+        f"The file must be one that tf_clip.export.litert wrote. Received: {len(file)} bytes without {DESCRIPTION}. "
+        "Export the model again."
+    )
 
 
 class LiteRTFile:
@@ -48,6 +74,7 @@ class LiteRTFile:
         from ai_edge_litert.interpreter import Interpreter
 
         content = {"model_content": file} if isinstance(file, bytes) else {"model_path": str(file)}
+        self._file = file
         self._interpreter = Interpreter(num_threads=threads, **content)
         self._runners: dict[str, Any] = {}
         self.shapes: dict[str, dict[str, tuple[int, ...]]] = {}
@@ -59,6 +86,11 @@ class LiteRTFile:
             for output, value in runner.get_output_details().items():
                 if output in ("image_embeds", "text_embeds"):
                     self.width = int(value["shape"][-1])
+
+    @functools.cached_property
+    def description(self) -> dict[str, Any]:
+        """What the file says of itself; see `description_of`."""
+        return description_of(self._file if isinstance(self._file, bytes) else self._file.read_bytes())
 
     def __call__(self, signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs one signature.
@@ -154,7 +186,7 @@ class LiteRTModel:
                 answer = file("encode_utf8", **inputs)
             else:
                 tokens = file("tokenize", **inputs)
-                answer = _encoded(file, tokens["input_ids"][0, : tokens["num_tokens"][0]])
+                answer = _encoded(file, _tokens_alone(tokens, file))
             rows.append(answer["text_embeds"])
         return _stacked(rows, file)
 
@@ -202,6 +234,13 @@ def utf8_inputs(text: str | bytes, file: LiteRTFile) -> Mapping[str, np.ndarray]
     return {"utf8": utf8, "length": np.array([len(data)], np.int32)}
 
 
+def _tokens_alone(tokens: Mapping[str, np.ndarray], file: LiteRTFile) -> np.ndarray:
+    """Returns a text's ids without padding."""
+    (row,), (count,) = tokens["input_ids"], tokens["num_tokens"]
+    alone: np.ndarray = row[-count:] if file.description["text"].get("padding_side") == "left" else row[:count]
+    return alone
+
+
 def _encoded(file: LiteRTFile, ids: Sequence[int]) -> dict[str, np.ndarray]:
     """Encodes the ids of one text at the shortest length that holds them."""
     lengths = sorted(shapes["input_ids"][1] for shapes in file.shapes.values() if "input_ids" in shapes)
@@ -211,9 +250,16 @@ def _encoded(file: LiteRTFile, ids: Sequence[int]) -> dict[str, np.ndarray]:
             "Cut the texts, and keep their end token."
         )
     length = next(length for length in lengths if length >= len(ids))
-    # What follows the end is never read.
-    padded = np.array([[*ids, *[ids[-1]] * (length - len(ids))]], np.int32)
-    return file(f"encode_ids_{length}", input_ids=padded)
+    signature = f"encode_ids_{length}"
+    text = file.description["text"]
+    is_token = np.arange(length) < len(ids)
+    if text.get("padding_side") == "left":
+        is_token = is_token[::-1]
+    inputs = {"input_ids": np.full((1, length), text["pad_token_id"], np.int32)}
+    inputs["input_ids"][0, is_token] = ids
+    if "attention_mask" in file.shapes[signature]:
+        inputs["attention_mask"] = is_token[np.newaxis].astype(np.int32)
+    return file(signature, **inputs)
 
 
 def _stacked(rows: Sequence[np.ndarray], file: LiteRTFile) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_clip.export.weights import StoredWeights, float32_twin
+from tf_clip.families.family import rewriting_of
 from tf_clip.models.two_towers import TwoTowerModel
 
 # exp(-30) is 1e-13: nothing in float32, and near enough to the other scores for integers of 8 bits.
@@ -28,8 +29,14 @@ class RuntimeWeights(StoredWeights):
 
     def __init__(self, model: TwoTowerModel, table_bits: int, is_static: bool) -> None:
         super().__init__(model, "float32")
+        # Of any other class than this it is not known where its table and its scores are: it stays as Keras has it.
+        is_known = rewriting_of(model.text_encoder) == "causal_text"
+        rewrites = is_known and (table_bits < 32 or is_static)
         # A fused attention would be another graph, and not one bit more exact.
-        self.model = float32_twin(model, "eager")
+        if rewrites or model.attn_implementation != "eager":
+            self.model = float32_twin(model, "eager")
+        if not rewrites:
+            return
         text_encoder = self.model.text_encoder
         if is_static:
             for layer in text_encoder.encoder_layers:

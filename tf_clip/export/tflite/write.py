@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,18 @@ import numpy as np
 import tf_clip
 from tf_clip.export.description import described_sides
 from tf_clip.export.requirements import embedded_labels, require_kinds, require_processor_fits
+from tf_clip.export.text_inputs import TextInputs, text_inputs_of
 from tf_clip.export.tflite.check import Reference, check
 from tf_clip.export.tflite.file import finished
 from tf_clip.export.tflite.fixed_nfc import MAX_SIZE
-from tf_clip.export.tflite.graph import LiteRTGraph, Signatures
+from tf_clip.export.tflite.graph import Classes, LiteRTGraph, Signatures
 from tf_clip.export.tflite.quantize import Calibration, quantized
 from tf_clip.export.tflite.recipes import recipe_of
 from tf_clip.export.tflite.runtime import require_litert
 from tf_clip.export.tflite.tower import RuntimeWeights
 from tf_clip.export.weights import StoredWeights
+from tf_clip.families.family import family_of
+from tf_clip.files import replacing_files
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
 
@@ -98,13 +100,12 @@ def litert(
     folder = Path(out)
     _require_room(max_text_bytes)
     _require_new([folder / FILE_OF[part] for part in parts], overwrite)
-    embeds = embedded_labels(model, processor, labels, templates)
-    logit_scale = math.exp(float(model.logit_scale.numpy()))
-    kernel = None if embeds is None else (logit_scale * embeds.T).astype(np.float32)
-    reference = Reference(StoredWeights(model, "float32"), processor, kernel)
-    lengths = _text_lengths(text_lengths, reference.longest)
+    classes = _classes(model, processor, labels, templates)
+    texts = text_inputs_of(model, processor)
+    lengths = _text_lengths(text_lengths, texts)
+    reference = Reference(StoredWeights(model, "float32"), processor, classes)
     weights = RuntimeWeights(model, recipe.table_bits, recipe.is_static)
-    graph = LiteRTGraph(weights, processor, lengths, max_text_bytes, kernel, is_split=recipe.is_static)
+    graph = LiteRTGraph(weights, processor, lengths, max_text_bytes, classes, is_split=recipe.is_static)
     calibration = Calibration(processor, calibration_images, calibration_texts)
     description = {
         "format": 1,
@@ -112,25 +113,30 @@ def litert(
         "tf_clip": tf_clip.__version__,
         "quantization": quantization,
         "projection_dim": model.config.projection_dim,
-        "logit_scale": logit_scale,
+        "logit_scale": _logit_scale(model),
     }
-    with _unfinished_beside(folder) as unfinished:
+    with replacing_files(folder) as unfinished:
         for part in parts:
             signatures = graph.signatures_of(part)
             of_part = {**description, **_described(part, signatures, processor, labels, templates)}
-            file = finished(quantized(signatures, weights, recipe, model.config, calibration), of_part)
+            file = finished(quantized(signatures, weights, recipe, calibration), of_part)
             check(file, reference, recipe.tolerance)
-            Path(unfinished, FILE_OF[part]).write_bytes(file)
-        folder.mkdir(exist_ok=True)
-        for part in parts:
-            Path(unfinished, FILE_OF[part]).replace(folder / FILE_OF[part])
+            (unfinished / FILE_OF[part]).write_bytes(file)
     return {part: folder / FILE_OF[part] for part in parts}
 
 
-def _unfinished_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    """Lends a folder on the same disk, from where files are moved in one step."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent)
+def _logit_scale(model: TwoTowerModel) -> float:
+    return math.exp(float(model.logit_scale.numpy()))
+
+
+def _classes(
+    model: TwoTowerModel, processor: Processor, labels: Sequence[str] | None, templates: Sequence[str]
+) -> Classes | None:
+    embeds = embedded_labels(model, processor, labels, templates)
+    if embeds is None:
+        return None
+    bias = 0.0 if model.logit_bias is None else float(model.logit_bias.numpy())
+    return Classes((_logit_scale(model) * embeds.T).astype(np.float32), bias, family_of(model).scores)
 
 
 def _described(
@@ -143,7 +149,7 @@ def _described(
     """Returns what a program needs to know of one file."""
     described: dict[str, Any] = {"part": part, "signatures": {}}
     for name, function in signatures.items():
-        described["signatures"][name] = described_sides(function.get_concrete_function())
+        described["signatures"][name] = described_sides(function)
     if part in ("image", "classify"):
         # For applications that resize by themselves, and for those that want to know what the file does to pixels.
         options = ("image_mean", "image_std", "rescale_factor", "resample", "size", "crop_size")
@@ -155,6 +161,7 @@ def _described(
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
+            "padding_side": tokenizer.padding_side,
         }
     if part == "classify":
         described |= {"labels": list(labels or ()), "templates": list(templates)}
@@ -176,7 +183,15 @@ def _parts(parts: Sequence[str] | None, labels: Sequence[str] | None) -> list[st
     return [part for part in FILE_OF if part in parts]
 
 
-def _text_lengths(lengths: Sequence[int] | None, longest: int) -> list[int]:
+def _text_lengths(lengths: Sequence[int] | None, texts: TextInputs) -> list[int]:
+    longest = texts.longest
+    if texts.is_fixed:
+        if lengths is not None and set(lengths) - {longest}:
+            raise ValueError(
+                f"`text_lengths` must be left out for a model that reads every text at {longest} tokens. "
+                f"Received: text_lengths={list(lengths)!r}. Leave it out."
+            )
+        return [longest]
     if lengths is None:
         return [*(length for length in _TEXT_LENGTHS if length < longest), longest]
     if any(not isinstance(length, int) or not 2 <= length <= longest for length in lengths):
