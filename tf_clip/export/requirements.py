@@ -45,10 +45,13 @@ def require_processor_fits(model: TwoTowerModel, processor: Processor) -> None:
         ValueError: it does not.
     """
     text, side = text_inputs_of(model, processor), model.config.vision_config.image_size
-    tokenizer, images = processor.tokenizer, processor.image_processor
-    size = images.crop_to if images.do_center_crop else images.resized_to if images.do_resize else None
+    tokenizer, size = processor.tokenizer, processor.image_processor.output_size
     for rule, holds, received in (
-        (f"bring every image to the model's {side} x {side} pixels", size == (side, side), f"size {size}"),
+        (
+            f"bring every image to the model's {side} x {side} pixels",
+            size == (side, side),
+            f"size {size}",
+        ),
         ("use no ids that the model lacks", tokenizer.vocab_size <= text.vocab_size, f"{tokenizer.vocab_size} ids"),
         (
             "end texts as the model reads them",

@@ -48,7 +48,7 @@ def converted(
             with warnings.catch_warnings():
                 # Its calibration warns of an interpreter of its own.
                 warnings.simplefilter("ignore")
-                return converter.convert()
+                return bytes(converter.convert())
         except Exception as error:
             raise ValueError(
                 f"`model` must be one that LiteRT's converter takes. Received: {', '.join(signatures)}, of which it "

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tf_clip.evaluation.retrieval import retrieval_metrics
+from tf_clip.export.text_inputs import text_inputs_of
 from tf_clip.export.tflite.quantize import model_pixels
 from tf_clip.export.tflite.recipes import RECIPES, recipe_of
 from tf_clip.export.tflite.runtime import LiteRTFile, LiteRTModel
@@ -20,6 +21,7 @@ from tf_clip.export.tflite.write import FILE_OF, litert
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import embed_texts
+from tf_clip.unit_length import unit_rows
 
 _PARTS = ("image", "text")
 _TIMES = 50
@@ -93,11 +95,10 @@ def litert_report(
         recipe_of(quantization)
     pixels = [model_pixels(processor, image, index) for index, image in enumerate(images)]
     texts = [template.replace("{}", label) for label in labels for template in templates]
-    longest = min(model.config.text_config.max_position_embeddings, processor.tokenizer.model_max_length)
+    longest = text_inputs_of(model, processor).longest
     ids = [processor.tokenizer.encode(text, truncation=True, max_length=longest) for text in texts]
     ours = _Embeds(_image_embeds(model, processor, pixels), embed_texts(model, processor, texts))
     best = ours.best(len(labels))
-    options = {"calibration_images": calibration_images, "calibration_texts": calibration_texts}
     reports = []
     with tempfile.TemporaryDirectory() as place:
         # float32 is what the times of the others are compared with, side by side.
@@ -105,7 +106,15 @@ def litert_report(
             if on_progress is not None:
                 on_progress(quantization)
             folder = Path(place, quantization)
-            files = litert(model, processor, folder, parts=_PARTS, quantization=quantization, **options)
+            files = litert(
+                model,
+                processor,
+                folder,
+                parts=_PARTS,
+                quantization=quantization,
+                calibration_images=calibration_images,
+                calibration_texts=calibration_texts,
+            )
             if quantization not in quantizations:
                 continue
             runtime = LiteRTModel(folder, threads=threads)
@@ -136,20 +145,21 @@ class _Embeds:
     def scores(self, labels: int) -> np.ndarray:
         """Compares images with labels, `[images, labels]`."""
         classes = self.texts.reshape(labels, -1, self.texts.shape[-1]).mean(axis=1)
-        return self.images @ (classes / np.linalg.norm(classes, axis=1, keepdims=True)).T
+        scores: np.ndarray = self.images @ unit_rows(classes).T
+        return scores
 
     def best(self, labels: int) -> np.ndarray:
         """Returns each image's best label."""
-        return self.scores(labels).argmax(axis=1)
+        best: np.ndarray = self.scores(labels).argmax(axis=1)
+        return best
 
 
 def _image_embeds(model: TwoTowerModel, processor: Processor, pixels: Sequence[np.ndarray]) -> np.ndarray:
     rows = []
     for start in range(0, len(pixels), _BATCH):
         pixel_values = processor.image_processor(np.concatenate(pixels[start : start + _BATCH]))["pixel_values"]
-        rows.append(np.asarray(model.get_image_features(pixel_values), np.float32))
-    embeds = np.concatenate(rows)
-    return embeds / np.linalg.norm(embeds, axis=1, keepdims=True)
+        rows.append(np.asarray(model.get_image_features(pixel_values)))
+    return unit_rows(np.concatenate(rows))
 
 
 def _cosines(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:

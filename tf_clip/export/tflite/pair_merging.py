@@ -34,14 +34,14 @@ class PairHash(NamedTuple):
     Args:
         twists: int32 `[buckets]`.
         keys: int32 `[slots]`, what is in each.
-        index: int32 `[slots]`, which of the keys given that is, -1 in empty slots.
+        places: int32 `[slots]`, which of the keys given that is, -1 in empty slots.
 
     Source: Belazzougui, Botelho and Dietzfelbinger 2009, "Hash, displace, and compress".
     """
 
     twists: np.ndarray
     keys: np.ndarray
-    index: np.ndarray
+    places: np.ndarray
 
     @classmethod
     def of(cls, keys: np.ndarray) -> PairHash:
@@ -101,8 +101,8 @@ class PairMerging:
         self._hash = PairHash.of(pairs[:, 0] * self._base + pairs[:, 1])
         self._worst = max(ranks.values(), default=0) + 1
         merged = np.array([*(vocab[left + right] for left, right in ranks), self._none], np.int32)
-        self._ranks = np.array([*ranks.values(), self._worst], np.int32)[self._hash.index]
-        self._merged = merged[self._hash.index] - self._middle
+        self._ranks = np.array([*ranks.values(), self._worst], np.int32)[self._hash.places]
+        self._merged = merged[self._hash.places] - self._middle
 
     def __call__(self, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Encodes words.
@@ -183,7 +183,8 @@ def _twist(keys: np.ndarray, index: np.ndarray, generator: np.random.Generator) 
         slots = np.sort((keys ^ trials[:, np.newaxis]) % len(index), axis=1)
         fits = (index[slots] < 0).all(axis=1) & (np.diff(slots, axis=1) > 0).all(axis=1)
         if fits.any():
-            return trials[np.argmax(fits)]
+            twist: np.int32 = trials[np.argmax(fits)]
+            return twist
 
 
 def _prime_from(number: int) -> int:

@@ -82,8 +82,9 @@ class Calibration:
 def model_pixels(processor: Processor, image: Any, index: int) -> np.ndarray:
     """Opens an image, and resizes it as the processor does, uint8 `[1, side, side, 3]`."""
     opened = image if isinstance(image, np.ndarray) else open_image(image, index=index)
-    options = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
-    return processor.image_processor(opened, **options)["pixel_values"].astype(np.uint8)
+    levels = processor.image_processor(opened, do_rescale=False, do_normalize=False, return_tensors="np")
+    pixels: np.ndarray = levels["pixel_values"].astype(np.uint8)
+    return pixels
 
 
 def quantized(signatures: Signatures, weights: StoredWeights, recipe: Recipe, calibration: Calibration) -> bytes:

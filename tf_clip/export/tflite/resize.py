@@ -9,6 +9,7 @@ import tensorflow as tf
 from tf_clip.preprocessing.images.image_processor import ImageProcessor, crop_offset
 from tf_clip.preprocessing.images.resample import FILTERS
 
+_BILINEAR = 2
 _CONTINUOUS = (1, 2, 3, 5)
 """Pillow's numbers of the filters that a last bit of a position cannot turn on or off."""
 
@@ -37,26 +38,35 @@ class ImageResizer:
         uint8 `[model's height, model's width, 3]`.
 
     Raises:
-        ValueError: the filter is not one of Pillow's Lanczos, bilinear, bicubic and Hamming.
+        ValueError: the filter is not one of Pillow's Lanczos, bilinear, bicubic and Hamming, or the size of what comes
+            out depends on the image.
     """
 
     def __init__(self, images: ImageProcessor) -> None:
-        if images.do_resize and images.resample not in _CONTINUOUS:
+        # An image that is only cropped is resized by a factor of one, which all but nearest leave as it is.
+        resample = images.resample if images.do_resize else _BILINEAR
+        chosen = FILTERS[resample]
+        if chosen is None or resample not in _CONTINUOUS:
             raise ValueError(
                 "`processor` must resize with Lanczos (1), bilinear (2), bicubic (3) or Hamming (5). "
                 f"Received: resample={images.resample}. Resize in the application, and use another part."
             )
-        self._images = images
+        if images.output_size is None:
+            raise ValueError(
+                "`processor` must bring every image to one size. Received: neither a center crop nor a height and "
+                "width. Load the processor from the model's own checkpoint."
+            )
+        self._images, self._window = images, images.output_size
+        self._filter, self._half_width = chosen
 
     def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
         """Resizes; see the class."""
         options = self._images
         shape = tf.shape(pixels)[:2]
         resized = self._resized_shape(shape)
-        window = options.crop_to if options.do_center_crop else options.resized_to
-        offset = crop_offset(resized - window, options.crop_style)
+        offset = crop_offset(resized - self._window, options.crop_style)
         rows, columns = (
-            self._axis(shape[axis], resized[axis], offset[axis], window[axis]) for axis in range(len(window))
+            self._axis(shape[axis], resized[axis], offset[axis], count) for axis, count in enumerate(self._window)
         )
         needed = tf.cast(pixels[rows.first : rows.last, columns.first : columns.last], tf.float32)
         removed = shape - resized
@@ -66,7 +76,7 @@ class ImageResizer:
             lambda: _two_products(needed, rows.weights, columns.weights),
             lambda: _turned(_two_products(_turned(needed), columns.weights, rows.weights)),
         )
-        return tf.cast(tf.ensure_shape(resized_pixels, [*window, 3]), tf.uint8)
+        return tf.cast(tf.ensure_shape(resized_pixels, [*self._window, 3]), tf.uint8)
 
     def _resized_shape(self, shape: tf.Tensor) -> tf.Tensor:
         options = self._images
@@ -77,11 +87,10 @@ class ImageResizer:
         return shape * options.shortest_edge // tf.reduce_min(shape)
 
     def _axis(self, size_in: tf.Tensor, size_out: tf.Tensor, start: tf.Tensor, count: int) -> _Axis:
-        function, half_width = FILTERS[self._images.resample] if self._images.do_resize else FILTERS[2]
         outputs = start + tf.range(count)
         scale = tf.cast(size_in, tf.float32) / tf.cast(size_out, tf.float32)
         stretch = tf.maximum(scale, 1.0)
-        support = half_width * stretch
+        support = self._half_width * stretch
         # A center far from the origin would have no digits left behind the point in float32: whole pixels apart.
         halves = tf.cast(2 * tf.clip_by_value(outputs, 0, size_out - 1) + 1, tf.int64) * tf.cast(size_in, tf.int64)
         of_a_pixel = 2 * tf.cast(size_out, tf.int64)
@@ -93,7 +102,7 @@ class ImageResizer:
         first = tf.maximum(whole[0] - tf.cast(tf.math.ceil(support), tf.int32), 0)
         last = tf.minimum(whole[-1] + tf.cast(tf.math.ceil(support), tf.int32) + 2, size_in)
         apart = tf.cast(tf.range(first, last) - whole[:, tf.newaxis], tf.float32)
-        weights = function((apart + 0.5 - rest[:, tf.newaxis]) / stretch)
+        weights = self._filter((apart + 0.5 - rest[:, tf.newaxis]) / stretch)
         weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
         # Beyond the image all is black.
         is_inside = tf.cast((outputs >= 0) & (outputs < size_out), tf.float32)

@@ -47,7 +47,7 @@ def description_of(file: bytes) -> dict[str, Any]:
         for index in range(model.MetadataLength()):
             entry = model.Metadata(index)
             if entry.Name() == DESCRIPTION.encode():
-                return json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+                return dict(json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()))
     raise ValueError(
         f"The file must be one that tf_clip.export.litert wrote. Received: {len(file)} bytes without {DESCRIPTION}. "
         "Export the model again."
@@ -113,7 +113,8 @@ class LiteRTFile:
                     f"`{name}` must have shape {wanted} for {signature}. Received: shape {list(given)}. "
                     "Resize images, and pad token ids."
                 )
-        return self._runners[signature](**inputs)
+        outputs: dict[str, np.ndarray] = self._runners[signature](**inputs)
+        return outputs
 
 
 class LiteRTModel:
@@ -241,7 +242,7 @@ def _tokens_alone(tokens: Mapping[str, np.ndarray], file: LiteRTFile) -> np.ndar
     return alone
 
 
-def _encoded(file: LiteRTFile, ids: Sequence[int]) -> dict[str, np.ndarray]:
+def _encoded(file: LiteRTFile, ids: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
     """Encodes the ids of one text at the shortest length that holds them."""
     lengths = sorted(shapes["input_ids"][1] for shapes in file.shapes.values() if "input_ids" in shapes)
     if not 0 < len(ids) <= lengths[-1]:

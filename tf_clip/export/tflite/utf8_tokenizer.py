@@ -117,11 +117,12 @@ class Utf8Tokenizer:
                 lambda: encoded(words.codes, lengths, last, size, NOTHING),
             )
 
-        return tf.cond(
+        ids, count = tf.cond(
             tf.reduce_sum(lengths) <= size,
             lambda: self._kept(*self._merging(in_bytes())),
             lambda: self._kept(*self._merging(encoded(words.codes, lengths, last, _GROWTH * size, NOTHING))),
         )
+        return ids, count
 
     def _kept(self, ids: tf.Tensor, is_token: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         longest = self._max_length - 2
