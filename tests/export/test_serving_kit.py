@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import importlib
 import json
 import re
 import shutil
@@ -21,31 +23,31 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 
 from helpers import environment
+from tf_clip import CLIPModel
+from tf_clip.export import saved_model
 from tf_clip.export.kit.batching import choose_batching
 from tf_clip.export.kit.latency import Timed, batch_sizes_up_to, measure
+from tf_clip.export.kit.write import serving_kit
+from tf_clip.export.savedmodel.exported_model import ExportedModel
 
 LABELS = ["owl", "bus", 'ünï <"quoted"> €']
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, tiny_config, tiny_processor):
-    """The folder of a tiny model, version 3, with its kit."""
-    from tf_clip import CLIPModel
-    from tf_clip.export import saved_model
-    from tf_clip.export.kit.write import serving_kit
-
+    """The folder of a tiny model, version 3, with its kit, what was told, and the model as it was loaded for that."""
     path = tmp_path_factory.mktemp("served") / "clip"
     saved_model(CLIPModel(tiny_config), tiny_processor, path, labels=LABELS, version=3)
-    told = []
-    kit = serving_kit(path, name="my_clip", max_batch_size=4, seconds=2.0, cores=2, on_progress=told.append)
-    return path, kit, told
+    loaded, told = ExportedModel.open(path), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ExportedModel, "open", lambda *arguments: loaded)
+        kit = serving_kit(path, name="my_clip", max_batch_size=4, seconds=1.0, cores=2, on_progress=told.append)
+    return path, kit, told, loaded
 
 
 @pytest.fixture(scope="module")
 def loaded(exported):
-    from tf_clip.export.savedmodel.exported_model import ExportedModel
-
-    return ExportedModel.open(exported[0])
+    return exported[3]
 
 
 def batching_parameters():
@@ -138,7 +140,7 @@ def test_the_curves_begin_with_one_row(exported):
 
 
 def test_batching_files_hold_what_was_chosen(exported):
-    path, kit, _ = exported
+    path, kit, *_ = exported
     parameters = batching_parameters()
     server = text_format.Parse((kit.folder / "batching.config").read_text(), parameters())
     model = text_format.Parse((path / "3" / "batching_params.pbtxt").read_text(), parameters())
@@ -171,7 +173,7 @@ def test_warm_up_requests_are_read_back_and_run(exported, loaded):
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
-    path, kit, _ = exported
+    path, kit, *_ = exported
     file = path / "3" / "assets.extra" / "tf_serving_warmup_requests"
     seen = set()
     for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
@@ -193,7 +195,7 @@ def test_warm_up_requests_are_read_back_and_run(exported, loaded):
 
 
 def test_all_files_are_there_and_no_placeholder_is_left(exported):
-    path, kit, _ = exported
+    path, kit, *_ = exported
     assert {file.name for file in kit.folder.iterdir()} == {
         "README.md",
         "batching.config",
@@ -330,7 +332,7 @@ def test_the_readmes_python_runs(exported, local, loaded, workplace):
 
 
 def test_the_readme_lists_signatures_and_ratios(exported):
-    path, kit, _ = exported
+    path, kit, *_ = exported
     readme = (kit.folder / "README.md").read_text("utf-8")
     described = json.loads((path / "3" / "assets.extra" / "tf_clip.json").read_text("utf-8"))
     for name in described["signatures"]:
@@ -354,13 +356,15 @@ def test_the_healthcheck_of_compose_runs(exported, local):
         assert not healthy(unused.getsockname()[1])
 
 
-def test_a_kit_without_labels_that_chooses_its_batches(tmp_path, tiny_model, tiny_processor):
-    from tf_clip.export import saved_model
-    from tf_clip.export.kit.write import serving_kit
-    from tf_clip.export.savedmodel.exported_model import ExportedModel
-
-    shutil.copytree(saved_model(tiny_model, tiny_processor, tmp_path, version=2), tmp_path / "12")
-    kit = serving_kit(tmp_path, version=2, seconds=0.5)
+def test_a_kit_without_labels_that_chooses_its_batches(tmp_path, loaded, monkeypatch):
+    signatures = {name: one for name, one in loaded.description["signatures"].items() if name != "classify"}
+    shutil.copytree(loaded.folder, tmp_path / "2", ignore=shutil.ignore_patterns("batching_params.pbtxt"))
+    shutil.copytree(tmp_path / "2", tmp_path / "12")
+    description = {**loaded.description, "signatures": signatures}
+    unlabeled = dataclasses.replace(loaded, folder=tmp_path / "2", version=2, description=description)
+    with monkeypatch.context() as patch:
+        patch.setattr(ExportedModel, "open", lambda path, version: unlabeled)
+        kit = serving_kit(tmp_path, version=2, seconds=0.2)
     measured = {one.batch_size for curve in kit.curves.values() for one in curve}
     assert kit.batching.max_batch_size in measured and max(measured) <= 64
     assert kit.batching.num_batch_threads >= 1
@@ -372,8 +376,6 @@ def test_a_kit_without_labels_that_chooses_its_batches(tmp_path, tiny_model, tin
 
 
 def test_what_is_no_exported_model(tmp_path):
-    from tf_clip.export.kit.write import serving_kit
-
     with pytest.raises(FileNotFoundError, match=r"must hold an exported version. Received: .*its versions are \[\]"):
         serving_kit(tmp_path)
     with pytest.raises(FileNotFoundError):
@@ -401,13 +403,13 @@ def test_what_is_no_exported_model(tmp_path):
     ],
 )
 def test_arguments_out_of_range(tmp_path, options, message):
-    from tf_clip.export.kit.write import serving_kit
-
     with pytest.raises(ValueError, match=message):
         serving_kit(tmp_path, **options)
 
 
-def test_the_extra_is_named_when_missing(tmp_path):
-    code = "import sys; sys.modules['tensorflow_serving'] = None; import tf_clip.export.kit.write"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "pip install 'tf_clip[serving]'" in done.stderr
+def test_the_extra_is_named_when_missing(monkeypatch):
+    monkeypatch.delitem(sys.modules, "tf_clip.export.kit.warm_up")
+    for name in ("tensorflow_serving", "tensorflow_serving.apis"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"pip install 'tf_clip\[serving\]'"):
+        importlib.import_module("tf_clip.export.kit.warm_up")
