@@ -1,4 +1,4 @@
-"""What a signature takes and gives, as the exported files tell programs."""
+"""Describes a signature's inputs and outputs, for the description inside exported files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 def described_sides(signature: tf.types.experimental.ConcreteFunction) -> dict[str, dict[str, Any]]:
-    """Returns dtype and shape of each input and output; None in a shape is a free axis."""
+    """Returns dtype and shape of each input and output; None in a shape is an axis of any size."""
     inputs = {spec.name: spec for spec in signature.structured_input_signature[0]}
     return {"inputs": _tensors(inputs), "outputs": _tensors(signature.structured_outputs)}
 

@@ -1,4 +1,4 @@
-"""What every export asks of a model, its processor and the classes, and how it says what is missing."""
+"""What every export requires of a model, its processor and the labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tf_clip.tasks.zero_shot import class_embeddings
 
 
 def require_kinds(model: TwoTowerModel, processor: Processor, written: str) -> None:
-    """Checks that the model and its processor are such, and that Keras runs on TensorFlow.
+    """Checks the types of a model and its processor, and that Keras runs on TensorFlow.
 
     Args:
         model: the model.
@@ -22,7 +22,7 @@ def require_kinds(model: TwoTowerModel, processor: Processor, written: str) -> N
         written: what is to be written, for the message.
 
     Raises:
-        TypeError: one of them is of another kind.
+        TypeError: one of them is of another type.
         ValueError: Keras runs on another backend.
     """
     if keras.backend.backend() != "tensorflow":
@@ -39,7 +39,7 @@ def require_kinds(model: TwoTowerModel, processor: Processor, written: str) -> N
 
 
 def require_processor_fits(model: TwoTowerModel, processor: Processor) -> None:
-    """Checks that a processor makes what the model reads, inside a graph.
+    """Checks that a processor prepares what the model reads, and can do so inside a graph.
 
     Raises:
         ValueError: it does not.
@@ -75,7 +75,7 @@ def require_processor_fits(model: TwoTowerModel, processor: Processor) -> None:
 def embedded_labels(
     model: TwoTowerModel, processor: Processor, labels: Sequence[str] | None, templates: Sequence[str]
 ) -> np.ndarray | None:
-    """Embeds the classes that a file is to choose from.
+    """Embeds the labels that an exported file chooses from.
 
     Args:
         model: the model.

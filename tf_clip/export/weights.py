@@ -1,4 +1,4 @@
-"""A model's weights in the variables of an export: once, in the dtype asked for, and float32 where they are used."""
+"""A model's weights as an export stores them: once, in the dtype asked for, and cast to float32 where they are used."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tf_clip.layers.initializers import weights_come_from_files
 from tf_clip.models.two_towers import TwoTowerModel
 
 DTYPES = ("float32", "float16", "bfloat16")
-# exp() of a half-precision temperature would be off by whole units, and it is one number.
+# exp() of a half-precision temperature would be off by whole units, and the temperature is one number.
 _ALWAYS_FLOAT32 = ("logit_scale", "logit_bias")
-# The rows of a table are cast when they have been taken from it: all of a vocabulary takes longer than a few words.
+# The rows of a table are cast after they are looked up: casting a whole vocabulary takes longer than a few rows.
 _TABLE = "/embeddings"
 _READING = ("ReadVariableOp", "Cast")
 
 
 class StoredWeights:
-    """Holds a model's weights as plain TensorFlow variables, and lends them to it while it is traced.
+    """Holds a model's weights as plain TensorFlow variables, and lends them to the model while it is traced.
 
     The model itself is not changed.
 
@@ -33,8 +33,8 @@ class StoredWeights:
         dtype: one of `DTYPES`, how the weights are stored.
 
     Raises:
-        ValueError: the dtype is none of these, a weight is too large for it, or adapters are active that answer with
-            other rows than they are asked.
+        ValueError: the dtype is none of these, a weight is too large for it, or the active adapters do not treat all
+            rows alike.
     """
 
     def __init__(self, model: TwoTowerModel, dtype: str) -> None:
@@ -61,7 +61,7 @@ class StoredWeights:
 
 
 class _LentWeights(keras.StatelessScope):
-    """Gives Keras's variables, while it reads them in a graph, the values of stored ones.
+    """Replaces the values of Keras's variables by those of stored ones, while Keras reads them.
 
     Args:
         values: from the identity of Keras's variable to the stored one, and whether that is a table.
@@ -72,23 +72,24 @@ class _LentWeights(keras.StatelessScope):
         self._values = values
 
     def get_current_value(self, variable: Any) -> Any:
-        """Returns what a variable is in this scope."""
+        """Returns the value of a variable in this scope."""
         stored, is_table = self._values[id(variable)]
         if stored.dtype == tf.float32 or is_table:
             return tf.convert_to_tensor(stored)
-        # Not before its turn: all weights in float32 at once would take more memory than half precision saves.
+        # The cast waits for the operation before it. All weights in float32 at once would take more memory than half
+        # precision saves.
         with tf.control_dependencies(_latest_operation()):
             return tf.cast(stored, tf.float32)
 
 
 def _latest_operation() -> list[tf.Operation]:
-    """Returns the operation that was put into the graph last and computes something of the inputs."""
+    """Returns the last operation of the graph that computes something from the inputs, in a list; empty without one."""
     operations = reversed(tf.compat.v1.get_default_graph().get_operations())
     return list(itertools.islice((one for one in operations if one.inputs and one.type not in _READING), 1))
 
 
 def _stored(path: str, variable: Any, dtype: str) -> tf.Variable:
-    # The very variable where it is stored as it is: large models need their memory once.
+    # A variable that already has the dtype is stored itself, so that large models need their memory once.
     value = variable.value if variable.dtype == dtype else tf.cast(variable.value, dtype)
     if not bool(tf.reduce_all(tf.math.is_finite(value))):
         raise ValueError(

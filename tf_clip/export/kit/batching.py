@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from tf_clip.export.kit.latency import Timed, batch_sizes_up_to
 
 ENOUGH = 1.05
-"""The cost of a row, over that of the cheapest measured, below which a larger batch is not worth its wait."""
+"""A batch is large enough when a row costs at most this many times what it costs at the best size."""
 
 LONGEST_WAIT = 0.01
-"""Seconds; no batch waits longer for further rows."""
+"""Seconds that a batch waits for further rows, at most."""
 
 LONGEST_QUEUE = 1.0
-"""Seconds; about how long a request may stand in the queue before the server refuses further ones."""
+"""Seconds of work that may wait in the queue; the server refuses further requests."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +73,12 @@ def choose_batching(
     """Chooses the parameters by one rule.
 
     - `max_batch_size`: the smallest size whose rows cost at most 5 % more than at the best size; the cost of a
-      row is its time over that of a single row, averaged over the signatures. Larger batches make all wait
-      for less than that.
-    - `allowed_batch_sizes`: the powers of two below it, and itself, so that few rows are padded to not many.
-    - `batch_timeout_micros`: what a row saves in a full batch, of the signature that saves least, and at most
-      10 ms: nobody waits for longer than can be won.
-    - `num_batch_threads`: one a core. `max_enqueued_batches`: what the slowest signature works off in a second.
+      row is its time over that of a single row, averaged over the signatures. Larger batches make every request wait
+      longer and save less than that.
+    - `allowed_batch_sizes`: the powers of two below it, and itself, so that little is padded.
+    - `batch_timeout_micros`: what a row saves in a full batch, for the signature that saves least, and at most
+      10 ms: no request waits longer than it can save.
+    - `num_batch_threads`: one per core. `max_enqueued_batches`: what the slowest signature computes in a second.
 
     Args:
         curves: from a signature to its timed batches, the first of one row.
@@ -96,7 +96,7 @@ def choose_batching(
 
     best = min(map(cost, common))
     chosen = max_batch_size or min(size for size in common if cost(size) <= ENOUGH * best)
-    # A size that was set and not measured takes as long a row as the next smaller one that was.
+    # A size that was set and not measured is taken to cost as much per row as the next smaller one that was.
     nearest = max(size for size in common if size <= chosen)
     per_row = {name: table[nearest].seconds_per_row for name, table in tables.items()}
     saved = min(table[1].seconds - per_row[name] for name, table in tables.items())

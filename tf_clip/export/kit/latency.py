@@ -1,4 +1,4 @@
-"""How long a signature takes for batches of growing size, within a bound of time."""
+"""Times a signature for batches of growing size, within a time limit."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ def measure(
 ) -> list[Timed]:
     """Times a function for growing batches.
 
-    Each size is run once for warming up, which is not counted, and then from 2 to 20 times, of which the
-    fastest counts: what else the machine does only ever adds. Sizes for which no time is left are left out;
-    the first never is.
+    Each size is run once to warm up, and then 2 to 20 times, of which the fastest counts: other work on the machine
+    only adds time. Sizes for which no time is left are left out. The first size is always timed.
 
     Args:
         run: runs one batch of so many rows.
@@ -52,7 +51,7 @@ def measure(
     Returns:
         The sizes that were timed.
     """
-    run(batch_sizes[0])  # what is done once, such as preparing the graph, is not of the time
+    run(batch_sizes[0])  # prepares the graph, which is not timed
     end = clock() + seconds
     timed: list[Timed] = []
     for place, size in enumerate(batch_sizes):

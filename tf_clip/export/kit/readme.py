@@ -82,7 +82,7 @@ def _signature_table(signatures: Mapping[str, Any]) -> str:
 
 
 def _rows_alike(described: Mapping[str, Any], examples: Mapping[str, str]) -> dict[str, str]:
-    """Returns example inputs; where rows are pairs, as many texts as images."""
+    """Returns example inputs; where rows are pairs, the same number of texts and images."""
     values = {key: examples.get(key) or _token_rows(key, one["shape"][1]) for key, one in described["inputs"].items()}
     if described["batchable"] and {"image_bytes", "text"} <= values.keys():
         values["text"] = '["a photo of an owl"]'

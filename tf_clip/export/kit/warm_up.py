@@ -1,4 +1,4 @@
-"""The requests that TensorFlow Serving sends a version to itself before it serves it."""
+"""The requests that TensorFlow Serving runs on a version before it serves it."""
 
 from __future__ import annotations
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from tf_clip.files import replacing_folder
 
 
 @contextlib.contextmanager
 def new_version(base: Path, version: int, *, overwrite: bool) -> Iterator[Path]:
     """Lends an empty folder to write into, and moves it to `base/version` when the block is done.
 
-    Until then it has its number as its name in a folder that begins with a dot, which servers do not take for a
-    version. What is written beside it is moved, too, before it; if the block fails, all is removed.
+    Until then it lies in a folder whose name begins with a dot, which servers do not take for a version. What is
+    written beside it in that folder is copied to `base` before the version appears. If the block fails, all is removed.
 
     Raises:
         ValueError: the version is no whole number above 0, or is there already and `overwrite` is False.
@@ -27,14 +28,8 @@ def new_version(base: Path, version: int, *, overwrite: bool) -> Iterator[Path]:
             f"`version` must be new. Received: version={version}, but {target} exists. "
             "Choose a higher one, which a server changes to by itself, or overwrite it."
         )
-    base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=base) as place:
-        made = Path(place, str(version))
-        made.mkdir()
+    with replacing_folder(target) as made:
         yield made
-        for beside in Path(place).iterdir():
+        for beside in made.parent.iterdir():
             if beside != made:
                 shutil.copytree(beside, base / beside.name, dirs_exist_ok=True)
-        if target.exists():
-            target.rename(Path(place, "old"))
-        made.rename(target)

@@ -17,7 +17,7 @@ from tf_clip.unit_length import unit_length
 
 
 class Limits(NamedTuple):
-    """What rows may be, and what becomes of those that are not.
+    """The limits of a row, and what happens to a row that exceeds them.
 
     Args:
         on_bad_row: `"status"` or `"error"`.

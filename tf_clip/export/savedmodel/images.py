@@ -1,7 +1,7 @@
 """Encoded images to `pixel_values` in a graph, where a file that cannot be decoded costs its own row only.
 
-TensorFlow's decoders raise, and a graph has no `except`. A `tf.data` pipeline inside the graph has one:
-it can leave out the elements that failed. It decodes on all cores, too.
+TensorFlow's decoders raise, and a graph has no `except`. A `tf.data` pipeline inside the graph can leave out the
+elements that failed. It also decodes on all cores.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def read_images(
     count = tf.size(image_bytes, tf.int64)
     files = tf.data.Dataset.from_tensor_slices(image_bytes).enumerate()
     files = files.map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
-    # One batch of all that were not left out, or, behind it, an empty one if there were none.
+    # One batch of all elements that did not fail; where all failed, the empty batch behind it.
     nothing = tf.zeros([0], tf.int64), tf.zeros([0], tf.int32), tf.zeros([0, *shape])
     batches = files.batch(tf.maximum(count, 1)).concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
     rows, codes, pixel_values = batches.with_options(_options()).get_single_element()
@@ -70,7 +70,7 @@ def read_images(
 
 
 def _options() -> tf.data.Options:
-    """Returns options without what pays only in a pipeline that runs for long: tuning, and rewriting."""
+    """Returns options without tuning and rewriting, which pay only in a pipeline that runs for long."""
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False

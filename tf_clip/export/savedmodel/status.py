@@ -1,4 +1,4 @@
-"""What the `status` of a row says, and what becomes of rows that cannot be used."""
+"""The `status` of a row, and what a row that cannot be used gives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OK = "ok"
 BROKEN = "the file is broken or cut short"
 NOT_AN_IMAGE = "not a JPEG, PNG, WebP or GIF file"
 ON_BAD_ROW = ("status", "error")
-"""Whether a row that cannot be used is told in its `status`, or fails the whole request."""
+"""A row that cannot be used says so in its `status`, or fails the whole request."""
 
 
 def is_ok(status: tf.Tensor) -> tf.Tensor:
@@ -17,12 +17,12 @@ def is_ok(status: tf.Tensor) -> tf.Tensor:
 
 
 def zeros_where_bad(values: tf.Tensor, usable: tf.Tensor) -> tf.Tensor:
-    """Replaces what was computed of unusable rows, whatever it is, by zeros; `usable` broadcasts."""
+    """Replaces the values of unusable rows by zeros; `usable` broadcasts."""
     return tf.where(usable, values, tf.zeros([], values.dtype))
 
 
 def fail_if_bad(status: tf.Tensor, argument: str) -> tf.Tensor:
-    """Returns `status` of rows that are all usable, and else fails with the first that is not."""
+    """Returns `status` if all rows are usable, and fails with the first row that is not."""
     bad = tf.where(~is_ok(status))[:1, 0]
     received = tf.strings.join(["row ", tf.strings.as_string(bad), ", ", tf.gather(status, bad)])
     rule = f"`{argument}` must hold rows that can all be read, as this model was exported with on_bad_row='error'."

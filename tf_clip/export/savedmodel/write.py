@@ -22,10 +22,10 @@ from tf_clip.preprocessing.images.decode import MAX_PIXELS
 from tf_clip.preprocessing.processor import Processor
 
 DESCRIPTION = "assets.extra/tf_clip.json"
-"""Where, in a version's folder, it is told what the model is; servers pass over it."""
+"""The file in a version's folder that describes the model to programs; servers ignore it."""
 
 UNBATCHABLE = ("similarity",)
-"""Signatures whose outputs are not one row for each row of every input: a server must not batch them."""
+"""Signatures that do not give one row for each row of every input: a server must not batch them."""
 
 
 def saved_model(
@@ -72,7 +72,7 @@ def saved_model(
         The folder `path/version`.
 
     Raises:
-        TypeError: the model or the processor is of another kind, or `labels` is one string.
+        TypeError: the model or the processor is of another type, or `labels` is one string.
         ValueError: an argument has no meaning, the processor does not fit the model, the version exists,
             or Keras does not run on TensorFlow.
 
@@ -94,7 +94,7 @@ def saved_model(
         # Not the tokenizer itself, with which its own functions would be saved a second time.
         root.tables = list(processor.tokenizer._flatten(predicate=_is_table))
         root.classes = None if classes is None else classes.embeds
-        # Without the gradients of Keras's own operations: nobody trains a served model.
+        # Gradients of Keras's own operations are left out: a served model is not trained.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(root, str(folder), signatures=signatures, options=options)
         description = {

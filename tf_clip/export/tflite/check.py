@@ -1,4 +1,4 @@
-"""What a .tflite file answers, compared with the Keras model, before anyone is given the file."""
+"""Compares what a .tflite file answers with the Keras model, before the file is published."""
 
 from __future__ import annotations
 

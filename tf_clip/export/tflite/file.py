@@ -1,4 +1,4 @@
-"""A .tflite file's bytes: made from functions, described inside, and looked into."""
+"""The bytes of a .tflite file: converted from functions, described, and inspected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tf_clip.export.tflite.graph import Signatures
 from tf_clip.export.tflite.runtime import DESCRIPTION, require_litert
 from tf_clip.export.weights import StoredWeights
 
-# Operations of a graph whose weights stayed behind as variables.
+# Operations of a file whose weights were not stored in it.
 _OF_VARIABLES = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"})
 
 
@@ -33,7 +33,7 @@ def converted(
         ValueError: the converter fails.
     """
     root = tf.Module(name="tf_clip")
-    # Plain variables: of a Keras model held here, the converter finds none, and says nothing.
+    # The variables themselves: the converter does not find those inside a Keras model, and reports no error.
     root.weights = weights.variables
     with tempfile.TemporaryDirectory() as folder:
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
@@ -57,7 +57,7 @@ def converted(
 
 
 class _PackedOnce:
-    """A part of a file that others point at as well; packed when it is first met."""
+    """A part of a file that several others refer to; packed once, when it is first met."""
 
     def __init__(self, table: Any) -> None:
         self._table = table
@@ -73,8 +73,8 @@ class _PackedOnce:
 def finished(file: bytes, description: Mapping[str, Any]) -> bytes:
     """Puts a description into a file, and leaves out what is in it several times or of no use.
 
-    Scales of weights are stored for each signature, which in 8 bits is some hundredths of the file, and so are
-    the long names of tensors inside.
+    The converter stores the scales of weights and the names of tensors once for each signature. In 8 bits, the scales
+    are some hundredths of the file.
     """
     require_litert()
     from ai_edge_litert import schema_py_generated as schema
@@ -82,7 +82,7 @@ def finished(file: bytes, description: Mapping[str, Any]) -> bytes:
 
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(file))
     for stored in model.buffers:
-        # The quantizer puts large ones behind the rest, where packing the file again would lose them.
+        # The quantizer puts large buffers behind the flatbuffer, where packing the file again would lose them.
         if stored.offset:
             stored.data = np.frombuffer(file, np.uint8, stored.size, stored.offset)
             stored.offset = stored.size = 0
@@ -104,7 +104,7 @@ def finished(file: bytes, description: Mapping[str, Any]) -> bytes:
 
 
 def _content(quantization: Any) -> Any:
-    """Returns a key that only equal quantizations share; those of blocks, which are short, stay by themselves."""
+    """Returns a key that only equal quantizations share. Those of blocks are short, and each has a key of its own."""
     if quantization.detailsType:
         return id(quantization)
     lists = (quantization.scale, quantization.zeroPoint, quantization.min, quantization.max)

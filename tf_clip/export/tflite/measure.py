@@ -1,4 +1,4 @@
-"""`litert_report`: what each recipe of `litert` saves and costs, measured on images and labels of one's own."""
+"""`litert_report`: what each recipe of `litert` saves and costs, measured on images and labels of your own."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _BLOCK = 32
 
 
 class Calibration:
-    """What images and texts are like, for the ranges of activations.
+    """Examples of images and texts, from which the ranges of activations are taken.
 
     Args:
         processor: the model's processor.
@@ -49,7 +49,7 @@ class Calibration:
         images = [name for name, specs in takes.items() if "image_pixels" in specs]
         lengths = {name: specs["input_ids"].shape[1] for name, specs in takes.items() if "input_ids" in specs}
         rows = [(name, {"image_pixels": pixels}) for pixels in self._pixels(images) for name in images]
-        # A text that is longer would be one without an end.
+        # A longer text, cut, would have no end.
         rows += [
             (name, {key: tokens[key][:, :length] for key in takes[name]})
             for tokens in self._tokens(lengths)
@@ -115,7 +115,7 @@ def quantized(signatures: Signatures, weights: StoredWeights, recipe: Recipe, ca
 
 
 def _in_4_bits(file: bytes, weights: StoredWeights) -> bytes:
-    """Stores the dense layers' weights in 4 bits, and those of convolutions, which lose too much, in 8."""
+    """Stores the weights of dense layers in 4 bits, and those of convolutions in 8, as they lose too much in 4."""
     require_litert("ai_edge_quantizer")
     from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 
@@ -129,7 +129,7 @@ def _in_4_bits(file: bytes, weights: StoredWeights) -> bytes:
         num_bits=4,
         granularity=granularity.BLOCKWISE_32 if in_blocks else granularity.CHANNELWISE,
     )
-    # It says how far it is, line by line.
+    # The quantizer prints its progress.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         result = quantizer.Quantizer(bytearray(file), recipe.get_quantization_recipe()).quantize()
     return bytes(result.quantized_model)

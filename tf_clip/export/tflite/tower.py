@@ -1,4 +1,4 @@
-"""A model's towers as a .tflite file computes them: with a smaller vocabulary table, and scores that integers hold."""
+"""A model's weights for .tflite files: with a smaller vocabulary table, and scores that 8-bit integers can hold."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _INTEGER_HIDDEN_KEY_SCORE = -30.0
 class RuntimeWeights(StoredWeights):
     """Holds a model's weights in float32, as variables, and a twin of the model that computes with them.
 
-    The converters leave a vocabulary's table in float32, or make it one whenever the file is loaded. Here it is a table
-    of integers already, with a scale for each row, and a text's rows alone become numbers again.
+    The converters leave a vocabulary's table in float32, or convert it to float32 when the file is loaded. Here the
+    table is stored as integers with a scale for each row, and only the rows of a text are converted back.
 
     Args:
         model: the model; it is not changed.
@@ -29,10 +29,10 @@ class RuntimeWeights(StoredWeights):
 
     def __init__(self, model: TwoTowerModel, table_bits: int, is_static: bool) -> None:
         super().__init__(model, "float32")
-        # Of any other class than this it is not known where its table and its scores are: it stays as Keras has it.
+        # Only of a tower of this very class is it known where its table and its scores are. Others stay as they are.
         is_known = rewriting_of(model.text_encoder) == "causal_text"
         rewrites = is_known and (table_bits < 32 or is_static)
-        # A fused attention would be another graph, and not one bit more exact.
+        # A fused attention would be converted to another graph, and be no more exact.
         if rewrites or model.attn_implementation != "eager":
             self.model = float32_twin(model, "eager")
         if not rewrites:
@@ -58,8 +58,8 @@ class _IntegerRows:
     """
 
     def __init__(self, table: np.ndarray, bits: int) -> None:
-        # A converter that stores all floats in 16 bits must not round the scales: they are rounded up to such, and
-        # the rest is a power of two.
+        # A converter that stores all floats in 16 bits must not round the scales. They are rounded up to float16 here,
+        # and what is left of each is a power of two.
         largest = np.nextafter(np.abs(table).max(axis=1, keepdims=True).astype(np.float16), np.float16(np.inf))
         scales = largest.astype(np.float32)
         self._step = 2.0 ** (1 - bits)
