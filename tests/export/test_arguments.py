@@ -33,8 +33,8 @@ from tf_clip.export.savedmodel.folders import new_version
         ({"on_bad_row": "skip"}, ValueError, "`on_bad_row` must be one of"),
         ({"max_pixels": 10**9}, ValueError, "`max_pixels` must be from 1 to 89478485"),
         ({"max_text_bytes": 0}, ValueError, "`max_text_bytes` must be from 1 to"),
-        ({"model": "pictogram-clip"}, TypeError, "`model` must be a CLIPModel. Received: str"),
-        ({"processor": None}, TypeError, "`processor` must be a CLIPProcessor. Received: NoneType"),
+        ({"model": "pictogram-clip"}, TypeError, "`model` must be a TwoTowerModel. Received: str"),
+        ({"processor": None}, TypeError, "`processor` must be a Processor. Received: NoneType"),
     ],
 )
 def test_what_is_refused(small, tmp_path, arguments, error, message):

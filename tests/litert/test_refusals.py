@@ -37,8 +37,8 @@ from tf_clip.export.tflite.tower import RuntimeWeights
         ({"max_text_bytes": 1921, "parts": ["text_from_utf8"]}, ValueError, "`max_text_bytes` must be"),
         ({"quantization": "int8", "parts": ["image"]}, ValueError, "`calibration_images` must be given"),
         ({"quantization": "int8", "parts": ["text"]}, ValueError, "`calibration_texts` must be given"),
-        ({"model": "pictogram-clip"}, TypeError, "`model` must be a CLIPModel. Received: str"),
-        ({"processor": None}, TypeError, "`processor` must be a CLIPProcessor. Received: NoneType"),
+        ({"model": "pictogram-clip"}, TypeError, "`model` must be a TwoTowerModel. Received: str"),
+        ({"processor": None}, TypeError, "`processor` must be a Processor. Received: NoneType"),
     ],
 )
 def test_what_is_refused(small, tmp_path, arguments, error, message):

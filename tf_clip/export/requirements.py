@@ -34,7 +34,7 @@ def require_kinds(model: TwoTowerModel, processor: Processor, written: str) -> N
         if not isinstance(value, kind):
             raise TypeError(
                 f"`{argument}` must be a {kind.__name__}. Received: {type(value).__name__}. "
-                f"Load one with {kind.__name__}.from_pretrained."
+                "Load it with from_pretrained."
             )
 
 
