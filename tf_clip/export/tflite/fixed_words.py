@@ -12,6 +12,7 @@ from tf_clip.export.tflite.fixed_nfc import FixedComposition
 from tf_clip.export.tflite.pair_merging import BOS_BYTE, ENDS_WORD, EOS_BYTE
 from tf_clip.preprocessing.text import unicode_tables
 from tf_clip.preprocessing.text.unicode_tables import CODES, NUMBER, SPACE
+from tf_clip.preprocessing.text.words import SPELLED
 
 BOS_CODE, EOS_CODE = CODES, CODES + 1
 """Beyond Unicode: what stands for the start and the end token in a text."""
@@ -19,8 +20,6 @@ BOS_CODE, EOS_CODE = CODES, CODES + 1
 # Is added to what a character is when it asks for more work.
 _UNUSUAL = 4
 _QUOTE = ord("'")
-# What the pattern of words names, and sees in lower case.
-_SPELLED = ("<|startoftext|>", "<|endoftext|>")
 
 
 class FixedWords(NamedTuple):
@@ -102,13 +101,13 @@ def _after_spelled_tokens(codes: tf.Tensor, begins: tf.Tensor) -> tf.Tensor:
     Such a match begins where a word does, or where another such match ends: all of a chain or none.
     """
     size = codes.shape[0]
-    matches = [found(codes, token) for token in _SPELLED]
-    ends = [shifted(match, -len(token), False) for match, token in zip(matches, _SPELLED, strict=True)]
+    matches = [found(codes, token) for token in SPELLED]
+    ends = [shifted(match, -len(token), False) for match, token in zip(matches, SPELLED, strict=True)]
     heads = (matches[0] | matches[1]) & tf.logical_not(ends[0] | ends[1])
     chain = tf.cumsum(tf.cast(heads, tf.int32))
     counts = tf.math.unsorted_segment_max(tf.cast(heads & begins, tf.int32), chain, size + 1)
     is_match = tf.gather(counts, chain) > 0
-    ends = [shifted(match & is_match, -len(token), False) for match, token in zip(matches, _SPELLED, strict=True)]
+    ends = [shifted(match & is_match, -len(token), False) for match, token in zip(matches, SPELLED, strict=True)]
     return ends[0] | ends[1]
 
 

@@ -24,7 +24,7 @@ _CODE_BITS, _CLASS_BITS = 21, 2
 _CODE_MASK = (1 << _CODE_BITS) - 1
 _UNUSUAL = 1 << (_CODE_BITS + _CLASS_BITS)
 _TAB = "\t"
-_SPELLED = ("<|startoftext|>", "<|endoftext|>")
+SPELLED = ("<|startoftext|>", "<|endoftext|>")
 
 
 class Words(NamedTuple):
@@ -158,10 +158,10 @@ def _after_spelled_tokens(codes: tf.Tensor, begins: tf.Tensor, brackets: tf.Tens
     of its own, if one may begin there, so that "<|ENDOFTEXT|>!!" ends with "|>" and "!!".
     """
     size = tf.size(codes, tf.int64)
-    longest = max(map(len, _SPELLED))
+    longest = max(map(len, SPELLED))
     window = tf.gather(tf.pad(codes, [[0, longest]]), brackets[:, tf.newaxis] + tf.range(longest, dtype=tf.int64))
     lengths = tf.zeros_like(brackets)
-    for token in _SPELLED:
+    for token in SPELLED:
         is_equal = tf.reduce_all(window[:, : len(token)] == [ord(letter) for letter in token], axis=1)
         lengths += tf.where(is_equal, tf.constant(len(token), tf.int64), 0)
     brackets, lengths = tf.boolean_mask(brackets, lengths > 0), tf.boolean_mask(lengths, lengths > 0)
