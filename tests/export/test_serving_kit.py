@@ -292,6 +292,7 @@ def test_the_readmes_curl_calls_run(exported, local, workplace):
             assert set(statuses) == {"ok"}, call
 
 
+@pytest.mark.process
 def test_the_readmes_python_runs(exported, local, loaded, workplace):
     import grpc
     import tensorflow as tf

@@ -113,6 +113,7 @@ def test_files_are_not_replaced_unless_asked_for(small, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [old.name]
 
 
+@pytest.mark.command
 def test_the_command_line(tiny_checkpoint, tmp_path, capsys):
     out = tmp_path / "mobile"
     common = ["export", "litert", str(out), "--model", str(tiny_checkpoint), "--parts", "text", "--text-lengths", "8"]
