@@ -81,7 +81,7 @@ def embedded_labels(
         model: the model.
         processor: its processor.
         labels: the classes' names, or None.
-        templates: sentences with `{}` where a label goes.
+        templates: prompts with `{}` where a label goes.
 
     Returns:
         float32 `[labels, projection_dim]`, of unit length; None without labels.

@@ -55,7 +55,7 @@ def saved_model(
         processor: its processor.
         path: the model's folder, as a server is given it; the SavedModel is in `path/version`.
         labels: the classes of the signature `classify`, all different; None leaves it out.
-        templates: sentences with `{}` where a label goes; the classes are the means over them.
+        templates: prompts with `{}` where a label goes; the classes are the means over them.
         version: a whole number above 0; servers take the highest.
         dtype: how the weights are stored, `"float32"`, `"float16"` or `"bfloat16"`. All computing is in float32.
         on_bad_row: `"status"` gives a row that cannot be read zeros, and says why in its `status`;

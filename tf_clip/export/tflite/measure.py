@@ -72,7 +72,7 @@ def litert_report(
         processor: its processor.
         images: paths, PIL images, files' bytes or uint8 pixels.
         labels: what the images may be.
-        templates: sentences with `{}` where a label goes.
+        templates: prompts with `{}` where a label goes.
         targets: each image's right label, by its index.
         quantizations: the recipes; None takes all, `"int8"` only if there is something to calibrate it with.
         calibration_images: see `litert`; other ones than are measured.

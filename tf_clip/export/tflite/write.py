@@ -67,7 +67,7 @@ def litert(
             labels all.
         quantization: how numbers are stored; `docs/mobile.md` says what each recipe costs and saves.
         labels: the classes of `classify.tflite`, all different.
-        templates: sentences with `{}` where a label goes; the classes are the means over them.
+        templates: prompts with `{}` where a label goes; the classes are the means over them.
         text_lengths: the lengths in tokens that texts are computed at; None takes 16, 32 and the longest. The longest
             is always among them.
         max_text_bytes: of a text in UTF-8; from longer ones the first bytes are taken, which the file tells.
