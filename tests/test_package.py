@@ -157,7 +157,7 @@ def test_the_wheel_holds_the_package_and_the_shipped_checkpoint(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
         assert not [name for name in archive.namelist() if name.startswith(("tests", "examples", "docs"))]
-    assert (tmp_path / "installed" / "tf_clip" / "export" / "templates" / "compose.yaml").is_file()
+    assert (tmp_path / "installed" / "tf_clip" / "export" / "kit" / "templates" / "compose.yaml").is_file()
     assert (tmp_path / "installed" / "tf_clip" / "serving" / "page.html").is_file()
     assert (tmp_path / "installed" / "tf_clip" / "cli" / "pages" / "evaluation.html").is_file()
     code = "import tf_clip.checkpoints.hub as hub; print(hub.resolve('pictogram-clip'))"

@@ -68,7 +68,7 @@ class ToyTextTower(ToyTower):
         self.head = keras.layers.Dense(self.projection_dim)
         self(np.zeros((1, LONGEST), "int32"))
 
-    def call(self, input_ids, attention_mask=None, training=None):
+    def call(self, input_ids, attention_mask=None, position_ids=None, adapter_ids=None, training=None):
         x = self.table(input_ids)
         mask = None if attention_mask is None else ops.cast(attention_mask, "bool")[:, None, :]
         x = x + self.attention(x, x, attention_mask=mask)
@@ -105,9 +105,7 @@ FAMILY = families.Family(
 def toy(tiny_processor):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(families, "_registered", [FAMILY])
-        model = TwoTowerModel(
-            ToyConfig(), text_encoder=ToyTextTower(ToyTextConfig()), image_encoder=ToyImageTower(ToyImageConfig())
-        )
+        model = TwoTowerModel(ToyConfig())
         model.logit_scale.assign(1.0)
         yield model, tiny_processor
 
