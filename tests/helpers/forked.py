@@ -17,7 +17,7 @@ from pathlib import Path
 from helpers import environment
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["keras"])
+_PROCESSES.set_forkserver_preload(["keras", "tensorflow_text"])
 
 
 def run_forked(command: list[str], folder: Path, printed: Path) -> str:
