@@ -17,6 +17,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
 import numpy as np
 import pytest
 
@@ -125,10 +126,16 @@ def tier(request, monkeypatch):
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", forked)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef):
+    """Begins each fixture that outlives a test from the same seed, whichever test asks for it first."""
+    if fixturedef.scope != "function":
+        keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def seeded():
-    import keras
-
+    """Begins each test from the same seed."""
     keras.utils.set_random_seed(0)
 
 
