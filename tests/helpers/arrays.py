@@ -15,7 +15,7 @@ def array(tensor: Any) -> np.ndarray:
     return np.asarray(values)
 
 
-def assert_close(ours: Any, theirs: Any, **tolerances: float) -> None:
+def assert_close(ours: Any, theirs: Any, **tolerances: Any) -> None:
     """Compares tensors of any backend, as `numpy.testing.assert_allclose` does; shapes must be equal."""
     ours, theirs = array(ours), array(theirs)
     assert ours.shape == theirs.shape

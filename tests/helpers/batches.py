@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
 class FixedBatches:
     """Pairs in an order of their own each epoch, as `TrainingData` gives them."""
 
-    def __init__(self, pairs, batch_size, seed=0):
+    def __init__(self, pairs: Any, batch_size: Any, seed: int = 0) -> None:
         self.pairs, self.batch_size, self.seed = pairs, batch_size, seed
         self.steps_per_epoch = len(pairs["input_ids"]) // batch_size
         self.settings = {"seed": seed, "batch_size": batch_size}
-        self.asked = []
+        self.asked: list[tuple[int, int]] = []
 
-    def dataset(self, epoch=0, start=0):
+    def dataset(self, epoch: Any = 0, start: Any = 0) -> Any:
         import tensorflow as tf
 
         self.asked.append((epoch, start))

@@ -32,12 +32,12 @@ def browser_programs() -> tuple[str, str]:
     Raises:
         FileNotFoundError: when one is missing.
     """
-    found = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if not all(found):
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
         raise FileNotFoundError(
             "chromium and chromium-driver are needed: run make serve-test or make web-test as root, or install them"
         )
-    return found[0], found[1]
+    return chromium, driver
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 HOW, FOLDER = sys.argv[1], Path(sys.argv[2])
 
@@ -20,7 +21,7 @@ import numpy as np  # noqa: E402
 from tf_clip import CLIPModel, losses  # noqa: E402
 
 
-def scope():
+def scope() -> Any:
     """Returns what a model is to be made in."""
     if HOW == "data_parallel":
         import jax

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 from tf_clip import CLIPConfig, CLIPModel
@@ -57,7 +58,7 @@ def found() -> dict[str, list[str]]:
     return at
 
 
-def parts_of(model: CLIPModel, config: object) -> set[str]:
+def parts_of(model: CLIPModel, config: Any) -> set[str]:
     model.add_adapter("a", config)
     parts = {
         part.removeprefix("vision_").removeprefix("text_")

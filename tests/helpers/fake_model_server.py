@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import numpy as np
 
@@ -25,17 +26,17 @@ SHAPES = {
 }
 
 
-def embedding(data):
+def embedding(data: bytes) -> Any:
     """A unit vector that tells one input from another."""
     values = np.frombuffer(hashlib.sha256(data).digest()[: 4 * WIDTH], np.uint32).astype(np.float64) - 2**31
     return (values / np.linalg.norm(values)).astype(np.float32)
 
 
-def status_of(data):
+def status_of(data: bytes) -> Any:
     return "ok" if data.startswith(IMAGE) else NO_IMAGE
 
 
-def predict(signature, inputs):
+def predict(signature: str, inputs: Any) -> Any:
     """The answer to one request: from a name to an array."""
     if signature == "encode_text":
         texts = inputs["text"]
@@ -69,20 +70,20 @@ class FakeServer:
         seen: the predictions received: (signature, inputs).
     """
 
-    def __init__(self):
-        self.script = []
-        self.seen = []
-        self.headers = []
+    def __init__(self) -> None:
+        self.script: list[Any] = []
+        self.seen: list[Any] = []
+        self.headers: list[Any] = []
         self.lock = threading.Lock()
         self.under_way = self.most_under_way = 0
         self.state = "AVAILABLE"
 
-    def next_step(self, signature, inputs):
+    def next_step(self, signature: str, inputs: Any) -> Any:
         with self.lock:
             self.seen.append((signature, inputs))
             return self.script.pop(0) if self.script else "answer"
 
-    def answer(self, signature, inputs):
+    def answer(self, signature: str, inputs: Any) -> Any:
         with self.lock:
             self.under_way += 1
             self.most_under_way = max(self.most_under_way, self.under_way)
@@ -92,7 +93,7 @@ class FakeServer:
         return predict(signature, inputs)
 
 
-def as_bytes(value):
+def as_bytes(value: Any) -> Any:
     return base64.b64decode(value["b64"]) if isinstance(value, dict) else value.encode()
 
 
@@ -100,10 +101,10 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     fake: FakeServer
 
-    def log_message(self, *arguments):
+    def log_message(self, *arguments: Any) -> None:
         pass
 
-    def reply(self, code, body, headers=()):
+    def reply(self, code: Any, body: Any, headers: Any = ()) -> None:
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(code)
         self.send_header("Content-Length", str(len(body)))
@@ -112,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def do_GET(self):
+    def do_GET(self) -> Any:
         self.fake.headers.append(dict(self.headers))
         if not self.path.startswith("/v1/models/clip"):
             return self.reply(404, {"error": f"Servable not found for request: {self.path}"})
@@ -120,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(200, rest_metadata())
         return self.reply(200, {"model_version_status": [{"version": "1", "state": self.fake.state}]})
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         inputs = {name: [as_bytes(value) for value in values] for name, values in request["inputs"].items()}
         self.fake.headers.append({**self.headers, "path": self.path, "connection": self.client_address})
@@ -150,10 +151,10 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(*step)
 
 
-def rest_metadata():
+def rest_metadata() -> Any:
     types = {"string": "DT_STRING", "float32": "DT_FLOAT"}
 
-    def tensor(dtype, shape):
+    def tensor(dtype: Any, shape: Any) -> Any:
         axes = [{"size": str(-1 if size is None else size), "name": ""} for size in shape]
         return {"dtype": types[dtype], "tensor_shape": {"dim": axes, "unknown_rank": False}, "name": "x:0"}
 
@@ -170,5 +171,5 @@ def rest_metadata():
     return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}}
 
 
-def dtype_of(output):
+def dtype_of(output: Any) -> Any:
     return "string" if output in ("status", "labels") else "float32"

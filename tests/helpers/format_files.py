@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import h5py
 import msgpack
@@ -16,13 +18,13 @@ from tf_clip.families.clip import openai, openclip
 FLAX_ARRAY, FLAX_SCALAR = 1, 3
 
 
-def cut(tensors, parts):
+def cut(tensors: Any, parts: Any) -> Any:
     """Deals the tensors out to dicts."""
     names = list(tensors)
     return [{name: tensors[name] for name in names[part::parts]} for part in range(parts)]
 
 
-def write_index(folder, file, parts, write):
+def write_index(folder: Path, file: str, parts: Any, write: Any) -> None:
     """Writes parts and their index; `write` takes a path and tensors."""
     stem, suffix = file.rsplit(".", 1)
     weight_map = {}
@@ -33,18 +35,18 @@ def write_index(folder, file, parts, write):
     (folder / f"{file}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
-def write_torch(path, tensors):
+def write_torch(path: Path, tensors: Any) -> None:
     write_zip(path, {name: Tensor(str(number), array) for number, (name, array) in enumerate(tensors.items())})
 
 
-def write_bin(folder, tensors, parts=1):
+def write_bin(folder: Path, tensors: Any, parts: Any = 1) -> None:
     if parts == 1:
         write_torch(folder / "pytorch_model.bin", tensors)
     else:
         write_index(folder, "pytorch_model.bin", cut(tensors, parts), write_torch)
 
 
-def to_channels_last(name, array, *, flax):
+def to_channels_last(name: str, array: Any, *, flax: Any) -> Any:
     """Returns the path and the array as transformers' TensorFlow and Flax models have them."""
     path = name.replace(".", "/")
     if path.endswith("token_embedding/weight") and not flax:
@@ -60,7 +62,7 @@ def to_channels_last(name, array, *, flax):
     return path, array
 
 
-def to_tensorflow(tensors):
+def to_tensorflow(tensors: Any) -> Any:
     """Returns the names below the model: its layers are called `layers_._0`, its variables end in `:0`."""
     result = {}
     for name, array in tensors.items():
@@ -69,7 +71,7 @@ def to_tensorflow(tensors):
     return result
 
 
-def write_h5(path, arrays, groups):
+def write_h5(path: Path, arrays: Any, groups: Any) -> None:
     """Writes groups and root attributes as Keras 2's `save_weights` and transformers do."""
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = np.array([group.encode() for group in groups])
@@ -81,7 +83,7 @@ def write_h5(path, arrays, groups):
             file[name] = array
 
 
-def write_tf_h5(folder, tensors, parts=1):
+def write_tf_h5(folder: Path, tensors: Any, parts: Any = 1) -> None:
     """A whole file has the Keras model's name twice, as in `clip/tfclip_model/clip/...`; a part has it once."""
     arrays = to_tensorflow(tensors)
     if parts == 1:
@@ -92,17 +94,17 @@ def write_tf_h5(folder, tensors, parts=1):
         write_index(folder, "tf_model.h5", cut(named, parts), lambda path, part: write_h5(path, part, []))
 
 
-def write_tf_safetensors(folder, tensors):
+def write_tf_safetensors(folder: Path, tensors: Any) -> None:
     arrays = {f"tfclip_model/clip/{name}": array for name, array in to_tensorflow(tensors).items()}
     save_file(arrays, folder / "model.safetensors", metadata={"format": "tf"})
 
 
-def flax_extension(array, kind=FLAX_ARRAY):
+def flax_extension(array: Any, kind: int = FLAX_ARRAY) -> Any:
     """Returns an array as Flax's `_msgpack_ext_pack` does."""
     return msgpack.ExtType(kind, msgpack.packb((array.shape, array.dtype.name, array.tobytes()), use_bin_type=True))
 
 
-def flax_chunks(array, size):
+def flax_chunks(array: Any, size: int) -> Any:
     """Returns an array as Flax's `_chunk` does above a gigabyte; here above `size` elements."""
     flat = array.reshape(-1)
     chunks = [flax_extension(flat[start : start + size]) for start in range(0, flat.size, size)]
@@ -113,9 +115,9 @@ def flax_chunks(array, size):
     }
 
 
-def flax_tree(arrays):
+def flax_tree(arrays: Any) -> Any:
     """Nests `a/b/c` into dicts."""
-    tree = {}
+    tree: dict[str, Any] = {}
     for path, array in arrays.items():
         *groups, leaf = path.split("/")
         place = tree
@@ -125,7 +127,7 @@ def flax_tree(arrays):
     return tree
 
 
-def write_flax(folder, tensors, chunk=None):
+def write_flax(folder: Path, tensors: Any, chunk: Any = None) -> None:
     """Arrays of more than `chunk` elements are cut up."""
     leaves = {}
     for name, array in tensors.items():
@@ -135,14 +137,16 @@ def write_flax(folder, tensors, chunk=None):
     (folder / "flax_model.msgpack").write_bytes(msgpack.packb(flax_tree(leaves), use_bin_type=True))
 
 
-def write_openai_names(path, tensors):
+def write_openai_names(path: Path, tensors: Any) -> None:
     """Writes OpenAI's `.pt` as a dict of tensors, with the three numbers that only OpenAI's files carry."""
     arrays = openai.from_hugging_face(tensors)
     numbers = {"input_resolution": 20, "context_length": 16, "vocab_size": 514}
     write_torch(path, {**arrays, **{name: np.array(number, "int64") for name, number in numbers.items()}})
 
 
-def write_openclip(folder, tensors, config, file="open_clip_model.safetensors", custom_text=False):
+def write_openclip(
+    folder: Path, tensors: Any, config: Any, file: str = "open_clip_model.safetensors", custom_text: Any = False
+) -> None:
     """`custom_text` puts the text tower under `text.`, as OpenCLIP's CustomTextCLIP does."""
     arrays = openai.from_hugging_face(tensors)
     if custom_text:
@@ -180,7 +184,7 @@ _KERAS_HUB_BLOCK = {
 }
 
 
-def _to_keras_hub(name, array, heads):
+def _to_keras_hub(name: str, array: Any, heads: Any) -> Any:
     block = re.match(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$", name)
     if block is None:
         layer, _, kind = name.rpartition(".")
@@ -201,7 +205,7 @@ def _to_keras_hub(name, array, heads):
     return re.sub(r"^(text|vision)/", r"layers/clip_\1_encoder/layers/", path), array
 
 
-def write_keras_hub(folder, tensors, config):
+def write_keras_hub(folder: Path, tensors: Any, config: Any) -> None:
     """Writes what `save_to_preset` does of a backbone: `config.json` and `model.weights.h5`."""
     text, vision = config.text_config, config.vision_config
     heads = {"text": text.num_attention_heads, "vision": vision.num_attention_heads}
@@ -212,7 +216,7 @@ def write_keras_hub(folder, tensors, config):
         embedding = "layers/clip_vision_encoder/layers/clip_vision_embedding"
         file[f"{embedding}/vars/1"] = np.arange(vision.num_patches + 1, dtype="int32")[None]
 
-    def encoder(tower, **more):
+    def encoder(tower: Any, **more: Any) -> Any:
         shared = {
             "hidden_dim": tower.hidden_size,
             "intermediate_dim": tower.intermediate_size,

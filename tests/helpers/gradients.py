@@ -24,10 +24,10 @@ def value_and_gradients(function: Callable[..., Any], *arrays: Any, compiled: bo
     return float(array(value)), [array(gradient) for gradient in gradients]
 
 
-def _on_tensorflow(function, tensors, compiled):
+def _on_tensorflow(function: Any, tensors: Any, compiled: Any) -> Any:
     import tensorflow as tf
 
-    def run(*tensors):
+    def run(*tensors: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(tensors)
             value = function(*tensors)
@@ -36,14 +36,14 @@ def _on_tensorflow(function, tensors, compiled):
     return (tf.function(run) if compiled else run)(*tensors)
 
 
-def _on_jax(function, tensors, compiled):
+def _on_jax(function: Any, tensors: Any, compiled: Any) -> Any:
     import jax
 
     run = jax.value_and_grad(function, argnums=tuple(range(len(tensors))))
     return (jax.jit(run) if compiled else run)(*tensors)
 
 
-def _on_torch(function, tensors, compiled):
+def _on_torch(function: Any, tensors: Any, compiled: Any) -> Any:
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
     value = function(*leaves)
     value.backward()
@@ -55,4 +55,4 @@ _ON = {"tensorflow": _on_tensorflow, "jax": _on_jax, "torch": _on_torch}
 
 def unit_rows(seed: int, rows: int, width: int) -> np.ndarray:
     x = np.random.default_rng(seed).normal(size=(rows, width)).astype("float32")
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True))

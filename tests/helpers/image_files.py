@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,11 +16,19 @@ _CHANNELS = {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGBA: 4}
 _ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 
 
-def png_chunk(name, data):
+def png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(color_type, bit_depth, *, shape=(7, 11), interlaced=False, palette_alpha=None, transparent=None):
+def png(
+    color_type: Any,
+    bit_depth: Any,
+    *,
+    shape: Any = (7, 11),
+    interlaced: Any = False,
+    palette_alpha: Any = None,
+    transparent: Any = None,
+) -> Any:
     """Returns a PNG of noise.
 
     `palette_alpha` is a palette's alpha values; `transparent` is the row and column whose color is declared the
@@ -40,7 +49,7 @@ def png(color_type, bit_depth, *, shape=(7, 11), interlaced=False, palette_alpha
     return b"\x89PNG\r\n\x1a\n" + b"".join([*chunks, png_chunk(b"IDAT", zlib.compress(rows)), png_chunk(b"IEND", b"")])
 
 
-def _png_rows(samples, bit_depth):
+def _png_rows(samples: Any, bit_depth: Any) -> Any:
     flat = samples.reshape(len(samples), -1)
     if bit_depth == 16:
         return b"".join(b"\0" + row.astype(">u2").tobytes() for row in flat)
@@ -48,11 +57,11 @@ def _png_rows(samples, bit_depth):
     return b"".join(b"\0" + np.packbits(row.reshape(-1)).tobytes() for row in bits)
 
 
-def noise(shape=(21, 18, 3), seed=0):
+def noise(shape: Any = (21, 18, 3), seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
-def written(image, file_format, **options):
+def written(image: Any, file_format: Any, **options: Any) -> Any:
     """Returns the bytes of a PIL image or an array in a format."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 PROGRAMS = {"chromium": "chromium", "chromedriver": "chromium-driver", "node": "nodejs", "npm": "npm"}
 COMPILER = {"g++": "g++"}
@@ -18,19 +19,19 @@ HERE = Path(__file__).resolve().parent
 WEB = HERE.parents[1] / "examples" / "web"
 
 
-def install_programs(programs):
+def install_programs(programs: Any) -> None:
     """Installs Debian's packages of the programs that are missing."""
     missing = sorted({package for program, package in programs.items() if not shutil.which(program)})
     if not missing:
         return
     if not shutil.which("apt-get") or os.geteuid() != 0:
         sys.exit(f"these tests need {', '.join(missing)}: install them, or run it as root on Debian")
-    quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
     subprocess.run(["apt-get", "update"], check=True, **quiet)
     subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", *missing], check=True, **quiet)
 
 
-def install_node_packages(source, folder):
+def install_node_packages(source: Path, folder: Path) -> None:
     """Installs what a `package-lock.json` names into a folder, without the packages' own install scripts."""
     folder.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json"):
@@ -38,11 +39,13 @@ def install_node_packages(source, folder):
     _run(folder, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 
 
-def build_tensorflow_js(folder):
+def build_tensorflow_js(folder: Path) -> None:
     """Builds TensorFlow.js against the libraries of TensorFlow's wheel; its own are not in the package registry."""
     import importlib.util
 
-    wheel = Path(importlib.util.find_spec("tensorflow").origin).parent
+    found = importlib.util.find_spec("tensorflow")
+    assert found and found.origin
+    wheel = Path(found.origin).parent
     # Its own install script would fetch those libraries.
     install_node_packages(HERE / "serving" / "runtimes" / "tfjs", folder)
     package = folder / "node_modules" / "@tensorflow" / "tfjs-node"
@@ -57,12 +60,12 @@ def build_tensorflow_js(folder):
     ):
         (libraries / link).symlink_to(wheel / target)
     # Node.js's headers, where they are installed beside it, need not be fetched either.
-    prefix = Path(shutil.which("node")).resolve().parents[1]
+    prefix = Path(str(shutil.which("node"))).resolve().parents[1]
     headers = [f"--nodedir={prefix}"] if (prefix / "include" / "node" / "node_version.h").is_file() else []
     _run(package, "npx", "--no-install", "node-pre-gyp", "install", "--build-from-source", *headers)
 
 
-def _run(folder, *command):
+def _run(folder: Path, *command: Any) -> None:
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"{' '.join(command)}:\n{result.stdout[-2000:]}{result.stderr[-4000:]}")

@@ -38,7 +38,7 @@ def measured(what: str) -> dict[str, int]:
     command = [sys.executable, "-m", "helpers.memory", what]
     result = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
     assert result.returncode == 0, result.stderr[-4000:]
-    return json.loads(result.stdout)
+    return dict(json.loads(result.stdout))
 
 
 def losses() -> dict[str, int]:
@@ -47,8 +47,8 @@ def losses() -> dict[str, int]:
 
     texts, images = unit_rows(0, ROWS, 8), unit_rows(1, ROWS, 8)
 
-    def peak(loss):
-        def step(count):
+    def peak(loss: Any) -> Any:
+        def step(count: int) -> None:
             value_and_gradients(lambda t, i: loss(t, i, 12.0, -3.0), texts[:count], images[:count])
 
         step(256)  # what a backend keeps for itself at first is no logits
@@ -72,7 +72,7 @@ def fit() -> dict[str, int]:
         "pixel_values": np.random.default_rng(0).normal(size=(512, 60, 60, 3)).astype("float32"),
     }
 
-    def peak(chunk_size):
+    def peak(chunk_size: Any) -> Any:
         model = CLIPModel({"text_config": text, "vision_config": vision, "projection_dim": 16})
         model.compile(keras.optimizers.SGD(0.1), loss=ContrastiveLoss(chunk_size=16), encode_chunk_size=chunk_size)
         few = {name: value[:32] for name, value in pairs.items()}

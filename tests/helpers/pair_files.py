@@ -1,15 +1,19 @@
 """Images with captions in all the files that training reads, sound and broken."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
 import tarfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 
-def image(index, size=(24, 28), file_format="PNG", **options):
+def image(index: Any, size: tuple[int, int] = (24, 28), file_format: Any = "PNG", **options: Any) -> Any:
     """Returns an encoded image of noise, each index another."""
     pixels = np.random.default_rng(index).integers(0, 256, (*size, 3), dtype=np.uint8)
     file = io.BytesIO()
@@ -17,18 +21,18 @@ def image(index, size=(24, 28), file_format="PNG", **options):
     return file.getvalue()
 
 
-def write_images(folder, count, **options):
+def write_images(folder: Path, count: int, **options: Any) -> None:
     for index in range(count):
         (folder / f"{index}.png").write_bytes(image(index, **options))
 
 
-def write_csv(path, rows, header=("image", "caption"), **options):
+def write_csv(path: Path, rows: Any, header: Any = ("image", "caption"), **options: Any) -> Any:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, **options).writerows([header, *rows])
     return path
 
 
-def write_tar(path, members):
+def write_tar(path: Path, members: Any) -> Any:
     """Writes named members: bytes, text, values for JSON, or a whole `TarInfo`."""
     with tarfile.open(path, "w") as archive:
         for name, value in members:
@@ -44,7 +48,7 @@ def write_tar(path, members):
     return path
 
 
-def write_records(path, rows):
+def write_records(path: Path, rows: Any) -> Any:
     """Writes TFRecords of features by name, lists of bytes."""
     import tensorflow as tf
 
@@ -57,11 +61,11 @@ def write_records(path, rows):
     return path
 
 
-def all_pairs(pairs):
+def all_pairs(pairs: Any) -> Any:
     """Reads every pair, in order."""
     return [(pair.image, list(pair.captions)) for pair in map(pairs.read, range(len(pairs)))]
 
 
-def faults(skipped):
+def faults(skipped: Any) -> Any:
     """Returns skipped examples without the folder of their file."""
     return [(row.where.rpartition("/")[2], row.reason) for row in skipped]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from tf_clip.preprocessing.text.byte_pair_encoding import byte_symbols
 
@@ -12,7 +14,7 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 _PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def reference_tokenizer(vocab, merges, bos=BOS, eos=EOS, normalized=()):
+def reference_tokenizer(vocab: Any, merges: Any, bos: Any = BOS, eos: Any = EOS, normalized: Any = ()) -> Any:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     model = models.BPE(
@@ -40,7 +42,7 @@ def reference_tokenizer(vocab, merges, bos=BOS, eos=EOS, normalized=()):
     return tokenizer
 
 
-def vocabulary_of(merges):
+def vocabulary_of(merges: Any) -> Any:
     """Returns symbol -> id in CLIP's order: bytes, bytes that end a word, merges, start and end."""
     # Printable bytes stand for themselves, and come first.
     symbols = sorted(byte_symbols(), key=lambda symbol: (ord(symbol) >= 256, symbol))
@@ -49,12 +51,12 @@ def vocabulary_of(merges):
     return {name: index for index, name in enumerate(names)}
 
 
-def learn_merges(text, count):
+def learn_merges(text: str, count: int) -> Any:
     """Learns merges from the words of an ASCII text, the most frequent pair first."""
     words = Counter((*word[:-1], word[-1] + "</w>") for word in text.split())
     merges = []
     for _ in range(count):
-        pairs = Counter()
+        pairs: Counter[tuple[str, str]] = Counter()
         for word, frequency in words.items():
             for pair in pairwise(word):
                 pairs[pair] += frequency
@@ -66,9 +68,9 @@ def learn_merges(text, count):
     return merges
 
 
-def merge_pair(word, pair):
+def merge_pair(word: Sequence[str], pair: tuple[str, str]) -> tuple[str, ...]:
     """Joins each occurrence of a pair of neighbors, from the left."""
-    merged = []
+    merged: list[str] = []
     for symbol in word:
         if merged and (merged[-1], symbol) == pair:
             merged[-1] += symbol

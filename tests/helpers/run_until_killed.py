@@ -3,9 +3,12 @@
 python -m helpers.run_until_killed CHECKPOINT PAIRS.npz FOLDER KILL_AFTER_STEP
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,7 +27,7 @@ class Kill(keras.callbacks.Callback):
 
     batches = 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: Any, logs: Any = None) -> None:
         self.batches += 1
         if self.batches == int(kill_after):
             os.kill(os.getpid(), signal.SIGKILL)

@@ -6,6 +6,7 @@ import dataclasses
 import pickle
 import struct
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,15 +63,15 @@ class Tensor:
     function: str = "torch._utils._rebuild_tensor_v2"
 
 
-def name_of(dotted):
+def name_of(dotted: Any) -> Any:
     module, _, name = dotted.rpartition(".")
     return f"c{module}\n{name}\n".encode()
 
 
-def operations(value, storages):
+def operations(value: Any, storages: Any) -> Any:
     """Returns the operations that leave a value on the stack; collects storages by key."""
 
-    def of(item):
+    def of(item: Any) -> Any:
         return operations(item, storages)
 
     if isinstance(value, Raw):
@@ -106,13 +107,13 @@ def operations(value, storages):
     )
 
 
-def pickled(value, storages=None):
+def pickled(value: Any, storages: Any = None) -> Any:
     return b"\x80\x02" + operations(value, {} if storages is None else storages) + b"."
 
 
-def write_zip(path, content, *, root="archive", change=None, compressed=()):
+def write_zip(path: Path, content: Any, *, root: Any = "archive", change: Any = None, compressed: Any = ()) -> Any:
     """Writes an archive; `change` may alter its entries, a dict from name to bytes."""
-    storages = {}
+    storages: dict[str, Any] = {}
     entries = {"data.pkl": pickled(content, storages), "byteorder": b"little", "version": b"3\n"}
     entries |= {f"data/{key}": array.tobytes() for key, array in storages.items()}
     if change:
@@ -124,9 +125,11 @@ def write_zip(path, content, *, root="archive", change=None, compressed=()):
     return path
 
 
-def write_legacy(path, content, *, version=1001, system=SYSTEM, keys=None, shorter=0):
+def write_legacy(
+    path: Path, content: Any, *, version: int = 1001, system: Any = SYSTEM, keys: Any = None, shorter: Any = 0
+) -> Any:
     """Writes the layout from before PyTorch 1.6."""
-    storages = {}
+    storages: dict[str, Any] = {}
     parts = [
         pickled(LEGACY_MAGIC),
         pickled(version),

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome
@@ -79,12 +79,12 @@ class _Handler(SimpleHTTPRequestHandler):
 
     headers_of_all: ClassVar[dict[str, str]] = {}
 
-    def end_headers(self):
+    def end_headers(self) -> None:
         for name, value in self.headers_of_all.items():
             self.send_header(name, value)
         super().end_headers()
 
-    def log_message(self, *_):
+    def log_message(self, *_: Any) -> None:
         pass
 
 
@@ -125,7 +125,7 @@ class WebPage:
         chrome.get(url)
         self.wait_for(until)
 
-    def find(self, selector: str):
+    def find(self, selector: str) -> Any:
         return self.chrome.find_element(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
@@ -156,4 +156,4 @@ class WebPage:
     def bars(self) -> list[float]:
         """Returns how long each bar is, as a share of its rail."""
         script = "return [...document.querySelectorAll('.rail div')].map(bar => parseFloat(bar.style.width) / 100)"
-        return self.chrome.execute_script(script)
+        return list(self.chrome.execute_script(script))

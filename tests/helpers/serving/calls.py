@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +24,7 @@ BROKEN = "the file is broken or cut short"
 TOO_LONG = "more than 65536 bytes of text"
 
 
-def in_format(name, file_format, mode="RGB", **options):
+def in_format(name: str, file_format: Any, mode: Any = "RGB", **options: Any) -> Any:
     file = io.BytesIO()
     Image.open(IMAGES / f"{name}.png").convert("RGBA").convert(mode).save(file, file_format, **options)
     return file.getvalue()
@@ -73,19 +74,19 @@ class Call:
     bad: dict[str, dict[int, str]] = field(default_factory=dict)
 
 
-def strings(rows):
+def strings(rows: Any) -> Any:
     return np.array([*rows, None], object)[:-1]
 
 
-def images(rows):
+def images(rows: Any) -> Any:
     return {"image_bytes": strings(rows)}
 
 
-def texts(rows):
+def texts(rows: Any) -> Any:
     return {"text": strings(rows)}
 
 
-def with_bad_images(good, bad):
+def with_bad_images(good: Any, bad: Any) -> Any:
     """Returns images with bad ones at their places, and why each of those is bad."""
     rows = list(good)
     for index, (data, _) in bad.items():
@@ -93,7 +94,7 @@ def with_bad_images(good, bad):
     return rows, {index: why for index, (_, why) in bad.items()}
 
 
-def calls(processor):
+def calls(processor: Any) -> Any:
     """Returns what is asked of an exported model with this processor, by the calls' names."""
     generator = np.random.default_rng(0)
     mixed, why = with_bad_images(GOOD_IMAGES[:3], BAD_IMAGES)
@@ -134,35 +135,36 @@ class PythonModel:
         processor: its processor.
     """
 
-    def __init__(self, model, processor):
+    def __init__(self, model: Any, processor: Any) -> None:
         from tf_clip import class_embeddings
 
         self.model, self.processor = model, processor
         self.scale = float(np.exp(model.logit_scale.numpy()))
         # The same few rows are in many calls.
-        self._of_file, self._of_text = functools.cache(self._of_file), functools.cache(self._of_text)
+        self._of_file = functools.cache(self._of_file)  # type: ignore[method-assign]
+        self._of_text = functools.cache(self._of_text)  # type: ignore[method-assign]
         self.classes = class_embeddings(model, processor, LABELS)
 
-    def answer(self, call):
+    def answer(self, call: Any) -> Any:
         """Returns the outputs that every runtime must give."""
         return getattr(self, f"_{call.signature}")(call)
 
-    def _encode_image(self, call):
+    def _encode_image(self, call: Any) -> Any:
         embeds, status = self._rows(call, "image_bytes", self._of_file)
         return {"image_embeds": embeds, "status": status}
 
-    def _encode_image_pixels(self, call):
+    def _encode_image_pixels(self, call: Any) -> Any:
         return {"image_embeds": np.stack([self._of_pixels(row) for row in call.inputs["image_pixels"]])}
 
-    def _encode_text(self, call):
+    def _encode_text(self, call: Any) -> Any:
         embeds, status = self._rows(call, "text", self._of_text)
         return {"text_embeds": embeds, "status": status}
 
-    def _encode_tokens(self, call):
+    def _encode_tokens(self, call: Any) -> Any:
         embeds, status = self._rows(call, "input_ids", self._of_ids)
         return {"text_embeds": embeds, "status": status}
 
-    def _classify(self, call):
+    def _classify(self, call: Any) -> Any:
         embeds, status = self._rows(call, "image_bytes", self._of_file)
         usable = (status == b"ok")[:, None]
         probabilities = softmax(self.scale * embeds @ self.classes.T) * usable
@@ -177,7 +179,7 @@ class PythonModel:
 
     _serving_default = _classify
 
-    def _similarity(self, call):
+    def _similarity(self, call: Any) -> Any:
         images, image_status = self._rows(call, "image_bytes", self._of_file)
         texts_of, text_status = self._rows(call, "text", self._of_text)
         logits = self.scale * images @ texts_of.T
@@ -190,39 +192,39 @@ class PythonModel:
             "text_status": text_status,
         }
 
-    def _similarity_pairs(self, call):
+    def _similarity_pairs(self, call: Any) -> Any:
         images, image_status = self._rows(call, "image_bytes", self._of_file)
         texts_of, text_status = self._rows(call, "text", self._of_text)
         status = np.where(image_status == b"ok", text_status, image_status)
         return {"logits": self.scale * (images * texts_of).sum(1), "status": status}
 
-    def _rows(self, call, name, embed):
+    def _rows(self, call: Any, name: str, embed: Any) -> Any:
         bad = call.bad.get(name, {})
         count = len(call.inputs[name])
         nothing = np.zeros(self.model.config.projection_dim, "float32")
         rows = [nothing if row in bad else embed(call.inputs[name][row]) for row in range(count)]
         return np.stack(rows), strings([bad.get(row, "ok").encode() for row in range(count)])
 
-    def _of_file(self, data):
+    def _of_file(self, data: bytes) -> Any:
         return self._of_values(self.processor(images=[data])["pixel_values"])
 
-    def _of_pixels(self, pixels):
+    def _of_pixels(self, pixels: Any) -> Any:
         return self._of_values(self.processor(images=pixels)["pixel_values"])
 
-    def _of_values(self, pixel_values):
+    def _of_values(self, pixel_values: Any) -> Any:
         return unit(self.model.get_image_features(pixel_values).numpy()[0])
 
-    def _of_text(self, text):
+    def _of_text(self, text: str) -> Any:
         return self._of_ids(self.processor.tokenizer(tf.constant([text]))["input_ids"][0])
 
-    def _of_ids(self, ids):
+    def _of_ids(self, ids: Any) -> Any:
         return unit(self.model.get_text_features(tf.convert_to_tensor(ids)[tf.newaxis]).numpy()[0])
 
 
-def unit(row):
+def unit(row: int) -> Any:
     return row / np.linalg.norm(row)
 
 
-def softmax(logits):
+def softmax(logits: Any) -> Any:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,17 +22,17 @@ class PlainModel(tf.Module):
         strict: refuses a bad row instead of reporting it.
     """
 
-    def __init__(self, shift, strict=False):
+    def __init__(self, shift: Any, strict: Any = False) -> None:
         super().__init__()
         self.projection = tf.Variable(tf.eye(4) + 0.1 * shift)
         self.strict = strict
 
-    def embed(self, strings):
+    def embed(self, strings: Any) -> Any:
         codes = tf.cast(tf.io.decode_raw(tf.strings.join([strings, " " * 4]), tf.uint8, fixed_length=64), tf.int32)
         counts = tf.reduce_sum(tf.one_hot(codes // 64, 4), axis=1)
         return tf.math.l2_normalize(counts @ self.projection, axis=1)
 
-    def images(self, image_bytes):
+    def images(self, image_bytes: Any) -> Any:
         good = tf.strings.regex_full_match(tf.strings.substr(image_bytes, 0, 4), "\\C" + "PNG")
         if self.strict:
             tf.debugging.Assert(tf.reduce_all(good), ["not an image"])
@@ -39,24 +40,24 @@ class PlainModel(tf.Module):
         return self.embed(image_bytes) * tf.cast(good, tf.float32)[:, tf.newaxis], status
 
     @tf.function(input_signature=[STRINGS])
-    def encode_image(self, image_bytes):
+    def encode_image(self, image_bytes: Any) -> Any:
         embeds, status = self.images(image_bytes)
         return {"image_embeds": embeds, "status": status}
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
-    def encode_image_pixels(self, image_pixels):
+    def encode_image_pixels(self, image_pixels: Any) -> Any:
         return {"image_embeds": tf.reduce_mean(tf.cast(image_pixels, tf.float32), axis=[1, 2]) / 255}
 
     @tf.function(input_signature=[STRINGS])
-    def encode_text(self, text):
+    def encode_text(self, text: str) -> Any:
         return {"text_embeds": self.embed(text), "status": tf.fill(tf.shape(text), "ok")}
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)])
-    def encode_tokens(self, input_ids):
+    def encode_tokens(self, input_ids: Any) -> Any:
         return {"text_embeds": tf.cast(input_ids, tf.float32)[:, :1], "status": tf.fill(tf.shape(input_ids)[:1], "ok")}
 
     @tf.function(input_signature=[STRINGS, STRINGS])
-    def similarity(self, image_bytes, text):
+    def similarity(self, image_bytes: Any, text: str) -> Any:
         embeds, status = self.images(image_bytes)
         logits = 10 * embeds @ tf.transpose(self.embed(text))
         return {
@@ -67,12 +68,12 @@ class PlainModel(tf.Module):
         }
 
     @tf.function(input_signature=[STRINGS, STRINGS])
-    def similarity_pairs(self, image_bytes, text):
+    def similarity_pairs(self, image_bytes: Any, text: str) -> Any:
         embeds, status = self.images(image_bytes)
         return {"logits": tf.reduce_sum(embeds * self.embed(text), axis=1), "status": status}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
-    def slow(self, rounds):
+    def slow(self, rounds: Any) -> Any:
         """Takes as long as it is told to, in rounds of some milliseconds."""
         matrix = tf.ones([256, 256])
         for _ in tf.range(tf.reduce_max(rounds)):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -43,11 +44,12 @@ class LocalServer:
         except BaseException:
             self._end()
             raise
-        self.url = re.search(r"(http://\S+?)/ ", where)[1]
+        self.url = re.findall(r"(http://\S+?)/ ", where)[0]
         self.target = where.split()[-1]
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
     def _read(self) -> None:
+        assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
             self._new_lines.put(line)
@@ -61,11 +63,11 @@ class LocalServer:
             if part in line:
                 return line
 
-    def predict(self, body, **options):
+    def predict(self, body: Any, **options: Any) -> Any:
         """Posts a body and returns the response, whatever its status."""
         return self.http.post("/v1/models/clip:predict", json=body, **options)
 
-    def columns(self, signature, **inputs):
+    def columns(self, signature: str, **inputs: Any) -> Any:
         """Returns a signature's outputs, asked in column form."""
         response = self.predict({"signature_name": signature, "inputs": inputs})
         assert response.status_code == 200, response.text
@@ -73,7 +75,7 @@ class LocalServer:
 
     def is_well(self) -> bool:
         """Says whether it still answers."""
-        return self.columns("encode_text", text=["an owl"])["status"] == ["ok"]
+        return bool(self.columns("encode_text", text=["an owl"])["status"] == ["ok"])
 
     def stop(self) -> None:
         """Ends it as an operator does; it must then end well."""
@@ -94,16 +96,17 @@ class LocalServer:
         self.process.kill()
         self.process.wait()
         self._reader.join()
+        assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.stop()
 
 
-def serve_here(model_dir: Path, **options) -> None:
+def serve_here(model_dir: Path, **options: Any) -> None:
     """Calls the server's function in this process, for what it refuses before it serves; signals are as before."""
     from tf_clip.serving.server import ServerOptions, serve
 

@@ -7,13 +7,13 @@ import sys
 
 # As if they were not installed; TensorFlow itself imports Keras where it finds it.
 for name in ("keras", "tensorflow_text", "tf_clip"):
-    sys.modules[name] = None
+    sys.modules[name] = None  # type: ignore[assignment]
 
 import tensor_stream  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 
-def main():
+def main() -> None:
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer

@@ -9,22 +9,23 @@ dtype as int32, its rank as uint32, its lengths as int64, and its values, or for
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 
-DTYPES = {1: np.dtype("float32"), 3: np.dtype("int32"), 4: np.dtype("uint8"), 7: np.dtype(object)}
+DTYPES: dict[int, Any] = {1: np.dtype("float32"), 3: np.dtype("int32"), 4: np.dtype("uint8"), 7: np.dtype(object)}
 NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 
 
-def write_string(stream, data):
+def write_string(stream: Any, data: bytes) -> None:
     stream.write(struct.pack("<I", len(data)) + data)
 
 
-def read_string(stream):
+def read_string(stream: Any) -> Any:
     return _exactly(stream, struct.unpack("<I", _exactly(stream, 4))[0])
 
 
-def write_tensor(stream, name, array):
+def write_tensor(stream: Any, name: str, array: Any) -> None:
     write_string(stream, name.encode())
     stream.write(struct.pack("<iI", NUMBERS[array.dtype], array.ndim))
     stream.write(struct.pack(f"<{array.ndim}q", *array.shape))
@@ -35,7 +36,7 @@ def write_tensor(stream, name, array):
         stream.write(np.ascontiguousarray(array).tobytes())
 
 
-def read_tensor(stream):
+def read_tensor(stream: Any) -> Any:
     name = read_string(stream).decode()
     number, rank = struct.unpack("<iI", _exactly(stream, 8))
     shape = struct.unpack(f"<{rank}q", _exactly(stream, 8 * rank))
@@ -47,7 +48,7 @@ def read_tensor(stream):
     return name, values.reshape(shape)
 
 
-def write_request(stream, signature, inputs, outputs):
+def write_request(stream: Any, signature: str, inputs: Any, outputs: Any) -> None:
     write_string(stream, signature.encode())
     stream.write(struct.pack("<I", len(inputs)))
     for name, array in inputs.items():
@@ -58,7 +59,7 @@ def write_request(stream, signature, inputs, outputs):
     stream.flush()
 
 
-def read_request(stream):
+def read_request(stream: Any) -> Any:
     """Returns a signature, its inputs and the outputs wanted, or None when the pipe has been closed."""
     head = stream.read(4)
     if not head:
@@ -69,20 +70,20 @@ def read_request(stream):
     return signature, inputs, [read_string(stream).decode() for _ in range(count)]
 
 
-def write_answer(stream, outputs):
+def write_answer(stream: Any, outputs: Any) -> None:
     stream.write(b"\0" + struct.pack("<I", len(outputs)))
     for name, array in outputs.items():
         write_tensor(stream, name, array)
     stream.flush()
 
 
-def write_error(stream, message):
+def write_error(stream: Any, message: str) -> None:
     stream.write(b"\1")
     write_string(stream, message.encode())
     stream.flush()
 
 
-def read_answer(stream):
+def read_answer(stream: Any) -> Any:
     """Returns the outputs.
 
     Raises:
@@ -93,7 +94,7 @@ def read_answer(stream):
     return dict(read_tensor(stream) for _ in range(struct.unpack("<I", _exactly(stream, 4))[0]))
 
 
-def _exactly(stream, count):
+def _exactly(stream: Any, count: int) -> Any:
     data = stream.read(count)
     if len(data) != count:
         raise EOFError("the other side has ended")
