@@ -1,4 +1,4 @@
-"""Times a model's work on this machine: images, captions, both, and both from files and strings."""
+"""Times a model on this machine: on images, captions, pairs, and pairs of files and strings."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Measurement:
 
     Args:
         kind: one of `KINDS`.
-        batch: images, or captions, or both.
-        engine: what computed.
+        batch: the number of images, captions or pairs.
+        engine: the name of the engine.
         seconds: of a call, the median of the rounds.
         fastest: seconds of the fastest round.
         slowest: seconds of the slowest round.
@@ -51,7 +51,7 @@ class Measurement:
 
     @property
     def per_second(self) -> float:
-        """Images, captions or pairs of them a second."""
+        """Images, captions or pairs per second."""
         return self.batch / self.seconds
 
 
@@ -66,32 +66,32 @@ def benchmark(
     seconds: float = 0.3,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Measurement]:
-    """Times every kind of work at every batch with every engine, the engines in turns.
+    """Times every kind of work at every batch size with every engine; the engines take turns.
 
     Args:
         model: the model.
         processor: its processor.
-        engines: names that `compile_for_inference` takes; the first is what the others are compared with.
-        batches: how many images and captions at once.
+        engines: names that `compile_for_inference` takes.
+        batches: batch sizes.
         kinds: some of `KINDS`: images, captions, both compared, or both from JPEG bytes and strings.
-        rounds: in each of which every engine has a turn.
-        seconds: of a turn, at least; one call is always made.
+        rounds: turns of each engine.
+        seconds: the least time of a turn, which has at least one call.
         on_progress: called with the number of pieces of work just done.
 
     Returns:
         One measurement for each kind, batch and engine, in this order.
 
     Raises:
-        ValueError: an engine or a kind is none.
+        ValueError: an engine or a kind is unknown.
     """
     unknown = set(kinds) - set(KINDS)
     if unknown:
         raise ValueError(f"`kinds` must be some of {KINDS}. Received: kinds={tuple(kinds)!r}. Leave {unknown} out.")
-    able = {name: compile_for_inference(model, processor, engine=name) for name in engines}
+    compiled = {name: compile_for_inference(model, processor, engine=name) for name in engines}
     found = []
     for kind in kinds:
         for batch in batches:
-            calls = {name: work(kind, batch, processor, engine) for name, engine in able.items()}
+            calls = {name: work(kind, batch, processor, engine) for name, engine in compiled.items()}
             times: dict[str, list[float]] = {name: [] for name in calls}
             for call in calls.values():
                 call()  # traces and compiles
@@ -107,15 +107,15 @@ def benchmark(
 
 
 def work(kind: str, batch: int, processor: Processor, engine: CompiledModel) -> Callable[[], Any]:
-    """Returns what does one piece of work and waits for its result.
+    """Returns a function that does one piece of work and waits for its result.
 
     Args:
         kind: one of `KINDS`.
-        batch: how many images, captions or both.
+        batch: the number of images, captions or pairs.
         processor: the model's.
         engine: the model's compiled towers.
     """
-    # No two begin alike: what texts have in common is computed once.
+    # Each starts with its own number: a beginning that texts share is computed once.
     strings = [f"{index} {_CAPTIONS[index % len(_CAPTIONS)]}" for index in range(batch)]
     if kind == "end_to_end":
         files = tf.constant(list(_images(batch)))
@@ -149,11 +149,11 @@ def _turn(call: Callable[[], Any], seconds: float) -> float:
 def _preparation(processor: Processor) -> Callable[..., Any]:
     signature = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.string)]
 
-    @tf.function(input_signature=signature, autograph=False)
     def prepare(files: Any, strings: Any) -> Any:
         return processor.image_processor(files)["pixel_values"], processor.tokenizer(strings)
 
-    return prepare
+    traced: Callable[..., Any] = tf.function(prepare, input_signature=signature, autograph=False)
+    return traced
 
 
 def _images(count: int) -> Iterator[bytes]:

@@ -10,19 +10,19 @@ from typing import Any
 
 import tensorflow as tf
 
-# An operation's event is called "name in the graph:kind", XLA's parts are called by their name alone.
+# The event of an operation has the name "name in the graph:kind"; parts of XLA have a name without a colon.
 _OPERATION = re.compile(r"^[^:]+:(_?[A-Z]\w*)$")
 
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """What all operations of a kind take together.
+    """The time of all operations of one kind.
 
     Args:
-        kind: TensorFlow's name of it, such as `MatMul`.
-        calls: how often it ran.
+        kind: TensorFlow's name, such as `MatMul`.
+        calls: the number of runs.
         seconds: summed over all threads.
-        share: of the seconds of all operations.
+        share: of the time of all operations.
     """
 
     kind: str
@@ -32,15 +32,15 @@ class Operation:
 
 
 def profile(call: Callable[[], Any], folder: str | Path, *, times: int = 10) -> list[Operation]:
-    """Records some calls, and returns what took longest.
+    """Records some calls, and returns their operations by time.
 
     Args:
-        call: what is called.
-        folder: where TensorBoard finds the trace.
-        times: how often it is called, after one call that is not recorded.
+        call: the function to record.
+        folder: where the trace for TensorBoard is written.
+        times: the number of recorded calls, after one that is not recorded.
 
     Returns:
-        The kinds of operations, those that take longest first. Empty where one compiled program is all there is.
+        The kinds of operations, the slowest first. Empty if all work is one compiled program.
 
     Raises:
         RuntimeError: the trace was not written.
@@ -68,7 +68,7 @@ def top_operations(trace: Path) -> list[Operation]:
         trace: an `.xplane.pb` file.
 
     Returns:
-        The kinds, those that take longest first.
+        The kinds, the slowest first.
     """
     calls: dict[str, int] = {}
     seconds: dict[str, float] = {}
@@ -81,7 +81,7 @@ def top_operations(trace: Path) -> list[Operation]:
 
 
 def _events(trace: Path) -> Iterator[tuple[str, float]]:
-    """Yields the kind and the seconds of each operation, without what it waits for inside."""
+    """Yields the kind and the seconds of each operation, without the operations inside it."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     space = xplane_pb2.XSpace()
@@ -93,7 +93,7 @@ def _events(trace: Path) -> Iterator[tuple[str, float]]:
                 for event in line.events
                 if (match := _OPERATION.match(plane.event_metadata[event.metadata_id].name))
             )
-            # Those that have begun and not ended, the innermost last: where it ends, its kind, what is its own.
+            # The operations that have not ended, the innermost last: its end, its kind, its own time.
             open_events: list[list[Any]] = []
             for start, negative, kind in events:
                 while open_events and open_events[-1][0] <= start:
