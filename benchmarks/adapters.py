@@ -21,6 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from kept import keep
 from machine import described
 
 import tf_clip
@@ -143,7 +144,7 @@ def write(folder: Path, runs: dict[str, dict[str, float]], costs: dict[str, floa
     ]
     (folder / "adapters.md").write_text("\n".join(lines), encoding="utf-8")
     results = {"machine": machine, "training": ratios, "inference": costs}
-    (folder / "adapters.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    keep(folder / "adapters.json", results)
 
 
 if __name__ == "__main__":

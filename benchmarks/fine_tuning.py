@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from kept import keep
 from machine import described
 
 NAMES = [f"the digit {name}" for name in ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")]
@@ -164,7 +165,7 @@ def write(rows: list[dict[str, object]], folder: Path) -> None:
         }
         for row in rows
     ]
-    (folder / "fine_tuning.json").write_text(json.dumps(ratios, indent=2) + "\n", encoding="utf-8")
+    keep(folder / "fine_tuning.json", ratios)
     print("\n".join(lines))
 
 

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kept import keep
 from machine import described
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
@@ -90,7 +91,7 @@ def main() -> None:
         lines.append(f"| {row['batch']} | {chunk} | {row['memory ratio']:.2f} x | {row['time ratio']:.2f} x |\n")
     arguments.folder.mkdir(parents=True, exist_ok=True)
     kept = [{key: value for key, value in row.items() if key not in ("seconds", "bytes")} for row in rows]
-    (arguments.folder / "gradient_cache.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    keep(arguments.folder / "gradient_cache.json", kept)
     (arguments.folder / "gradient_cache.md").write_text("".join(lines), encoding="utf-8")
     print("".join(lines))
 

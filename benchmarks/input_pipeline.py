@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import statistics
 import tarfile
@@ -22,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from kept import keep
 from machine import described
 from PIL import Image
 
@@ -162,7 +162,7 @@ def main() -> None:
         "inputs": inputs,
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "input_pipeline.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result = keep(args.out / "input_pipeline.json", result)
     (args.out / "input_pipeline.md").write_text(page(result), encoding="utf-8")
     for row in inputs:
         print(f"{row['source']}, {row['augmentation']}: {row['times_training']:.1f} x the training step's speed")

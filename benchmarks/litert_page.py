@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from kept import keep
 
 BASE = "LiteRT float32"
 
 
 def write_page(folder: Path, result: dict[str, Any]) -> None:
     """Writes `litert.json` and `litert.md` into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "litert.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result = keep(folder / "litert.json", result)
     (folder / "litert.md").write_text(page(result), encoding="utf-8")
 
 

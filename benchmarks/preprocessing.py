@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kept import keep
 from machine import described
 from preprocessing_inputs import CAPTIONS, IMAGES, write_all
 
@@ -119,11 +120,9 @@ def main() -> None:
         times = measured(libraries)
         for library in libraries.values():
             library.close()
-    text = page(times)
+    text = page(keep(options.folder / "preprocessing.json", times))
     print(text)
-    options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "preprocessing.md").write_text(text, encoding="utf-8")
-    (options.folder / "preprocessing.json").write_text(json.dumps(times, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

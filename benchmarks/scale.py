@@ -203,6 +203,7 @@ def main() -> None:
         curve, size, config = options.point
         print(json.dumps(point(curve, int(size), json.loads(config))))
         return
+    from kept import keep
     from machine import described
 
     config: dict[str, Any] = {"text_config": {}, "vision_config": {}}
@@ -217,8 +218,7 @@ def main() -> None:
         "curves": curves(config, sizes),
         "embedding": embedding(options.images, options.captions),
     }
-    options.folder.mkdir(parents=True, exist_ok=True)
-    (options.folder / "scale.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result = keep(options.folder / "scale.json", result)
     (options.folder / "scale.md").write_text(page(result), encoding="utf-8")
     draw(result["curves"], options.folder / "scale.png")
 

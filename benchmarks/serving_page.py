@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
+from kept import keep
 from matplotlib import pyplot
 
 COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44")
@@ -17,8 +17,7 @@ COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44")
 
 def write_page(folder: Path, result: dict[str, Any]) -> None:
     """Writes `serving.json`, `serving.md` and `serving.png` into a folder."""
-    text = json.dumps(result, indent=1, allow_nan=True).replace("NaN", "null")
-    (folder / "serving.json").write_text(text + "\n", encoding="utf-8")
+    result = keep(folder / "serving.json", result)
     (folder / "serving.md").write_text(_page(result), encoding="utf-8")
     _draw(result, folder / "serving.png")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from works import COLUMNS, TITLES
 HEADS = {"bench": "tf_clip and its peers, in one run", "attempts": "Ways to encode images and captions, in one run"}
 COMMANDS = {"bench": "make bench", "attempts": 'make bench BENCH="--page attempts"'}
 SHARES = ("image", "text")
+SHOWN = ("ratio", "spread", "share_of_peak", "error")
 LEAST_SHARE = 0.01
 """Of the time, for an operation to be listed."""
 _EXPLAINED = """\
@@ -26,11 +27,17 @@ error and has no time. `-` is what a library does not do, or what was not asked 
 
 def write_page(folder: Path, result: Mapping[str, Any]) -> None:
     """Writes a `.json`, a `.md` and a `.png` by the page's name into a folder."""
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
     from chart import draw
+    from kept import keep
 
-    folder.mkdir(parents=True, exist_ok=True)
     name = result["page"]
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for found in result["models"].values():
+        for work in found["works"].values():
+            work["peers"] = {
+                peer: {key: cell[key] for key in SHOWN if key in cell} for peer, cell in work["peers"].items()
+            }
+    result = keep(folder / f"{name}.json", result)
     (folder / f"{name}.md").write_text(page(result), encoding="utf-8")
     draw(next(iter(result["models"].values()))["works"], folder / f"{name}.png")
 
