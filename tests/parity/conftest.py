@@ -90,7 +90,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     # Part of the tests would leave part of the table.
     if exitstatus == 0 and session.config.getoption("write_page"):
-        write_page(ROOT / "docs" / "parity.md")
+        write_page(ROOT / "docs")
 
 
 class Process:
@@ -169,7 +169,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-page", action="store_true", help="write docs/parity.md from what was measured")
+    parser.addoption("--write-page", action="store_true", help="write docs/parity.md and .csv from what was measured")
 
 
 @pytest.fixture(scope="session", params=NAMES)

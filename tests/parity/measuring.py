@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,33 +84,30 @@ PAGE = """# Parity: what was compared, and how far apart it was
 inputs, and writes this page. Weights are random, every one of them moved from its initial value; ViT-B/32 and RN50
 have the real models' sizes, the others are tiny with every width different. All in float32.
 
-The first table has a row for each class and format. A cell is the largest difference of anything that came out, in
-percent of what is allowed. The tables below have the differences themselves: of any element, of embeddings at unit
-length, of losses and gradients relative to the largest.
+A row is a library and a format, over all classes that load it. A cell is the largest difference of anything that came
+out, in percent of what is allowed. [parity.csv](parity.csv) has a line for each class and each kind of output: the
+largest difference of any element, of embeddings at unit length, of losses and gradients relative to the largest.
 
+| from | lines | TensorFlow | JAX | PyTorch |
+|---|---|---|---|---|
 """
-_COLUMNS = "TensorFlow | JAX | PyTorch |"
 _BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def write_page(path: Path) -> None:
-    """Writes all that was recorded: a row a class and format, then all differences, a section a class."""
-    lines = [PAGE, f"| class | from | {_COLUMNS}\n|---|---|---|---|---|\n"]
-    for title, source in dict.fromkeys(key[:2] for key in TABLE):
-        kinds = {key[2]: cells for key, cells in TABLE.items() if key[:2] == (title, source)}
-        shares = {
-            name: max(cells[name] / BOUNDS[kind] for kind, cells in kinds.items() if name in cells)
-            for name in _BACKENDS
-            if any(name in cells for cells in kinds.values())
-        }
-        lines.append(f"| {title} | {source} | {_row({name: f'{100 * share:.1f}' for name, share in shares.items()})}\n")
-    for title in dict.fromkeys(key[0] for key in TABLE):
-        lines.append(f"\n## {title}\n\n| from | compared | allowed | {_COLUMNS}\n|---|---|---|---|---|---|\n")
-        for (_, source, kind), cells in ((key, cells) for key, cells in TABLE.items() if key[0] == title):
-            shown = _row({name: f"{difference:.2g}" for name, difference in cells.items()})
-            lines.append(f"| {source} | `{kind}` | {BOUNDS[kind]:g} | {shown}\n")
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-def _row(cells: Mapping[str, str]) -> str:
-    return " | ".join(cells.get(name, "") for name in _BACKENDS) + " |"
+def write_page(folder: Path) -> None:
+    """Writes all that was recorded as parity.csv, and the largest difference of each format as parity.md."""
+    with (folder / "parity.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["class", "from", "compared", "allowed", *_BACKENDS])
+        for (title, source, kind), cells in TABLE.items():
+            shown = [f"{cells[name]:.2g}" if name in cells else "" for name in _BACKENDS]
+            writer.writerow([title, source, kind, f"{BOUNDS[kind]:g}", *shown])
+    lines = [PAGE]
+    for source in dict.fromkeys(key[1] for key in TABLE):
+        rows = [(BOUNDS[kind], cells) for (_, at, kind), cells in TABLE.items() if at == source]
+        shown = []
+        for name in _BACKENDS:
+            shares = [cells[name] / bound for bound, cells in rows if name in cells]
+            shown.append(f"{100 * max(shares):.1f}" if shares else "")
+        lines.append(f"| {source} | {len(rows)} | {' | '.join(shown)} |\n")
+    (folder / "parity.md").write_text("".join(lines), encoding="utf-8")

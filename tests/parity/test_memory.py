@@ -35,8 +35,10 @@ def large(tmp_path_factory: pytest.TempPathFactory, reference: Process) -> Itera
     shutil.rmtree(folder)
 
 
+@pytest.mark.real_size
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("form", ["safetensors", "bin"])
 def test_one_copy_is_enough(large: Path, form: str, backend: str) -> None:
     ratio = float(run("load", large / form, backend=backend).split()[-1])
-    record(("Memory to load ViT-L/14, in sizes of its weights", form), "peak", backend, ratio)
+    row = ("CLIPModel", f"ViT-L/14 from .{form}: memory to load it, in sizes of its weights")
+    record(row, "peak", backend, ratio)
