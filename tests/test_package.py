@@ -1,6 +1,5 @@
-"""The package as a whole: import cost, layering, other backends, the wheel."""
+"""The package as a whole: import cost, other backends, the wheel."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -12,33 +11,6 @@ import pytest
 import tf_clip
 from helpers import ROOT, environment
 
-PACKAGE = ROOT / "tf_clip"
-
-# Each may import from those before it; siblings of one line may not import each other.
-LAYERS = [
-    {"configuration", "array_memory", "machine", "files", "errors", "unit_length"},
-    {"layers", "losses", "checkpoints", "cost", "registry"},
-    {"preprocessing", "adapters"},  # these read and write folders
-    {"models"},
-    {"tasks", "client"},
-    {"evaluation"},
-    {"training"},  # evaluates after each epoch
-    {"export"},  # bakes in class embeddings, which are a task
-    {"inference"},  # runs LiteRT, too
-    {"benchmark"},  # whatever computes
-    {"serving"},  # what was exported, and nothing of what exported it
-    {"cli"},
-]
-# Parts, and single modules of parts that otherwise must not.
-MAY_IMPORT_TENSORFLOW = {
-    *("preprocessing", "training", "export", "inference", "benchmark", "serving", "client/grpc_client.py"),
-    "cli/quiet_start.py",
-    # On its backend alone, for what `keras.ops` has no name for: loops of one round at a time, and replicas.
-    *("losses/chunks.py", "models/encoding_in_chunks.py", "models/replicas.py"),
-    # Likewise, to give it an array's memory.
-    "array_memory.py",
-}
-
 
 def python(code, **environment):
     return subprocess.run(
@@ -49,40 +21,6 @@ def python(code, **environment):
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
         timeout=300,
     )
-
-
-def imports_of(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
-
-
-def modules():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if part not in ("__init__", "__main__"):
-            yield part, path
-
-
-@pytest.mark.parametrize(
-    ("part", "path"), [pytest.param(*case, id=str(case[1].relative_to(PACKAGE))) for case in modules()]
-)
-def test_imports_point_downwards(part, path):
-    allowed = {part}
-    for layer in LAYERS:
-        if part in layer:
-            break
-        allowed |= layer
-    for name in imports_of(path):
-        root, _, rest = name.partition(".")
-        assert not name.startswith("keras.src"), "Keras's private modules change without notice"
-        assert root not in ("torch", "transformers") or path.name == "outputs.py"
-        if root == "tensorflow" or root == "tensorflow_text":
-            assert {part, str(path.relative_to(PACKAGE))} & MAY_IMPORT_TENSORFLOW
-        if root == "tf_clip" and rest:
-            assert rest.partition(".")[0] in allowed, f"{part} must not import {name}"
 
 
 @pytest.mark.process
