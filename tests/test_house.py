@@ -13,7 +13,7 @@ import pytest
 from helpers import ROOT
 
 PACKAGE = ROOT / "tf_clip"
-# Low to high. A file imports from its own part and from those of lines above; parts of one line do not import each other.
+# Low to high. A file imports from its own part and from lines above; parts of one line do not import each other.
 FLOORS = [
     {"array_memory", "errors", "files", "machine", "unit_length"},
     {"layers", "losses"},
