@@ -187,6 +187,9 @@ def test_a_subclassed_tower_is_exported_as_its_own_call_computes(pooled_by_mask,
     served = signatures_of(tf_clip.export.saved_model(model, processor, tmp_path / "served"))
     np.testing.assert_allclose(served["encode_text"](text=TEXTS)["text_embeds"], wanted, atol=1e-5)
     np.testing.assert_allclose(served["encode_tokens"](**tokens)["text_embeds"], wanted, atol=1e-5)
+    # Without labels there are no classes, and images are encoded.
+    assert "classify" not in served
+    assert set(served["serving_default"](image_bytes=np.zeros(0, "S1"))) == {"image_embeds", "status"}
     options = {"parts": ["text"], "text_lengths": [], "quantization": "float16"}
     tf_clip.export.litert(model, processor, tmp_path / "mobile", **options)
     ids = processor.tokenizer(TEXTS, padding=False, max_length=LONGEST, return_tensors=None)["input_ids"]
