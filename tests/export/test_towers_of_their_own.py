@@ -14,6 +14,7 @@ import tf_clip
 from helpers.served_models import encoded, signatures_of
 from tf_clip.export import LiteRTModel
 from tf_clip.export.tflite.runtime import LiteRTFile
+from tf_clip.export.weights import StoredWeights
 from tf_clip.families import family as families
 from tf_clip.families.config import TowerConfig, TwoTowerConfig
 from tf_clip.models.outputs import CLIPOutput
@@ -110,20 +111,22 @@ def toy(tiny_processor):
         yield model, tiny_processor
 
 
+class MeanPooled(tf_clip.CLIPTextEncoder):
+    """Pools all of a text, which its family's towers never do."""
+
+    def call(self, input_ids, attention_mask=None, **options):
+        output = super().call(input_ids, attention_mask=attention_mask, **options)
+        weights = ops.cast(attention_mask, "float32")[..., None]
+        mean = ops.sum(output.last_hidden_state * weights, axis=1) / ops.sum(weights, axis=1)
+        output["text_embeds"] = self.projection(mean)
+        return output
+
+
 @pytest.fixture(scope="module")
 def pooled_by_mask(tiny_config, tiny_processor):
-    """A model whose text tower is a subclass that pools all of a text, which its family's towers never do."""
-
-    class Mean(tf_clip.CLIPTextEncoder):
-        def call(self, input_ids, attention_mask=None, **options):
-            output = super().call(input_ids, attention_mask=attention_mask, **options)
-            weights = ops.cast(attention_mask, "float32")[..., None]
-            mean = ops.sum(output.last_hidden_state * weights, axis=1) / ops.sum(weights, axis=1)
-            output["text_embeds"] = self.projection(mean)
-            return output
-
+    """A model whose text tower is a subclass."""
     model = tf_clip.CLIPModel(tiny_config)
-    model.text_encoder.__class__ = Mean
+    model.text_encoder.__class__ = MeanPooled
     return model, tiny_processor
 
 
@@ -194,3 +197,10 @@ def test_a_subclassed_tower_is_exported_as_its_own_call_computes(pooled_by_mask,
     tf_clip.export.litert(model, processor, tmp_path / "mobile", **options)
     ids = processor.tokenizer(TEXTS, padding=False, max_length=LONGEST, return_tensors=None)["input_ids"]
     np.testing.assert_allclose(LiteRTModel(tmp_path / "mobile").encode_ids(ids), wanted, atol=1e-2)
+
+
+def test_a_subclassed_tower_that_is_not_made_again_is_refused(tiny_config):
+    model = tf_clip.CLIPModel(tiny_config, dtype="mixed_bfloat16")
+    model.text_encoder.__class__ = MeanPooled
+    with pytest.raises(ValueError, match="`model` must be made again in float32 by from_config"):
+        StoredWeights(model, "float32")

@@ -106,17 +106,25 @@ def float32_twin(model: TwoTowerModel, attn_implementation: str) -> TwoTowerMode
         ValueError: the model's configuration does not make the same model in float32.
     """
     changes = {"attn_implementation": attn_implementation, "dtype": "float32"}
-    with weights_come_from_files():
-        twin = type(model).from_config({**model.get_config(), **changes})
+    try:
+        with weights_come_from_files():
+            twin = type(model).from_config({**model.get_config(), **changes})
+    except (TypeError, ValueError) as error:
+        raise _cannot_be_made_again(f"{type(error).__name__}: {error}") from error
     for name in ("text_encoder", "image_encoder"):
         ours, theirs = getattr(model, name), getattr(twin, name)
         if type(ours) is not type(theirs) or theirs.compute_dtype != "float32":
-            raise ValueError(
-                f"`model` must make the same towers in float32 when it is built from its get_config(). Received: "
-                f"{name} is a {type(ours).__name__}, and becomes a {type(theirs).__name__} that computes in "
-                f"{theirs.compute_dtype}. Load the model with dtype='float32' and attn_implementation='eager'."
-            )
+            becomes = f"a {type(theirs).__name__} that computes in {theirs.compute_dtype}"
+            raise _cannot_be_made_again(f"{name}, a {type(ours).__name__}, becomes {becomes}")
     return twin
+
+
+def _cannot_be_made_again(received: str) -> ValueError:
+    return ValueError(
+        "`model` must be made again in float32 by from_config of what its get_config returns. "
+        f"Received: {received}. Register the classes of its towers with keras.saving.register_keras_serializable, or "
+        "load it with dtype='float32' and attn_implementation='eager'."
+    )
 
 
 def weights_by_path(model: TwoTowerModel) -> dict[str, Any]:
