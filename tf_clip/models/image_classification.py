@@ -59,7 +59,7 @@ class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
     """
 
     config_class: ClassVar[type[TwoTowerConfig]] = TwoTowerConfig
-    weights_root = ""
+    _weights_root = ""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        config = self.as_config(config)
+        config = self._as_config(config)
         if num_labels is not None and num_labels != config.num_labels:
             labels = {number: f"LABEL_{number}" for number in range(num_labels)}
             config = type(config).from_dict({**config.to_dict(), "id2label": labels})

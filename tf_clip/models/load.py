@@ -85,7 +85,7 @@ def load_model(source: str | Path | Checkpoint, *, dtype: Any = None, **kwargs: 
         FileNotFoundError, ValueError, CheckpointError: see `open_checkpoint`.
     """
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
-    return class_of(checkpoint).from_checkpoint(checkpoint, dtype=dtype, **kwargs)
+    return class_of(checkpoint)._from_checkpoint(checkpoint, dtype=dtype, **kwargs)
 
 
 def load_processor(source: str | Path | Checkpoint) -> Processor:

@@ -11,13 +11,14 @@ import keras
 from keras import ops
 
 from tf_clip.adapters.composition import BatchSplit, blocks_in
-from tf_clip.losses import ContrastiveLoss, GlobalBatch, PairLoss
+from tf_clip.losses import GlobalBatch, PairLoss
 from tf_clip.losses.on_embeddings import require_chunk_size
 from tf_clip.models import replicas
 from tf_clip.models.encoding_in_chunks import encode_in_chunks
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.unit_length import unit_length
 
+_STATISTICS = ("/moving_mean", "/moving_variance")
 # The model whose training or evaluation step runs. Per thread, since tf.distribute runs a thread a replica.
 _IN_STEP: ContextVar[Any] = ContextVar("in_step", default=None)
 
@@ -68,22 +69,22 @@ class PairTraining:
         require_chunk_size("encode_chunk_size", encode_chunk_size)
         if encode_chunk_size is not None:
             self._require_rows_on_their_own()
-        loss = ContrastiveLoss(chunk_size=encode_chunk_size) if loss is None else loss
+        loss = type(self._usual_loss())(chunk_size=encode_chunk_size) if loss is None else loss
         if loss.needs_bias and self.logit_bias is None:
             raise ValueError(
                 f"`loss` must be one that needs no bias, as the model has none. Received: loss={loss!r}. "
                 "Make the model with logit_bias_init_value=-10.0 in its CLIPConfig."
             )
         super().compile(optimizer, **kwargs)  # type: ignore[misc]
-        self.pair_loss = loss
-        self.encode_chunk_size = encode_chunk_size
+        self._pair_loss = loss
+        self._encode_chunk_size = encode_chunk_size
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns the arguments of `compile`, for saving."""
         config = super().get_compile_config()  # type: ignore[misc]
         if config:
-            config["loss"] = keras.saving.serialize_keras_object(self.pair_loss)
-            config["encode_chunk_size"] = self.encode_chunk_size
+            config["loss"] = keras.saving.serialize_keras_object(self._pair_loss)
+            config["encode_chunk_size"] = self._encode_chunk_size
         return config
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -101,10 +102,7 @@ class PairTraining:
                 f"values than the first, and the gradients would be wrong. Received: a model with {drawing[0]}. "
                 "Leave one of the two out."
             )
-        if any(
-            isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-            for layer in self.image_encoder._flatten_layers()
-        ):
+        if _trains_batch_norms(self.image_encoder) or _trains_batch_norms(self.text_encoder):
             raise ValueError(
                 "`encode_chunk_size` must be None for a ResNet that trains: its batch norms would see chunks in place "
                 "of the batch. Received: image_encoder.trainable=True. Freeze it, or leave encode_chunk_size out."
@@ -139,7 +137,7 @@ class PairTraining:
     def _require_pairs(self) -> None:
         """Checks here, and not in the step, since Keras on JAX has taken the model's weights from it by then."""
         self._require_one_copy()
-        if self.encode_chunk_size is not None:
+        if self._encode_chunk_size is not None:
             self._require_rows_on_their_own()
 
     def train_step(self, *args: Any) -> Any:
@@ -192,10 +190,10 @@ class PairTraining:
             def encode(rows: Mapping[str, Any], tower: Any = tower, name: str = name) -> Any:
                 return tower(**rows, training=training)[name]
 
-            if self.encode_chunk_size is None:
+            if self._encode_chunk_size is None:
                 embeds = encode(part)
             else:
-                sizes = self.config.projection_dim, self.encode_chunk_size
+                sizes = self.config.projection_dim, self._encode_chunk_size
                 embeds = encode_in_chunks(tower, encode, part, *sizes, self.shared_adapters.trainable_variables)
             output[name] = unit_length(embeds)
         return output
@@ -222,7 +220,7 @@ class PairTraining:
                 "Received one of them. Call fit(x) with a dataset of input dictionaries alone."
             )
         pair_ids, global_batch = self._all_pairs(x, y_pred)
-        loss = self.pair_loss(
+        loss = self._pair_loss(
             y_pred["text_embeds"],
             y_pred["image_embeds"],
             ops.exp(ops.convert_to_tensor(self.logit_scale)),
@@ -235,7 +233,7 @@ class PairTraining:
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Updates `accuracy`, the share of images whose best text in the batch belongs to them."""
         pair_ids, global_batch = self._all_pairs(x, y_pred)
-        accuracy = self.pair_loss.accuracy(
+        accuracy = self._pair_loss.accuracy(
             y_pred["text_embeds"], y_pred["image_embeds"], pair_ids=pair_ids, global_batch=global_batch
         )
         self.accuracy.update_state(accuracy, sample_weight=ops.shape(y_pred["image_embeds"])[0])
@@ -248,3 +246,15 @@ class PairTraining:
             return pair_ids, None
         pair_ids = replicas.own_row_ids(y_pred["text_embeds"]) if pair_ids is None else pair_ids
         return pair_ids, replicas.gather_pairs(y_pred["text_embeds"], y_pred["image_embeds"], pair_ids)
+
+
+def _trains_batch_norms(tower: Any) -> bool:
+    """Says whether a tower has batch norms that training changes; their statistics are known by their names."""
+    norms = {_owner(variable) for variable in tower.variables if variable.path.endswith("/moving_mean")}
+    with_weights = {_owner(variable) for variable in tower.variables if not variable.path.endswith(_STATISTICS)}
+    trained = {_owner(variable) for variable in tower.trainable_variables}
+    return bool(norms & trained) or (tower.trainable and bool(norms - with_weights))
+
+
+def _owner(variable: Any) -> str:
+    return str(variable.path.rpartition("/")[0])

@@ -24,12 +24,12 @@ class PretrainedModel:
 
     config_class: ClassVar[type[JSONConfig]]
     # Where the model's variables lie inside a whole model: "" for that, else the tower's name.
-    weights_root: ClassVar[str]
+    _weights_root: ClassVar[str]
     # What the projection into the joint space is called in the towers that have one.
-    projection_name: ClassVar[str | None] = None
+    _projection_name: ClassVar[str | None] = None
 
     @classmethod
-    def as_config(cls, config: JSONConfig | Mapping[str, Any] | None) -> Any:
+    def _as_config(cls, config: JSONConfig | Mapping[str, Any] | None) -> Any:
         """Returns a configuration of this model's kind from one, a dictionary of its fields, or None."""
         if isinstance(config, cls.config_class):
             return config
@@ -88,10 +88,10 @@ class PretrainedModel:
         """
         path = hub.resolve(name_or_path, revision)
         checkpoint = read_checkpoint(path, None if config is None else _as_dict(config))
-        return cls.from_checkpoint(checkpoint, dtype=dtype, **kwargs)
+        return cls._from_checkpoint(checkpoint, dtype=dtype, **kwargs)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, *, dtype: Any = None, **kwargs: Any) -> Self:
+    def _from_checkpoint(cls, checkpoint: Checkpoint, *, dtype: Any = None, **kwargs: Any) -> Self:
         """Makes the model of a checkpoint that is open already; see `from_pretrained`.
 
         Args:
@@ -116,7 +116,7 @@ class PretrainedModel:
 
     @classmethod
     def _is_part_of(cls, checkpoint: Checkpoint) -> bool:
-        return bool(cls.weights_root) and _whole_config(checkpoint) is not None
+        return bool(cls._weights_root) and _whole_config(checkpoint) is not None
 
     @classmethod
     def _arguments_from(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class PretrainedModel:
         arguments: dict[str, Any] = {
             "config": cls.config_class.from_checkpoint_dict(checkpoint.config, str(checkpoint.path))
         }
-        whole = _whole_config(checkpoint) if cls.weights_root and cls.projection_name else None
+        whole = _whole_config(checkpoint) if cls._weights_root and cls._projection_name else None
         if whole is not None:
             # In a whole model's checkpoint the shared space has the top-level width, whatever the tower's part says.
             arguments["projection_dim"] = whole.from_dict(checkpoint.config).projection_dim
@@ -149,7 +149,7 @@ class PretrainedModel:
             ValueError: `dtype` or `max_shard_size` is none of these.
         """
         config = self.config  # type: ignore[attr-defined]
-        if self.projection_name:
+        if self._projection_name:
             config = type(config).from_dict({**config.to_dict(), "projection_dim": self.projection_dim})  # type: ignore[attr-defined]
         variables = self._variables_by_path()
         save.save_hugging_face(variables, self._sources_of(variables), config.to_dict(), folder, dtype, max_shard_size)
@@ -177,7 +177,7 @@ class PretrainedModel:
 
     def _variables_by_path(self) -> dict[str, Any]:
         """Returns every weight under its path inside a whole model, whatever this model is called or part of."""
-        return variables_below(self, self.weights_root)
+        return variables_below(self, self._weights_root)
 
     def _sources_of(self, variables: Iterable[str]) -> dict[str, SourceTensor]:
         """Returns where the value of each path is found in Hugging Face's files."""
@@ -204,7 +204,7 @@ def write_openclip(
         ValueError: OpenCLIP has no such model, or no field for a value of its configuration.
     """
     family = family_of(model)
-    if family.write_openclip is None or model.weights_root:
+    if family.write_openclip is None or model._weights_root:
         raise ValueError(
             f"`model` must be a whole model of a family that OpenCLIP has. Received: {type(model).__name__} of "
             f"{family.name}. Save it with save_pretrained."

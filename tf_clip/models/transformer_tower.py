@@ -48,8 +48,8 @@ class Tower(AdaptableModel, AdaptableTower, PretrainedModel, keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        config = self.as_config(config)
-        if self.projection_name is None and projection_dim is not None:
+        config = self._as_config(config)
+        if self._projection_name is None and projection_dim is not None:
             raise ValueError(
                 f"`projection_dim` must be None for {type(self).__name__}, which has no projection. Received: "
                 f"projection_dim={projection_dim}. CLIPTextEncoder and CLIPImageEncoder have one."
@@ -83,7 +83,7 @@ class Tower(AdaptableModel, AdaptableTower, PretrainedModel, keras.Model):
         self.prompt_adapters = AdapterSite(
             "prompts", config.hidden_size, dtype=self.dtype_policy, name="prompt_adapters"
         )
-        if self.projection_name is not None:
+        if self._projection_name is not None:
             self.projection_dim = projection_dim or config.projection_dim
             stddev = config.initializer_factor * config.hidden_size**-0.5
             self.projection = keras.layers.Dense(
@@ -91,7 +91,7 @@ class Tower(AdaptableModel, AdaptableTower, PretrainedModel, keras.Model):
                 use_bias=False,
                 kernel_initializer=InitialNormal(stddev=stddev),
                 dtype=self.dtype_policy,
-                name=self.projection_name,
+                name=self._projection_name,
             )
 
     def adapter_sites(self) -> Iterator[Location]:
@@ -114,7 +114,7 @@ class Tower(AdaptableModel, AdaptableTower, PretrainedModel, keras.Model):
 
     def build_on_width(self, *layers: keras.layers.Layer) -> None:
         """Builds layers that read the residual stream, the blocks and the projection."""
-        projection = () if self.projection_name is None else (self.projection,)
+        projection = () if self._projection_name is None else (self.projection,)
         for layer in (*layers, *self.encoder_layers, *projection):
             layer.build((None, None, self.config.hidden_size))
         self.built = True
@@ -156,7 +156,7 @@ class Tower(AdaptableModel, AdaptableTower, PretrainedModel, keras.Model):
     def assemble(self, last_hidden_state: Any, pooler_output: Any, inside: CLIPOutput) -> CLIPOutput:
         """Puts together what the tower returns, the projected vector first."""
         output = CLIPOutput()
-        if self.projection_name is not None:
+        if self._projection_name is not None:
             output[self.embeds_name] = self.projection(pooler_output)
         output.update(last_hidden_state=last_hidden_state, pooler_output=pooler_output, **inside)
         return output
@@ -168,5 +168,5 @@ class Tower(AdaptableModel, AdaptableTower, PretrainedModel, keras.Model):
             "config": self.config.to_dict(),
             "attn_implementation": self.attn_implementation,
             "gradient_checkpointing": self.gradient_checkpointing,
-            **({} if self.projection_name is None else {"projection_dim": self.projection_dim}),
+            **({} if self._projection_name is None else {"projection_dim": self.projection_dim}),
         }

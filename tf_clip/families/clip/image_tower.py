@@ -48,7 +48,7 @@ class CLIPVisionModel(Tower):
     """
 
     config_class = CLIPVisionConfig
-    weights_root = "image_encoder"
+    _weights_root = "image_encoder"
     tower = "vision"
     call_options = (*Tower.call_options, "interpolate_pos_encoding")
 
@@ -119,7 +119,7 @@ class CLIPImageEncoder(CLIPVisionModel):
     Source: transformers' CLIPVisionModelWithProjection, with channels last.
     """
 
-    projection_name = "visual_projection"
+    _projection_name = "visual_projection"
     embeds_name = "image_embeds"
 
     def __init__(

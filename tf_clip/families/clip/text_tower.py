@@ -54,8 +54,9 @@ class CLIPTextModel(Tower):
     """
 
     config_class = CLIPTextConfig
-    weights_root = "text_encoder"
+    _weights_root = "text_encoder"
     tower = "text"
+    call_options = (*Tower.call_options, "position_ids")
 
     def __init__(self, config: CLIPTextConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -157,7 +158,7 @@ class CLIPTextEncoder(CLIPTextModel):
     Source: transformers' CLIPTextModelWithProjection.
     """
 
-    projection_name = "text_projection"
+    _projection_name = "text_projection"
     embeds_name = "text_embeds"
 
     def __init__(

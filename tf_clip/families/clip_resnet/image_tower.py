@@ -42,8 +42,8 @@ class CLIPResNetImageEncoder(AdaptableModel, PretrainedModel, keras.Model):
     """
 
     config_class = CLIPResNetConfig
-    weights_root = "image_encoder"
-    projection_name = "visual_projection"
+    _weights_root = "image_encoder"
+    _projection_name = "visual_projection"
     # What a whole model may hand on to `__init__` and to `call`.
     init_options: ClassVar[tuple[str, ...]] = ()
     call_options: ClassVar[tuple[str, ...]] = ("output_hidden_states",)
@@ -55,7 +55,7 @@ class CLIPResNetImageEncoder(AdaptableModel, PretrainedModel, keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.config = config = self.as_config(config)
+        self.config = config = self._as_config(config)
         self.projection_dim = projection_dim or config.projection_dim
         self.stem = Stem(config.embedding_size, dtype=self.dtype_policy, name="stem")
         self.stages = [
@@ -82,7 +82,7 @@ class CLIPResNetImageEncoder(AdaptableModel, PretrainedModel, keras.Model):
             self.projection_dim,
             kernel_initializer=InitialNormal(stddev=config.hidden_size**-0.5),
             dtype=self.dtype_policy,
-            name=self.projection_name,
+            name=self._projection_name,
         )
         self.build()
 
