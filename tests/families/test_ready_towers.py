@@ -77,9 +77,7 @@ def test_a_subclassed_tower_is_saved_as_keras_has_it(inputs, tmp_path):
     restored = keras.models.load_model(tmp_path / "model.keras")
     assert type(restored.text_encoder) is FirstState
     np.testing.assert_array_equal(restored(**inputs).logits_per_image, logits)
-    with pytest.warns(
-        UserWarning, match="is a FirstState, of which the files .* hold the weights alone"
-    ):
+    with pytest.warns(UserWarning, match="is a FirstState, of which the files .* hold the weights alone"):
         model.save_pretrained(tmp_path / "files")
     tower = FirstState(CONFIG.text_config, projection_dim=6)
     restored = CLIPModel.from_pretrained(tmp_path / "files", text_encoder=tower)
