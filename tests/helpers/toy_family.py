@@ -49,12 +49,14 @@ class ToyConfig(TwoTowerConfig):
 
 
 class _Tower(keras.Model):
-    def __init__(self, config=None, projection_dim=None, **kwargs):
+    config_class: ClassVar[Any]
+
+    def __init__(self, config: Any = None, projection_dim: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = self.config_class.from_dict(config) if isinstance(config, dict) else config or self.config_class()
         self.projection_dim = projection_dim or self.config.projection_dim
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.to_dict(), "projection_dim": self.projection_dim}
 
 
@@ -64,7 +66,7 @@ class ToyTextTower(_Tower):
 
     config_class = ToyTextConfig
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         config = self.config
         self.tokens = keras.layers.Embedding(config.vocab_size, config.hidden_size, name="tokens")
@@ -72,15 +74,12 @@ class ToyTextTower(_Tower):
         self.head = keras.layers.Dense(self.projection_dim, name="head")
         self.build((None, config.max_position_embeddings))
 
-    def build(self, input_shape):
-        if self.built:
-            return
+    def build(self, input_shape: Any) -> None:
         self.tokens.build((None, None))
         self.mix.build((None, self.config.hidden_size, self.config.max_position_embeddings))
         self.head.build((None, self.config.hidden_size))
-        self.built = True
 
-    def call(self, input_ids, attention_mask=None, training=None):
+    def call(self, input_ids: Any, attention_mask: Any = None, training: bool | None = None) -> dict[str, Any]:
         states = ops.tanh(self.mix(ops.transpose(self.tokens(input_ids), (0, 2, 1))))
         return {"text_embeds": self.head(states[:, :, -1])}
 
@@ -89,20 +88,17 @@ class ToyTextTower(_Tower):
 class ToyImageTower(_Tower):
     config_class = ToyImageConfig
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.convolve = keras.layers.Conv2D(self.config.hidden_size, 4, strides=4, name="convolve")
         self.head = keras.layers.Dense(self.projection_dim, name="head")
         self.build((None, self.config.image_size, self.config.image_size, self.config.num_channels))
 
-    def build(self, input_shape):
-        if self.built:
-            return
+    def build(self, input_shape: Any) -> None:
         self.convolve.build(input_shape)
         self.head.build((None, self.config.hidden_size))
-        self.built = True
 
-    def call(self, pixel_values, training=None):
+    def call(self, pixel_values: Any, training: bool | None = None) -> dict[str, Any]:
         return {"image_embeds": self.head(ops.mean(ops.tanh(self.convolve(pixel_values)), axis=(1, 2)))}
 
 

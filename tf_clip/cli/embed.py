@@ -87,7 +87,7 @@ def _to_folder(options: argparse.Namespace) -> int:
     # Always the same engine: a continued job must give the same file.
     processor, encoder, folder = load_compiled(options.model)
     weights = "\n".join(file_facts(file) for file in sorted(folder.iterdir()) if file.is_file())
-    shared = {"width": encoder.config.projection_dim, "model": weights}
+    shared: dict[str, Any] = {"width": encoder.config.projection_dim, "model": weights}
     jobs: dict[str, EmbeddingJob] = {}
     if paths:
         with tables.progress("Reading images", len(paths)) as advance:
