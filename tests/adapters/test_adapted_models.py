@@ -1,8 +1,8 @@
 """Models with adapters: counts, switching after a trace, freezing, saving, and what is refused."""
 
-import dataclasses
 import json
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ import tf_clip
 from helpers import ROOT
 from helpers.adapted import METHODS, add, array, disturb, make, parameters, result, value
 from tf_clip.adapters.composition import Average, Parallel, Stack
-from tf_clip.adapters.config import LoRAConfig, union
+from tf_clip.adapters.config import LoRAConfig
+from tf_clip.adapters.methods.base import Adapter
+from tf_clip.adapters.model import AdaptableModel
 from tf_clip.adapters.named_configs import CONFIGS, as_config
 from tf_clip.adapters.setup import AdapterSetup
 from tf_clip.layers.initializers import weights_come_from_files
@@ -51,8 +53,9 @@ def shallow(text, vision, layers):
         return tf_clip.CLIPModel(config)
 
 
-def test_counts_are_adapter_hubs():
+def test_counts_are_adapter_hubs(monkeypatch):
     """Every count is linear in the numbers of layers, so that three shallow models tell those of deep ones."""
+    monkeypatch.setattr(Adapter, "draw", lambda *_: keras.initializers.Zeros())  # random numbers take their time
     sizes = ((512, 768, (12, 12)), (768, 1024, (12, 24)))
     for which, (text, vision, layers) in enumerate(sizes):
         counts = []
@@ -71,40 +74,54 @@ def case(tiny_config, tiny_inputs):
     return make("CLIPModel", tiny_config, tiny_inputs)
 
 
+@pytest.fixture
+def small_config(tiny_config):
+    """With one layer a tower, for what is compiled or run in several models."""
+    config = tiny_config.to_dict()
+    for tower in ("text_config", "vision_config"):
+        config[tower] = {**config[tower], "num_hidden_layers": 1}
+    return tf_clip.CLIPConfig.from_dict(config)
+
+
+@pytest.fixture
+def small_case(small_config, tiny_inputs):
+    return make("CLIPModel", small_config, tiny_inputs)
+
+
 def predicted(tower, *inputs):
     return tower.predict(*inputs, verbose=0)
 
 
-def test_the_choice_takes_effect_after_predict(case):
+def test_the_choice_takes_effect_after_predict(small_case):
     """What Keras compiled must be compiled anew."""
-    tower, ids = case.model.text_encoder, case.inputs["input_ids"]
-    add(case.model, "a", "lora", 1)
-    add(case.model, "b", "seq_bn[reduction_factor=4]", 2)
+    tower, ids = small_case.model.text_encoder, small_case.inputs["input_ids"]
+    add(small_case.model, "a", "lora", 1)
+    add(small_case.model, "b", "seq_bn[reduction_factor=4]", 2)
     seen = []
     for setup in (None, "a", "b", Stack("a", "b"), None):
-        case.model.active_adapters = setup
+        small_case.model.active_adapters = setup
         seen.append(predicted(tower, ids)["text_embeds"])
         np.testing.assert_allclose(seen[-1], result(tower(ids)), atol=1e-5)
     np.testing.assert_array_equal(seen[0], seen[-1])
     assert all(np.abs(one - seen[0]).max() > 1e-3 for one in seen[1:-1])
-    case.model.active_adapters = "a"
-    case.model.merge_adapter("a")
+    small_case.model.active_adapters = "a"
+    small_case.model.merge_adapter("a")
     np.testing.assert_allclose(predicted(tower, ids)["text_embeds"], seen[1], atol=1e-4)
 
 
-def test_the_choice_takes_effect_after_fit(case):
-    pairs = {name: array[:2] for name, array in case.inputs.items()}
+def test_the_choice_takes_effect_after_fit(small_case):
+    pairs = {name: array[:2] for name, array in small_case.inputs.items()}
     for name in ("a", "b"):
-        case.model.add_adapter(name, "lora[init_weights=bert]")
+        small_case.model.add_adapter(name, "lora[init_weights=bert]")
     for name, other in (("a", "b"), ("b", "a")):
-        case.model.train_adapter(name)
-        case.model.compile(keras.optimizers.SGD(1.0))
-        before = {one: [value(v) for v in parameters(case.model, one)] for one in ("a", "b")}
-        case.model.fit(pairs, batch_size=2, verbose=0)
+        small_case.model.train_adapter(name)
+        small_case.model.compile(keras.optimizers.SGD(1.0))
+        before = {one: [value(v) for v in parameters(small_case.model, one)] for one in ("a", "b")}
+        small_case.model.fit(pairs, batch_size=2, verbose=0)
         moved = [
             np.abs(value(v) - old).max() > 0
             for one in ("a", "b")
-            for v, old in zip(parameters(case.model, one), before[one], strict=True)
+            for v, old in zip(parameters(small_case.model, one), before[one], strict=True)
         ]
         half = len(moved) // 2
         assert any(moved[:half]) == (name == "a") and any(moved[half:]) == (name == "b"), other
@@ -166,6 +183,7 @@ def test_names_and_configurations_that_cannot_be(case):
         ("b", "lora[rang=3]", "must be a field of LoRAConfig"),
         ("b", {"architecture": "mtl_lora"}, "`architecture` must be one of"),
         ("b", "compacter[reduction_factor=5]", "`phm_dim` must divide"),
+        ("b", "seq_bn|par_bn", "must not put two adapters at one site"),
         ("b", "prompt_tuning[prompt_length=1,prompt_init_ids=[600]]", "`prompt_init_ids` must be below 514"),
     ):
         with pytest.raises(ValueError, match=reason):
@@ -195,6 +213,41 @@ def test_a_resnet_has_no_sites(tiny_config):
     ids = np.array([0], "int32")
     with pytest.raises(ValueError, match="`image_adapter_ids` must be None"):
         model.get_image_features(np.zeros((1, 32, 32, 3), "float32"), adapter_ids=ids)
+
+
+def test_a_model_gets_twelve_names():
+    class Model(AdaptableModel, keras.Model):
+        pass
+
+    added = {name for name in set(dir(Model())) - set(dir(keras.Model())) if not name.startswith("_")}
+    assert added == {
+        *("adapters", "shared_adapters", "add_adapter", "delete_adapter", "active_adapters", "set_active_adapters"),
+        *("train_adapter", "merge_adapter", "reset_adapter", "save_adapter", "load_adapter", "adapter_summary"),
+    }
+
+
+def test_a_tower_of_plain_layers_has_no_adapters(tiny_config):
+    class Whole(AdaptableModel, keras.Model):
+        def __init__(self, *towers):
+            super().__init__()
+            self.parts = list(towers)
+            self.adapters.hold(towers)
+
+    plain, tower = keras.Sequential([keras.layers.Dense(3)]), tf_clip.CLIPImageEncoder(tiny_config.vision_config)
+    model = Whole(plain, tower)
+    model.add_adapter("a", "lora", set_active=True)
+    assert set(model.adapters.get_adapter("a")) == {0, 1, 2}
+    with pytest.raises(ValueError, match="on the whole Whole"):
+        tower.add_adapter("b", "lora")
+    with pytest.raises(ValueError, match="must be given before there are adapters"):
+        model.adapters.hold([plain])
+    model.delete_adapter("a")
+    model.adapters.hold([plain])
+    tower.add_adapter("b", "lora")
+    with pytest.raises(ValueError, match="must be given before there are adapters"):
+        Whole(plain, tower)
+    with pytest.raises(ValueError, match="which puts it at none: the model has no transformer layers"):
+        model.add_adapter("a", "lora")
 
 
 def test_freezing_and_thawing(case):
@@ -235,6 +288,15 @@ def test_keras_files_keep_what_is_merged_and_frozen(case, tmp_path):
     np.testing.assert_allclose(again.run(), base, atol=1e-6)
 
 
+def test_weight_files_have_the_paths_of_files_written_before(case, tmp_path):
+    case.model.add_adapter("a", METHODS["vera"])
+    case.model.add_adapter("b", METHODS["prompt_tuning"])
+    case.model.save_weights(tmp_path / "model.weights.h5")
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        assert file["layers/adapter_place/by_name/shared_parts/vars/0"].shape == (32, 8)
+        assert file["image_encoder/layers/adapter_place_1/by_name/prompt/vars/0"].shape == (3, 32)
+
+
 def test_keras_files_keep_fusions_and_compositions(case, tmp_path):
     for seed, name in enumerate(("a", "b")):
         add(case.model, name, "seq_bn[reduction_factor=4]", seed)
@@ -262,8 +324,8 @@ def test_checkpoints_hold_the_model_alone(case, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
-def test_half_precision(tiny_config, tiny_inputs, policy):
-    model = tf_clip.CLIPModel(tiny_config, dtype=policy)
+def test_half_precision(small_config, tiny_inputs, policy):
+    model = tf_clip.CLIPModel(small_config, dtype=policy)
     for name in ("lora", "dora", "compacter", "unipelt", "loreft", "prompt_tuning", "seq_bn_inv"):
         add(model, "a", METHODS[name], overwrite_ok=True, set_active=True)
         embeds = model(**tiny_inputs).text_embeds
@@ -272,22 +334,22 @@ def test_half_precision(tiny_config, tiny_inputs, policy):
 
 
 @pytest.mark.parametrize("method", ["prefix_tuning", "lora", "prompt_tuning"])
-def test_fused_attention_does_the_same(tiny_config, tiny_inputs, method):
+def test_fused_attention_does_the_same(small_config, tiny_inputs, method):
     results = []
     for attention in ("eager", "sdpa"):
         keras.utils.set_random_seed(0)
-        model = tf_clip.CLIPModel(tiny_config, attn_implementation=attention)
+        model = tf_clip.CLIPModel(small_config, attn_implementation=attention)
         add(model, "a", METHODS[method], set_active=True)
         results.append(result(model(**tiny_inputs)))
     np.testing.assert_allclose(*results, atol=2e-5)
 
 
-def test_recomputed_blocks_train_adapters_the_same(tiny_config, tiny_inputs):
+def test_recomputed_blocks_train_adapters_the_same(small_config, tiny_inputs):
     pairs = {name: array[:2] for name, array in tiny_inputs.items()}
     weights = []
     for is_frugal in (False, True):
         keras.utils.set_random_seed(0)
-        model = tf_clip.CLIPModel(tiny_config, gradient_checkpointing=is_frugal)
+        model = tf_clip.CLIPModel(small_config, gradient_checkpointing=is_frugal)
         add(model, "a", "lora")
         model.train_adapter("a")
         model.compile(keras.optimizers.SGD(0.1))
@@ -406,10 +468,6 @@ def test_configurations_in_all_their_forms(tmp_path):
     assert as_config("lora[r=3,attn_matrices=['q','k']]") == LoRAConfig(r=3, attn_matrices=("q", "k"))
     assert as_config("houlsby") == CONFIGS["double_seq_bn"]
     assert as_config("prefix_tuning|par_bn").parts()[1] == CONFIGS["par_bn"]
-    with pytest.raises(ValueError, match="two adapters at one site"):
-        union(CONFIGS["seq_bn"], CONFIGS["par_bn"])
-    apart = (dataclasses.replace(CONFIGS["lora"], leave_out=(0,)), dataclasses.replace(CONFIGS["ia3"], leave_out=(1,)))
-    assert len(union(*apart).parts()) == 2
 
 
 def test_functional_models_take_adapted_ones(case, tmp_path):

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from helpers.adapted import add
+from helpers.adapted import METHODS, add
 from helpers.arrays import array, assert_close, assert_same
-from tf_clip.adapters.composition import BatchSplit, Switch
+from tf_clip.adapters.composition import Average, BatchSplit, Fuse, Parallel, Split, Switch
 
 pytestmark = pytest.mark.backends
 
@@ -21,6 +21,7 @@ FAMILIES = {
     "reft": "loreft[r=2,dropout=0.0]",
     "prompts": "prompt_tuning[prompt_length=2]",
     "invertible": "seq_bn_inv[reduction_factor=4]",
+    "union": METHODS["unipelt"],
 }
 
 
@@ -42,7 +43,8 @@ def test_a_family(family, tiny_model, tiny_inputs, tmp_path):
     tiny_model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert_close(again(**tiny_inputs).logits_per_image, active, atol=1e-5)
-    tiny_model.compile(keras.optimizers.SGD(0.1))
+    # A graph is traced once for all: that takes most of the time.
+    tiny_model.compile(keras.optimizers.SGD(0.1), run_eagerly=family != "lora")
     tiny_model.fit({name: value[:2] for name, value in tiny_inputs.items()}, batch_size=2, verbose=0)
     moved = [
         np.abs(array(v.value) - old).max() > 0 for v, old in zip(tiny_model.trainable_variables, before, strict=True)
@@ -68,4 +70,15 @@ def test_rows_choose_and_are_parted(tiny_model, tiny_inputs):
         assert_close(tiny_model.get_text_features(**texts, adapter_ids=ids), expected, atol=2e-5)
         tiny_model.active_adapters = BatchSplit(*names, batch_sizes=[1, 2])
         assert_close(tiny_model.get_text_features(**texts), expected, atol=2e-5)
+        tiny_model.active_adapters = Parallel(*names)
+        assert_close(tiny_model.get_text_features(**texts), np.concatenate(alone), atol=2e-5)
         tiny_model.active_adapters = None
+    tiny_model.active_adapters = "lora_a"
+    alone = array(tiny_model.get_text_features(**texts))
+    for same in (Average("lora_a", "lora_a"), Split("lora_a", "lora_a", splits=[3, 4])):
+        tiny_model.active_adapters = same
+        assert_close(tiny_model.get_text_features(**texts), alone, atol=2e-5)
+    tiny_model.adapters.add_adapter_fusion(["bottleneck_a", "bottleneck_b"])
+    tiny_model.active_adapters = Fuse("bottleneck_a", "bottleneck_b")
+    fused = array(tiny_model.get_text_features(**texts))
+    assert np.isfinite(fused).all() and np.abs(fused - alone).max() > 1e-3

@@ -7,8 +7,6 @@ from keras import ops
 from helpers.adapted import METHODS, add, array, make, parameters
 from tf_clip.adapters.composition import Average, BatchSplit, Block, Fuse, Parallel, Split, Stack, Switch
 
-pytestmark = pytest.mark.backends
-
 COMPOSED = ("seq_bn", "lora", "ia3", "prefix_tuning", "prompt_tuning", "loreft")
 
 

@@ -9,7 +9,6 @@ from tf_clip.adapters.methods.reft import orthonormal, reflections_of
 from tf_clip.layers.adapter_sites import NO_ROW_INPUTS, RowInputs
 
 pytestmark = pytest.mark.backends
-
 GENERATOR = np.random.default_rng(5)
 
 

@@ -19,7 +19,7 @@ class Block:
     """
 
     children: tuple[str | Block, ...]
-    # The kinds of blocks that may stand in it; names always may.
+    # The kinds of blocks that it may contain; names always may.
     may_hold: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *children: str | Block) -> None:
@@ -35,11 +35,11 @@ class Block:
                 )
         object.__setattr__(self, "children", tuple(children))
         if self.depth > MAX_DEPTH:
-            raise ValueError(f"Blocks must be at most {MAX_DEPTH} deep. Received: {self!r}. Take one away.")
+            raise ValueError(f"Blocks must be at most {MAX_DEPTH} deep. Received: {self!r}. Remove one.")
 
     @property
     def depth(self) -> int:
-        """How many blocks stand in one another here."""
+        """How many blocks are nested here."""
         return 1 + max((child.depth for child in self.children if isinstance(child, Block)), default=0)
 
     def names(self) -> list[str]:
@@ -61,7 +61,8 @@ class Block:
 
     def options(self) -> dict[str, Any]:
         """Returns what it was made with besides children."""
-        return {}
+        names = [field.name for field in dataclasses.fields(self) if field.name != "children"]
+        return {name: list(getattr(self, name)) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the block as AdapterHub's `adapter_setup.json` has it."""
@@ -151,7 +152,7 @@ class Average(Block):
 
     def options(self) -> dict[str, Any]:
         """Returns the weights as they are used."""
-        return {"weights": list(self.weights), "normalize_weights": False}
+        return {**super().options(), "normalize_weights": False}
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
@@ -169,10 +170,6 @@ class BatchSplit(Block):
         super().__init__(*children)
         object.__setattr__(self, "batch_sizes", _sizes("batch_sizes", batch_sizes, children))
 
-    def options(self) -> dict[str, Any]:
-        """Returns the numbers of rows."""
-        return {"batch_sizes": list(self.batch_sizes)}
-
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
 class Split(Block):
@@ -188,10 +185,6 @@ class Split(Block):
     def __init__(self, *children: str | Block, splits: Sequence[int] | int) -> None:
         super().__init__(*children)
         object.__setattr__(self, "splits", _sizes("splits", splits, children))
-
-    def options(self) -> dict[str, Any]:
-        """Returns the numbers of tokens."""
-        return {"splits": list(self.splits)}
 
 
 class Parallel(Block):
@@ -218,7 +211,7 @@ def as_setup(setup: str | Block | None) -> Block | None:
         return Stack(setup)
     raise TypeError(
         f"`setup` must be an adapter's name, a block such as Stack('a', 'b'), or None. Received: {setup!r}. "
-        "Lists mean nothing here: say Stack or Fuse."
+        "A list does not say how its adapters work together: use Stack or Fuse."
     )
 
 

@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from tf_clip.errors import require
 
 MATRICES = ("q", "k", "v", "o")
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "quick_gelu", "swish", "silu", "tanh", "leakyrelu", "sigmoid", "linear")
 
 
-def _require(config: AdapterConfig, name: str, is_met: bool, rule: str) -> None:
-    if not is_met:
-        raise ValueError(
-            f"`{name}` must be {rule} in {type(config).__name__}. Received: {name}={getattr(config, name)!r}."
-        )
+class Rule(NamedTuple):
+    """What a field must be."""
 
-
-def _require_share(config: AdapterConfig, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(config, name, _is_number(value) and 0 <= value < 1, "at least 0 and below 1")
+    holds: Callable[[Any], bool]
+    text: str
 
 
 def _is_number(value: Any) -> bool:
@@ -33,6 +29,15 @@ def _is_number(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _one_of(*values: Any) -> Rule:
+    return Rule(lambda value: value in values, f"one of {', '.join(str(value) for value in values)}")
+
+
+_COUNT = Rule(_is_count, "a whole number from 0 on")
+_POSITIVE = Rule(lambda value: _is_count(value) and value > 0, "a whole number above 0")
+_SHARE = Rule(lambda value: _is_number(value) and 0 <= value < 1, "at least 0 and below 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +52,7 @@ class AdapterConfig:
 
     # As in AdapterHub's files; bottlenecks have none there.
     architecture: ClassVar[str | None] = None
+    rules: ClassVar[Mapping[str, Rule]] = {}
 
     leave_out: tuple[int, ...] = ()
     init_weights_seed: int | None = None
@@ -56,7 +62,12 @@ class AdapterConfig:
             value = getattr(self, field.name)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
-        _require(self, "leave_out", all(_is_count(index) for index in self.leave_out), "whole numbers from 0 on")
+        self._require("leave_out", all(_is_count(index) for index in self.leave_out), "whole numbers from 0 on")
+        for name, rule in self.rules.items():
+            self._require(name, rule.holds(getattr(self, name)), rule.text)
+
+    def _require(self, name: str, holds: bool, rule: str) -> None:
+        require(holds, name, f"{rule} in {type(self).__name__}", getattr(self, name), "See its description.")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields, as JSON has them."""
@@ -85,13 +96,17 @@ class AdapterConfig:
         """Returns the configurations it is a union of: itself alone."""
         return (self,)
 
+    def map(self, function: Callable[[AdapterConfig], AdapterConfig]) -> AdapterConfig:
+        """Returns what a function makes of it, or of each part of a union."""
+        return function(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class BottleneckConfig(AdapterConfig):
     """A narrow MLP behind a block's attention, its MLP or both, around which the stream goes on.
 
     Args:
-        mh_adapter, output_adapter: whether it stands behind attention, and behind the MLP.
+        mh_adapter, output_adapter: whether it acts behind attention, and behind the MLP.
         reduction_factor: the layer's width divided by the bottleneck's; or one for each global layer number, as
             `{"3": 8, "default": 16}`.
         non_linearity: one of `ACTIVATIONS`.
@@ -100,7 +115,7 @@ class BottleneckConfig(AdapterConfig):
         ln_before, ln_after: whether it has layer norms of its own.
         init_weights: `"bert"` (normal, 0.02), `"mam_adapter"` (the way up starts at zero) or `"houlsby"`
             (truncated normal, 0.01).
-        is_parallel: whether it reads what the attention or the MLP was fed with, in place of its result.
+        is_parallel: whether it reads what the attention or the MLP was fed with, instead of its result.
         scaling: a factor on its result, or `"learned"` for one that is trained, `"channel"` for one a channel.
         use_gating: whether a learned gate decides how much of it counts.
         residual_before_ln: whether the way around it begins before the residual is added.
@@ -108,12 +123,30 @@ class BottleneckConfig(AdapterConfig):
         inv_adapter: `"nice"` puts an invertible block behind the text's embeddings.
         inv_adapter_reduction_factor: of that block.
         dropout: share of its result dropped in training.
-        phm_layer: whether its two matrices are sums of Kronecker products (compacter), of which `phm_dim`, `phm_rank`,
-            `factorized_phm_W`, `shared_phm_rule`, `phm_bias` and the others tell.
+        phm_layer: whether its two matrices are sums of Kronecker products (compacter); `phm_dim`, `phm_rank`,
+            `factorized_phm_W`, `shared_phm_rule`, `phm_bias` and the fields beside them describe these.
         stochastic_depth: share of rows for which all of it is left out in training.
 
     Source: Houlsby et al. 2019; Pfeiffer et al. 2020; He et al. 2021; Mahabadi et al. 2021; Steitz and Roth 2024.
     """
+
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "non_linearity": _one_of(*ACTIVATIONS),
+        "init_weights": _one_of("bert", "mam_adapter", "houlsby"),
+        "scaling": Rule(
+            lambda value: value in ("learned", "channel") or _is_number(value), 'a number, "learned" or "channel"'
+        ),
+        "inv_adapter": _one_of(None, "nice"),
+        "dropout": _SHARE,
+        "stochastic_depth": _SHARE,
+        "reduction_factor": Rule(
+            lambda value: all(
+                _is_number(factor) and factor > 0
+                for factor in (value.values() if isinstance(value, Mapping) else [value])
+            ),
+            "above 0",
+        ),
+    }
 
     mh_adapter: bool = False
     output_adapter: bool = True
@@ -145,28 +178,6 @@ class BottleneckConfig(AdapterConfig):
     phm_rank: int = 1
     phm_bias: bool = True
     stochastic_depth: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(self, "non_linearity", self.non_linearity in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
-        _require(
-            self,
-            "init_weights",
-            self.init_weights in ("bert", "mam_adapter", "houlsby"),
-            "one of bert, mam_adapter, houlsby",
-        )
-        _require(
-            self,
-            "scaling",
-            self.scaling in ("learned", "channel") or _is_number(self.scaling),
-            'a number, "learned" or "channel"',
-        )
-        _require(self, "inv_adapter", self.inv_adapter in (None, "nice"), 'None or "nice"')
-        _require_share(self, "dropout", "stochastic_depth")
-        factors = (
-            self.reduction_factor.values() if isinstance(self.reduction_factor, Mapping) else [self.reduction_factor]
-        )
-        _require(self, "reduction_factor", all(_is_number(factor) and factor > 0 for factor in factors), "above 0")
 
     def reduction_at(self, layer: int) -> float:
         """Returns the reduction factor of a layer by its global number.
@@ -209,6 +220,13 @@ class LoRAConfig(AdapterConfig):
     """
 
     architecture: ClassVar[str | None] = "lora"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "r": _POSITIVE,
+        "attn_matrices": Rule(lambda value: set(value) <= set(MATRICES), f"of {', '.join(MATRICES)}"),
+        "composition_mode": _one_of("add", "scale"),
+        "init_weights": _one_of("lora", "bert", "ia3", "vera"),
+        "dropout": _SHARE,
+    }
 
     selfattn_lora: bool = True
     intermediate_lora: bool = False
@@ -228,18 +246,11 @@ class LoRAConfig(AdapterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self, "r", _is_count(self.r) and self.r > 0, "a whole number above 0")
-        _require(self, "attn_matrices", set(self.attn_matrices) <= set(MATRICES), f"of {', '.join(MATRICES)}")
-        _require(self, "composition_mode", self.composition_mode in ("add", "scale"), '"add" or "scale"')
-        inits = ("lora", "bert", "ia3", "vera")
-        _require(self, "init_weights", self.init_weights in inits, f"one of {', '.join(inits)}")
-        _require_share(self, "dropout")
-        scales = self.composition_mode == "scale"
-        _require(self, "r", not scales or self.r == 1, 'must be 1 with composition_mode="scale"')
-        _require(self, "use_dora", not (scales and self.use_dora), 'False with composition_mode="scale"')
-        _require(self, "use_dora", not (self.use_gating and self.use_dora), "False with use_gating=True")
-        _require(self, "dropout", not (scales and self.dropout), '0 with composition_mode="scale"')
-        _require(self, "vera_b", (self.vera_d is None) == (self.vera_b is None), "given with `vera_d`, or neither")
+        if self.composition_mode == "scale":
+            for name, value in (("r", 1), ("use_dora", False), ("dropout", 0)):
+                self._require(name, getattr(self, name) == value, f'{value} with composition_mode="scale"')
+        self._require("use_dora", not (self.use_gating and self.use_dora), "False with use_gating=True")
+        self._require("vera_b", (self.vera_d is None) == (self.vera_b is None), "given with `vera_d`, or neither")
 
     @property
     def is_mergeable(self) -> bool:
@@ -258,7 +269,7 @@ class PrefixTuningConfig(AdapterConfig):
 
     Args:
         prefix_length: how many.
-        flat: whether they are learned as they are, in place of through an MLP.
+        flat: whether they are learned as they are, instead of through an MLP.
         bottleneck_size, non_linearity: of that MLP.
         dropout: share of them dropped in training.
         use_gating, shared_gating: whether a learned gate decides how much they count, and keys and values share it.
@@ -267,6 +278,12 @@ class PrefixTuningConfig(AdapterConfig):
     """
 
     architecture: ClassVar[str | None] = "prefix_tuning"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "prefix_length": _POSITIVE,
+        "bottleneck_size": _POSITIVE,
+        "non_linearity": _one_of(*ACTIVATIONS),
+        "dropout": _SHARE,
+    }
 
     flat: bool = False
     prefix_length: int = 30
@@ -276,13 +293,6 @@ class PrefixTuningConfig(AdapterConfig):
     use_gating: bool = False
     shared_gating: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("prefix_length", "bottleneck_size"):
-            _require(self, name, _is_count(getattr(self, name)) and getattr(self, name) > 0, "a whole number above 0")
-        _require(self, "non_linearity", self.non_linearity in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
-        _require_share(self, "dropout")
-
 
 @dataclasses.dataclass(frozen=True)
 class PromptTuningConfig(AdapterConfig):
@@ -291,13 +301,18 @@ class PromptTuningConfig(AdapterConfig):
     Args:
         prompt_length: how many in each tower.
         towers: `"text"`, `"vision"` or both.
-        prompt_init_ids: tokens whose embeddings the text's begin with, one each; None draws them.
+        prompt_init_ids: token ids, one for each prompt of the text tower, which begins as that token's embedding; None
+            draws random ones.
         random_uniform_scale: they are drawn from this much around zero.
 
     Source: Zhou et al. 2022 (CoOp); Jia et al. 2022 (VPT). AdapterHub has none for CLIP.
     """
 
     architecture: ClassVar[str | None] = "prompt_tuning"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "prompt_length": _POSITIVE,
+        "towers": Rule(lambda value: bool(value) and set(value) <= {"text", "vision"}, 'of "text" and "vision"'),
+    }
 
     prompt_length: int = 10
     towers: tuple[str, ...] = ("text", "vision")
@@ -306,10 +321,8 @@ class PromptTuningConfig(AdapterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self, "prompt_length", _is_count(self.prompt_length) and self.prompt_length > 0, "above 0")
         fits = self.prompt_init_ids is None or len(self.prompt_init_ids) == self.prompt_length
-        _require(self, "prompt_init_ids", fits, f"None or {self.prompt_length} token ids")
-        _require(self, "towers", bool(self.towers) and set(self.towers) <= {"text", "vision"}, 'of "text" and "vision"')
+        self._require("prompt_init_ids", fits, f"None or {self.prompt_length} token ids")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,6 +343,14 @@ class ReftConfig(AdapterConfig):
     """
 
     architecture: ClassVar[str | None] = "reft"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "layers": Rule(lambda value: value == "all" or not isinstance(value, str), '"all" or layer numbers'),
+        "prefix_positions": _COUNT,
+        "suffix_positions": _COUNT,
+        "r": _POSITIVE,
+        "non_linearity": _one_of(None, *ACTIVATIONS),
+        "dropout": _SHARE,
+    }
 
     layers: str | tuple[int, ...] = "all"
     prefix_positions: int = 3
@@ -340,21 +361,6 @@ class ReftConfig(AdapterConfig):
     subtract_projection: bool = True
     dropout: float = 0.05
     non_linearity: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        is_known = self.layers == "all" or not isinstance(self.layers, str)
-        _require(self, "layers", is_known, '"all" or layer numbers')
-        for name in ("prefix_positions", "suffix_positions"):
-            _require(self, name, _is_count(getattr(self, name)), "a whole number from 0 on")
-        _require(self, "r", _is_count(self.r) and self.r > 0, "a whole number above 0")
-        _require(
-            self,
-            "non_linearity",
-            self.non_linearity in (None, *ACTIVATIONS),
-            f"None or one of {', '.join(ACTIVATIONS)}",
-        )
-        _require_share(self, "dropout")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -375,7 +381,11 @@ class ConfigUnion:
 
     def replace(self, **changes: Any) -> ConfigUnion:
         """Returns a union with some fields changed in every part."""
-        return ConfigUnion(tuple(config.replace(**changes) for config in self.configs))
+        return self.map(lambda part: part.replace(**changes))
+
+    def map(self, function: Callable[[AdapterConfig], AdapterConfig]) -> ConfigUnion:
+        """Returns a union of what a function makes of each part."""
+        return ConfigUnion(tuple(function(part) for part in self.configs))
 
     def parts(self) -> tuple[AdapterConfig, ...]:
         """Returns the configurations it is a union of."""
@@ -391,9 +401,9 @@ class FusionConfig:
 
     Args:
         query, key, value: whether there is a matrix for each; without query and key they are compared as they are.
-        query_before_ln: whether the token asks before the residual is added.
+        query_before_ln: whether the query is made before the residual is added.
         regularization: whether the loss keeps the value matrix near the identity.
-        residual_before: whether the residual is added to each bottleneck's result, in place of to the sum.
+        residual_before: whether the residual is added to each bottleneck's result, instead of to the sum.
         value_before_softmax: whether the value matrix comes before they are weighed.
         value_initialized: whether it begins as the identity.
         dropout_prob: share of scores dropped in training; None for 0.
@@ -415,24 +425,3 @@ class FusionConfig:
         """Returns all fields, as AdapterHub's files have them."""
         fields = dataclasses.asdict(self)
         return {**fields, "temperature": False}
-
-
-def union(*configs: AdapterConfig) -> ConfigUnion:
-    """Puts several methods under one name.
-
-    Raises:
-        ValueError: two of them would stand at the same site.
-    """
-    for index, first in enumerate(configs):
-        for second in configs[index + 1 :]:
-            if type(first) is not type(second) or first.leave_out or second.leave_out:
-                continue
-            apart = isinstance(first, BottleneckConfig) and isinstance(second, BottleneckConfig)
-            apart = apart and not (first.mh_adapter and second.mh_adapter)  # type: ignore[attr-defined]
-            apart = apart and not (first.output_adapter and second.output_adapter)  # type: ignore[attr-defined]
-            if not apart:
-                raise ValueError(
-                    f"`config` must not put two adapters at one site. Received: {type(first).__name__} twice. "
-                    "Leave one out, or let bottlenecks stand behind attention and behind the MLP."
-                )
-    return ConfigUnion(tuple(configs))

@@ -24,7 +24,7 @@ def merge(sites: Sites, name: str) -> None:
     there = [location for location in sites.holding(name) if location.part != "shared"]
     for location in there:
         adapter = location.site.by_name[name]
-        if not isinstance(adapter, LinearAdapter) or not adapter.is_mergeable:
+        if not isinstance(adapter, LinearAdapter) or adapter.settings.use_gating:
             reason = "has gates" if isinstance(adapter, LinearAdapter) else f"acts at {'/'.join(location.scopes)}"
             raise ValueError(
                 f"`name` must be of an adapter of dense layers alone, without gates: LoRA, DoRA, VeRA or IA3. "
@@ -61,7 +61,9 @@ def averaging_weights(adapters: Sequence[str], weights: Sequence[float] | None, 
     if not normalize:
         return given
     if abs(sum(given)) < 1e-12:
-        raise ValueError(f"`weights` must not sum to 0. Received: {given}. Or pass normalize_weights=False.")
+        raise ValueError(
+            f"`weights` must not sum to 0. Received: {given}. Change them, or pass normalize_weights=False."
+        )
     return [weight / sum(given) for weight in given]
 
 

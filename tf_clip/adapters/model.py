@@ -100,7 +100,7 @@ class AdaptableModel:
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> Self:
-        """Makes a model with fresh weights, and with the adapters that `get_config` told of.
+        """Makes a model with fresh weights, and with the adapters in what `get_config` returned.
 
         Args:
             config: a model's configuration, as in transformers; or what `get_config` returned, as in Keras.

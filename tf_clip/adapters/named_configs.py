@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from tf_clip.adapters.config import (
     PrefixTuningConfig,
     PromptTuningConfig,
     ReftConfig,
-    union,
 )
 
 DEFAULT_CONFIG = "seq_bn"
@@ -65,11 +64,13 @@ CONFIGS: Mapping[str, AnyConfig] = {
     "loreft": _LOREFT,
     "noreft": dataclasses.replace(_LOREFT, orthogonality=False),
     "direft": dataclasses.replace(_LOREFT, orthogonality=False, subtract_projection=False),
-    "mam": union(PrefixTuningConfig(bottleneck_size=800), _PARALLEL),
-    "unipelt": union(
-        PrefixTuningConfig(prefix_length=10, use_gating=True),
-        BottleneckConfig(use_gating=True),
-        LoRAConfig(alpha=2, use_gating=True),
+    "mam": ConfigUnion((PrefixTuningConfig(bottleneck_size=800), _PARALLEL)),
+    "unipelt": ConfigUnion(
+        (
+            PrefixTuningConfig(prefix_length=10, use_gating=True),
+            BottleneckConfig(use_gating=True),
+            LoRAConfig(alpha=2, use_gating=True),
+        )
     ),
 }
 """The methods by their short names."""
@@ -97,7 +98,7 @@ _KINDS: Mapping[str | None, type[AdapterConfig]] = {
     "prompt_tuning": PromptTuningConfig,
     "reft": ReftConfig,
 }
-# Fields of AdapterHub's files that mean nothing for CLIP, and what they may be.
+# Fields of AdapterHub's files that have no meaning for CLIP, and the values that are accepted.
 _WITHOUT_MEANING: Mapping[str, tuple[Any, ...]] = {
     "cross_adapter": (False,),
     "encoder_prefix": (True,),
@@ -132,7 +133,7 @@ def as_config(config: AnyConfig | Mapping[str, Any] | str | Path | None) -> AnyC
         return _from_dict(fields.get("config", fields))
     if isinstance(config, str):
         parts = [_from_string(part) for part in _split(config, "|")]
-        return parts[0] if len(parts) == 1 else union(*(one for part in parts for one in part.parts()))
+        return parts[0] if len(parts) == 1 else _union(parts)
     raise TypeError(
         f"`config` must be a configuration, a dictionary, a name or a path. Received: {config!r}. "
         f"Names: {', '.join(CONFIGS)}."
@@ -160,18 +161,27 @@ def as_fusion(config: FusionConfig | Mapping[str, Any] | str) -> FusionConfig:
     return FusionConfig(**fields)
 
 
+def _union(configs: Sequence[AnyConfig]) -> ConfigUnion:
+    return ConfigUnion(tuple(part for config in configs for part in config.parts()))
+
+
 def _from_dict(fields: Mapping[str, Any]) -> AnyConfig:
     architecture = fields.get("architecture")
     if architecture == "union":
-        return union(*(part for config in fields["configs"] for part in _from_dict(config).parts()))
+        return _union([_from_dict(config) for config in fields["configs"]])
     kind = _KINDS.get(architecture)
     if kind is None:
         known = ", ".join(str(name) for name in _KINDS)
-        raise ValueError(f"`architecture` must be one of {known}. Received: {architecture!r}. CLIP has no other here.")
+        raise ValueError(
+            f"`architecture` must be one of {known}. Received: {architecture!r}. Other methods are not supported."
+        )
     changes = {name: value for name, value in fields.items() if name != "architecture"}
     for name, allowed in _WITHOUT_MEANING.items():
         if changes.pop(name, allowed[0]) not in allowed:
-            raise ValueError(f"`{name}` must be {allowed[0]} for CLIP. Received: {name}={fields[name]!r}. Train anew.")
+            raise ValueError(
+                f"`{name}` must be {allowed[0]} here. Received: {name}={fields[name]!r}. An adapter with another value "
+                "cannot be read."
+            )
     return kind().replace(**changes)
 
 
@@ -195,7 +205,7 @@ def _from_string(text: str) -> AnyConfig:
 
 
 def _split(text: str, separator: str) -> Iterator[str]:
-    """Cuts a text at a separator that stands in no bracket."""
+    """Cuts a text at the separators outside of brackets."""
     depth, begin = 0, 0
     for index, letter in enumerate(text):
         depth += (letter in "[({") - (letter in "])}")

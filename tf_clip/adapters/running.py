@@ -94,7 +94,7 @@ def _batch_split(block: BatchSplit, at: At, state: State) -> State:
             f"`batch_sizes` must add up to the number of rows, {known}. Received: batch_sizes={block.batch_sizes}. "
             "Text and image batches of a CLIPModel must both have that many."
         )
-    # Rows that are unknown until the graph runs fail here if they are not as many.
+    # A number of rows that is known only when the graph runs is checked here.
     state, rows = _of_rows(state, at.rows, lambda x: ops.reshape(x, (total, *ops.shape(x)[1:])))
     results, begin = [], 0
     for child, size in zip(block.children, block.batch_sizes, strict=True):
@@ -224,7 +224,7 @@ def _with_full_visible(state: State) -> State:
 
 
 def _of_one_length(children: Sequence[str | Block], at: At, results: Sequence[State]) -> list[State]:
-    """Puts keys that nobody reads in front where prefixes are shorter than others'."""
+    """Pads shorter prefixes in front, with keys that no token may read."""
     if at.site.kind != "keys_values":
         return list(results)
     lengths = [extra_tokens(child, at.site) for child in children]

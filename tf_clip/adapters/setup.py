@@ -12,9 +12,9 @@ class AdapterSetup:
     """Makes other adapters active inside a `with` block.
 
     Args:
-        model: whose.
+        model: the model with the adapters.
         setup: see `AdapterHost.set_active_adapters`.
-        skip_layers: likewise.
+        skip_layers: see `AdapterHost.set_active_adapters`.
 
     Example:
         >>> with AdapterSetup(model, "mine"):

@@ -11,23 +11,6 @@ import keras
 from tf_clip.layers.adapter_sites import AdaptableDense, AdapterSite
 from tf_clip.layers.transformer import EncoderLayer
 
-PARTS = (
-    "q",
-    "k",
-    "v",
-    "o",
-    "fc1",
-    "fc2",
-    "keys_values",
-    "attention",
-    "mlp",
-    "block",
-    "embeddings",
-    "prompts",
-    "shared",
-)
-"""What a location is of its layer, or of its tower."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Location:
@@ -35,13 +18,14 @@ class Location:
 
     Args:
         site: holds the adapters.
-        part: one of `PARTS`.
+        part: of its layer: `"q"`, `"k"`, `"v"`, `"o"`, `"fc1"`, `"fc2"`, `"keys_values"`, `"attention"`, `"mlp"`
+            or `"block"`; of its tower: `"embeddings"` or `"prompts"`; of the model: `"shared"`.
         scopes: names of the layers around the site, from the tower on, and its own.
         tower: `"text"` or `"vision"`; `"model"` for what belongs to no tower.
-        layer: the layer's number: in its tower where a tower tells of it, in the model where `Sites` holds it; None
+        layer: the layer's number: in its tower as `adapter_sites` returns it, in the model in `Sites`; None
             outside of layers.
         index: the layer's number in its tower.
-        dense: the dense layer whose site it is, if it is one's.
+        dense: the dense layer that has the site, if one has.
         token_embedding: the table that prompts at this site can begin with, if there is one.
     """
 

@@ -1,6 +1,6 @@
-"""Where adapters may act inside a model: sites, empty until `tf_clip.adapters` puts something there.
+"""Sites: where adapters can act inside a model. They are empty until `tf_clip.adapters` adds adapters.
 
-A site that is empty or switched off costs nothing: what it would change is decided while a graph is traced.
+A site without an active adapter costs nothing: whether one acts is decided while a graph is traced.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SITE_NAME = "adapters"
 
 
 class RowInputs(NamedTuple):
-    """What adapters may know of the rows of a batch besides what runs through the tower.
+    """What adapters can read of the rows of a batch, besides the state that they change.
 
     Args:
         mask: `[batch, length]`, 1 for a text's own tokens; None when every token counts.
@@ -33,25 +33,24 @@ NO_ROW_INPUTS = RowInputs()
 class AdapterSite(keras.layers.Layer):
     """Holds the adapters of one site, and what the active ones do there.
 
-    It is never called as a layer, so that adapters can be added to a model that is built; `run` is.
+    It is never called as a layer, so that adapters can be added to a model that is built; call `run`.
 
     Args:
-        kind: what runs through: one of `KINDS`.
+        kind: what runs through: `"linear"`, `"attention"`, `"mlp"`, `"keys_values"`, `"block"`, `"embeddings"`,
+            `"prompts"` or `"shared"`.
         width: of what an adapter here reads.
         units: of what it changes; None for `width`.
     """
-
-    KINDS = ("linear", "attention", "mlp", "keys_values", "block", "embeddings", "prompts", "shared")
 
     def __init__(self, kind: str, width: int, units: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.kind, self.width, self.units = kind, width, units or width
         self.by_name: dict[str, keras.layers.Layer] = {}
-        # What weighs several of them, by the names of the fused.
+        # By the names of fusions.
         self.fusions: dict[str, keras.layers.Layer] = {}
         # The weights as they were before an adapter was merged into them.
         self.originals: dict[str, Any] = {}
-        # How many tokens the active adapters put in, at the sites where they do.
+        # How many tokens, or keys, the active adapters put in here.
         self.extra_tokens = 0
         # What the active adapters make of a state, `(site, state, rows, training) -> state`.
         self.program: Callable[..., Any] | None = None
@@ -63,7 +62,7 @@ class AdapterSite(keras.layers.Layer):
         return self.program is not None
 
     def run(self, state: tuple[Any, ...], rows: RowInputs, training: bool | None) -> tuple[Any, ...]:
-        """Returns what the active adapters make of what runs through; the caller has asked `is_active`."""
+        """Returns a state as the active adapters change it; callers check `is_active` first."""
         if self.program is None:
             return state
         return self.program(self, state, rows, training)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 from tf_clip.adapters.config import (
     AdapterConfig,
@@ -15,7 +16,7 @@ from tf_clip.adapters.config import (
     PrefixTuningConfig,
     ReftConfig,
 )
-from tf_clip.adapters.methods.base import Array
+from tf_clip.adapters.methods.base import Adapter, Array
 from tf_clip.adapters.named_configs import as_config
 from tf_clip.adapters.sites import Location, Sites
 
@@ -42,53 +43,69 @@ _THEIR_FIELDS: Mapping[type[AdapterConfig], Mapping[str, Any]] = {
 
 def dense_name(location: Location) -> str:
     """Returns the name of a dense layer in transformers' CLIP."""
-    return f"{location.tower}_model.encoder.layers.{location.index}.{_DENSES[location.part]}"
+    return _layer(location) + _DENSES[location.part]
 
 
-def _prefix(location: Location, name: str) -> str:
-    if location.part == "shared":
-        return ""
+def _layer(location: Location) -> str:
+    return f"{location.tower}_model.encoder.layers.{location.index}."
+
+
+def _adapter_key(location: Location, name: str, key: str) -> str:
     if location.part == "embeddings":
-        return f"text_model.invertible_adapters.{name}."
+        return f"text_model.invertible_adapters.{name}.{key}"
     if location.part == "prompts":
-        return f"{location.tower}_model.prompt_tunings.{name}."
-    return f"{location.tower}_model.encoder.layers.{location.index}.{_IN_LAYER[location.part]}.{name}."
-
-
-def _with_name(key: str, name: str) -> str:
-    """Returns the full name of a weight that layers share."""
+        return f"{location.tower}_model.prompt_tunings.{name}.{key}"
+    if location.part != "shared":
+        return f"{_layer(location)}{_IN_LAYER[location.part]}.{name}.{key}"
     first, _, rest = key.partition(".")
     if first == "shared_parameters":
         return f"{first}.{name}.{rest}"
     return f"prefix_tuning.prefix_tunings.{name}.clip_{first}_model_self_prefix.{rest}"
 
 
-def to_tensors(sites: Sites, name: str, as_name: str) -> dict[str, Array]:
-    """Returns an adapter's weights under their names in files.
+def _fusion_key(location: Location, name: str, key: str) -> str:
+    kind = "attention_adapters" if location.part == "attention" else "output_adapters"
+    return f"{_layer(location)}{kind}.adapter_fusion_layer.{name}.{key}"
+
+
+class Named(NamedTuple):
+    """What acts at a site, and what its weights are called in files.
+
+    Args:
+        module: an adapter or a fusion at one site.
+        key: from a weight's name in `module.to_file()` to the one in files.
+    """
+
+    module: Adapter
+    key: Callable[[str], str]
+
+
+def adapter_modules(sites: Sites, name: str, file_name: str) -> list[Named]:
+    """Returns all that an adapter is made of.
 
     Args:
         sites: with the adapter.
         name: the adapter's here.
-        as_name: the adapter's in the file.
+        file_name: the adapter's in the file.
     """
-    tensors = {}
-    for location in sites.holding(name):
-        prefix = _prefix(location, as_name)
-        for key, value in location.site.by_name[name].to_file().items():
-            tensors[_with_name(key, as_name) if location.part == "shared" else prefix + key] = value
-    return tensors
+    holding = sites.holding(name)
+    return [Named(location.site.by_name[name], partial(_adapter_key, location, file_name)) for location in holding]
 
 
-def fill(sites: Sites, name: str, file_name: str, tensors: Mapping[str, Array]) -> None:
-    """Gives an adapter its weights; the caller has compared names and shapes with `to_tensors`."""
-    for location in sites.holding(name):
-        adapter = location.site.by_name[name]
-        if location.part == "shared":
-            own = {key: tensors[_with_name(key, file_name)] for key in adapter.to_file()}
-        else:
-            prefix = _prefix(location, file_name)
-            own = {key: tensors[prefix + key] for key in adapter.to_file()}
-        adapter.from_file(own)
+def fusion_modules(sites: Sites, name: str) -> list[Named]:
+    """Returns all that a fusion is made of."""
+    return [Named(location.site.fusions[name], partial(_fusion_key, location, name)) for location in sites.fusing(name)]
+
+
+def to_tensors(modules: Iterable[Named]) -> dict[str, Array]:
+    """Returns weights under their names in files."""
+    return {key(name): value for module, key in modules for name, value in module.to_file().items()}
+
+
+def fill(modules: Iterable[Named], tensors: Mapping[str, Array]) -> None:
+    """Gives modules their weights; the caller has compared names and shapes with `to_tensors`."""
+    for module, key in modules:
+        module.from_file({name: tensors[key(name)] for name in module.to_file()})
 
 
 def is_alias(key: str) -> bool:
@@ -99,30 +116,9 @@ def is_alias(key: str) -> bool:
 def layer_of(key: str, sites: Sites) -> int | None:
     """Returns the global number of the layer that a weight is in; None for one outside of layers."""
     for location in sites.locations:
-        if location.layer is not None and key.startswith(f"{location.tower}_model.encoder.layers.{location.index}."):
+        if location.layer is not None and key.startswith(_layer(location)):
             return location.layer
     return None
-
-
-def fusion_to_tensors(sites: Sites, name: str) -> dict[str, Array]:
-    """Returns a fusion's weights under their names in files."""
-    return {
-        _fusion_prefix(location, name) + key: value
-        for location in sites.fusing(name)
-        for key, value in location.site.fusions[name].to_file().items()
-    }
-
-
-def fill_fusion(sites: Sites, name: str, tensors: Mapping[str, Array]) -> None:
-    """Gives a fusion its weights; the caller has compared names and shapes with `fusion_to_tensors`."""
-    for location in sites.fusing(name):
-        prefix, fusion = _fusion_prefix(location, name), location.site.fusions[name]
-        fusion.from_file({key: tensors[prefix + key] for key in fusion.to_file()})
-
-
-def _fusion_prefix(location: Location, name: str) -> str:
-    kind = "attention_adapters" if location.part == "attention" else "output_adapters"
-    return f"{location.tower}_model.encoder.layers.{location.index}.{kind}.adapter_fusion_layer.{name}."
 
 
 def config_to_file(config: AnyConfig, layers: int) -> dict[str, Any]:
@@ -160,10 +156,8 @@ def config_from_file(content: Mapping[str, Any]) -> AnyConfig:
     """
     if OWN_FIELDS in content:
         return as_config(content[OWN_FIELDS])
-    config = as_config(content["config"])
     version = str(content.get("version", ""))
-    parts = tuple(_as_meant(part, version) for part in config.parts())
-    return ConfigUnion(parts) if isinstance(config, ConfigUnion) else parts[0]
+    return as_config(content["config"]).map(lambda part: _as_meant(part, version))
 
 
 def _as_meant(config: AdapterConfig, version: str) -> AdapterConfig:

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from tf_clip.adapters.composition import Block
-from tf_clip.adapters.config import AnyConfig, ConfigUnion, FusionConfig
+from tf_clip.adapters.config import AnyConfig, FusionConfig
 from tf_clip.adapters.files import hub_layout, peft_layout
 from tf_clip.adapters.methods.base import Array
 from tf_clip.adapters.named_configs import as_fusion
@@ -36,57 +36,34 @@ _SHOWN = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class StoredAdapter:
-    """An adapter in a folder.
+class Stored:
+    """An adapter or a fusion in a folder.
 
     Args:
         folder: where it is.
         name: its name in the folder's files.
-        config: its configuration.
+        config: its configuration: an `AnyConfig`, or a `FusionConfig`.
         arrays: its weights, under AdapterHub's names.
+        fused: names of the adapters, if it is a fusion.
     """
 
     folder: Path
     name: str
-    config: AnyConfig
+    config: Any
     arrays: Mapping[str, Array]
+    fused: tuple[str, ...] = ()
 
     def fill(self, sites: Sites, name: str) -> None:
-        """Gives its weights to an adapter of the same configuration.
+        """Gives its weights to the adapter or the fusion of a name, which has the same configuration.
 
         Raises:
             CheckpointError: weights are missing, left over or misshapen; nothing is changed then.
         """
-        require_equal(hub_layout.to_tensors(sites, name, self.name), self.arrays, self.folder)
-        hub_layout.fill(sites, name, self.name, self.arrays)
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredFusion:
-    """A fusion in a folder.
-
-    Args:
-        folder: where it is.
-        name: its name.
-        names: of the fused.
-        config: its configuration.
-        arrays: its weights.
-    """
-
-    folder: Path
-    name: str
-    names: tuple[str, ...]
-    config: FusionConfig
-    arrays: Mapping[str, Array]
-
-    def fill(self, sites: Sites) -> None:
-        """Gives its weights to the fusion of its name.
-
-        Raises:
-            CheckpointError: weights are missing, left over or misshapen; nothing is changed then.
-        """
-        require_equal(hub_layout.fusion_to_tensors(sites, self.name), self.arrays, self.folder)
-        hub_layout.fill_fusion(sites, self.name, self.arrays)
+        modules = (
+            hub_layout.fusion_modules(sites, name) if self.fused else hub_layout.adapter_modules(sites, name, self.name)
+        )
+        require_equal(hub_layout.to_tensors(modules), self.arrays, self.folder)
+        hub_layout.fill(modules, self.arrays)
 
 
 def write_adapter(
@@ -103,7 +80,7 @@ def write_adapter(
         model: what AdapterHub's configuration says of the model.
 
     Raises:
-        ValueError: the layout is unknown, or has no room for this adapter.
+        ValueError: the layout is unknown, or cannot hold this adapter.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"`layout` must be one of {', '.join(LAYOUTS)}. Received: layout={layout!r}.")
@@ -116,10 +93,10 @@ def write_adapter(
         "config": hub_layout.config_to_file(config, sites.num_layers),
         hub_layout.OWN_FIELDS: config.to_dict(),
     }
-    _write(folder, CONFIG, content, WEIGHTS, hub_layout.to_tensors(sites, name, name))
+    _write(folder, CONFIG, content, WEIGHTS, hub_layout.to_tensors(hub_layout.adapter_modules(sites, name, name)))
 
 
-def read_adapter(folder: str | Path, sites: Sites, leave_out: Collection[int]) -> StoredAdapter:
+def read_adapter(folder: str | Path, sites: Sites, leave_out: Collection[int]) -> Stored:
     """Reads the adapter in a folder.
 
     Args:
@@ -143,9 +120,9 @@ def read_adapter(folder: str | Path, sites: Sites, leave_out: Collection[int]) -
         stored = _stored(folder, WEIGHTS, _OLDER[WEIGHTS])
         arrays = _arrays({key: value for key, value in stored.items() if not hub_layout.is_alias(key)})
     if leave_out:
-        config = _without_layers(config, leave_out)
+        config = config.map(lambda part: part.replace(leave_out=tuple(sorted({*part.leave_out, *leave_out}))))
         arrays = {key: value for key, value in arrays.items() if hub_layout.layer_of(key, sites) not in leave_out}
-    return StoredAdapter(folder, name, config, arrays)
+    return Stored(folder, name, config, arrays)
 
 
 def write_fusion(
@@ -153,10 +130,12 @@ def write_fusion(
 ) -> None:
     """Writes a fusion's configuration and weights; see `write_adapter`."""
     content = {**_described(model, name), "adapter_names": list(names), "config": config.to_dict()}
-    _write(folder, FUSION_CONFIG, content, FUSION_WEIGHTS, hub_layout.fusion_to_tensors(sites, name))
+    _write(
+        folder, FUSION_CONFIG, content, FUSION_WEIGHTS, hub_layout.to_tensors(hub_layout.fusion_modules(sites, name))
+    )
 
 
-def read_fusion(folder: str | Path) -> StoredFusion:
+def read_fusion(folder: str | Path) -> Stored:
     """Reads the fusion in a folder.
 
     Raises:
@@ -167,7 +146,7 @@ def read_fusion(folder: str | Path) -> StoredFusion:
     content = _read_json(folder / FUSION_CONFIG)
     names, config = tuple(content["adapter_names"]), as_fusion(content["config"])
     arrays = _arrays(_stored(folder, FUSION_WEIGHTS, _OLDER[FUSION_WEIGHTS]))
-    return StoredFusion(folder, str(content.get("name") or ",".join(names)), names, config, arrays)
+    return Stored(folder, str(content.get("name") or ",".join(names)), config, arrays, names)
 
 
 def write_setup(folder: str | Path, setup: Block) -> None:
@@ -205,11 +184,6 @@ def require_equal(wanted: Mapping[str, Array], found: Mapping[str, Array], sourc
     if all(problem.startswith("missing shared_parameters.") for problem in problems):
         hint = "AdapterHub's library does not save what layers share; this adapter cannot be restored by anything."
     raise CheckpointError(f"{source} does not fit: {'; '.join(problems[:_SHOWN])}{rest}. {hint}")
-
-
-def _without_layers(config: AnyConfig, leave_out: Collection[int]) -> AnyConfig:
-    parts = tuple(part.replace(leave_out=tuple(sorted({*part.leave_out, *leave_out}))) for part in config.parts())
-    return ConfigUnion(parts) if isinstance(config, ConfigUnion) else parts[0]
 
 
 def _described(model: Mapping[str, Any], name: str) -> dict[str, Any]:

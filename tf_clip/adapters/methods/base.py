@@ -6,13 +6,12 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import keras
 import numpy as np
 from keras import ops
 
-from tf_clip.adapters.config import AdapterConfig
 from tf_clip.adapters.scores import record
 from tf_clip.adapters.sites import Location
 from tf_clip.layers.activations import ACTIVATIONS
@@ -56,8 +55,46 @@ class Shared(Protocol):
     prefixes: dict[str, Any]
 
 
-class Adapter(keras.layers.Layer):
-    """What stands at a site under a name. It is never called as a layer; `adapt` is.
+class Form(NamedTuple):
+    """How a weight is written to AdapterHub's files, and read; its shape comes back by itself."""
+
+    write: Callable[[Array], Array]
+    read: Callable[[Array], Array]
+
+
+PLAIN = Form(np.asarray, np.asarray)
+TRANSPOSED = Form(np.transpose, np.transpose)
+COLUMN = Form(lambda value: value[:, None], np.asarray)
+
+
+class StoredLayer(keras.layers.Layer):
+    """A layer whose weights have names in AdapterHub's files."""
+
+    # From the path of a weight in here to its name in the files and its form there.
+    file_names: ClassVar[Mapping[str, tuple[str, Form]]] = {}
+
+    @property
+    def parameters(self) -> list[Any]:
+        """Its weights, without the state of random numbers."""
+        return [variable for variable in self.weights if "seed_generator" not in variable.path]
+
+    def _by_file_name(self) -> Iterator[tuple[str, Any, Form]]:
+        for variable in self.parameters:
+            name, form = self.file_names[variable.path.removeprefix(f"{self.path}/")]
+            yield name, variable, form
+
+    def to_file(self) -> dict[str, Array]:
+        """Returns its weights as the files have them."""
+        return {name: form.write(values(variable)) for name, variable, form in self._by_file_name()}
+
+    def from_file(self, tensors: Mapping[str, Array]) -> None:
+        """Takes its weights from a file; the caller has compared names and shapes with `to_file`."""
+        for name, variable, form in self._by_file_name():
+            variable.assign(np.reshape(form.read(tensors[name]), variable.shape))
+
+
+class Adapter(StoredLayer):
+    """What acts at a site under a name. It is never called as a layer; `adapt` is.
 
     Args:
         name: the adapter's.
@@ -66,15 +103,12 @@ class Adapter(keras.layers.Layer):
         shared: what the adapter's layers share, if they share anything.
     """
 
-    # From the path of a weight in here to its name in AdapterHub's files, and whether it is transposed there.
-    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {}
     # How many tokens, or keys, it puts in.
     extra_tokens = 0
 
-    def __init__(self, name: str, config: AdapterConfig, location: Location, shared: Shared | None = None) -> None:
-        super().__init__(name=scope_of(name), dtype=location.site.dtype_policy)
-        self.adapter_name = name
-        self.settings: Any = config
+    def __init__(self, name: str, config: Any, location: Location, shared: Shared | None = None) -> None:
+        super().__init__(name=re.sub(r"[^A-Za-z0-9_.-]", "_", name), dtype=location.site.dtype_policy)
+        self.adapter_name, self.settings = name, config
         self.location, self.shared = location, Held(shared)
         self._drawn = 0
         # Of its variables, those that are ever trained.
@@ -97,11 +131,6 @@ class Adapter(keras.layers.Layer):
         for variable in self.variables:
             if id(variable) in self._trained:
                 variable.trainable = trained
-
-    @property
-    def parameters(self) -> list[Any]:
-        """Its weights, without the state of random numbers."""
-        return [variable for variable in self.weights if "seed_generator" not in variable.path]
 
     def draw(self, kind: str, size: float = 0.0) -> keras.initializers.Initializer:
         """Returns an initializer: `"zeros"`, `"ones"`, or `"normal"`, `"truncated"`, `"uniform"` of a size.
@@ -126,8 +155,9 @@ class Adapter(keras.layers.Layer):
         units: int,
         kernel: keras.initializers.Initializer,
         bias: keras.initializers.Initializer | None = None,
+        **options: Any,
     ) -> keras.layers.Dense:
-        """Returns a dense layer with its variables made; without bias if that is None."""
+        """Returns a dense layer with its variables made; without bias if that is None. Options are Keras's."""
         layer = keras.layers.Dense(
             units,
             use_bias=bias is not None,
@@ -135,6 +165,7 @@ class Adapter(keras.layers.Layer):
             bias_initializer=bias or "zeros",
             dtype=self.dtype_policy,
             name=name,
+            **options,
         )
         layer.build((None, width))
         return layer
@@ -145,37 +176,14 @@ class Adapter(keras.layers.Layer):
             return None
         return keras.layers.Dropout(rate, noise_shape=(None, 1, 1) if rowwise else None, dtype=self.dtype_policy)
 
-    def _by_file_name(self) -> Iterator[tuple[str, Any, bool]]:
-        own = {variable.path.removeprefix(f"{self.path}/"): variable for variable in self.parameters}
-        for path, variable in own.items():
-            name, is_transposed = self.file_names[path]
-            yield name, variable, is_transposed
-
-    def to_file(self) -> dict[str, Array]:
-        """Returns its weights as AdapterHub's files have them."""
-        return {
-            name: values(variable).T if is_transposed else values(variable)
-            for name, variable, is_transposed in self._by_file_name()
-        }
-
-    def from_file(self, tensors: Mapping[str, Array]) -> None:
-        """Takes its weights from a file; the caller has compared names and shapes with `to_file`."""
-        for name, variable, is_transposed in self._by_file_name():
-            variable.assign(tensors[name].T if is_transposed else tensors[name])
-
-
-def scope_of(name: str) -> str:
-    """Returns a name that may be part of a variable's path."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-
 
 def values(variable: Any) -> Array:
     """Returns a variable's values as float32."""
     return np.asarray(ops.convert_to_numpy(ops.cast(variable.value, "float32")))
 
 
-GATE_NAMES: Mapping[str, tuple[str, bool]] = {"gate/kernel": ("gate.weight", True), "gate/bias": ("gate.bias", False)}
-"""What a gate's weights are called in files, and whether they are transposed there."""
+GATE_NAMES = {"gate/kernel": ("gate.weight", TRANSPOSED), "gate/bias": ("gate.bias", PLAIN)}
+"""What a gate's weights are called in files, and their form there."""
 
 
 def gate_of(adapter: Any, x: Any) -> Any:

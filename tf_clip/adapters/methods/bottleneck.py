@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_clip.adapters.methods.base import FUNCTIONS, GATE_NAMES, Adapter, Array, gate_of
+from tf_clip.adapters.methods.base import FUNCTIONS, GATE_NAMES, PLAIN, TRANSPOSED, Adapter, Array, Form, gate_of
 from tf_clip.adapters.methods.phm import PHMDense
 from tf_clip.layers.adapter_sites import RowInputs
 
@@ -100,23 +100,23 @@ class Bottleneck(Adapter):
         return (made + streams * residual if streams else made), residual
 
     @property
-    def file_names(self) -> Mapping[str, tuple[str, bool]]:  # type: ignore[override]
+    def file_names(self) -> Mapping[str, tuple[str, Form]]:  # type: ignore[override]
         """From the path of a weight in here to its name in files."""
         step = 1 if self.settings.ln_before else 0
         names = {
-            "adapter_down/kernel": (f"adapter_down.{step}.weight", True),
-            "adapter_down/bias": (f"adapter_down.{step}.bias", False),
-            "adapter_up/kernel": ("adapter_up.weight", True),
-            "adapter_up/bias": ("adapter_up.bias", False),
-            "scaling": ("scaling", False),
+            "adapter_down/kernel": (f"adapter_down.{step}.weight", TRANSPOSED),
+            "adapter_down/bias": (f"adapter_down.{step}.bias", PLAIN),
+            "adapter_up/kernel": ("adapter_up.weight", TRANSPOSED),
+            "adapter_up/bias": ("adapter_up.bias", PLAIN),
+            "scaling": ("scaling", PLAIN),
             **GATE_NAMES,
         }
         for norm, file_name in (("norm_before", "adapter_norm_before"), ("norm_after", "adapter_norm_after")):
-            names[f"{norm}/gamma"] = (f"{file_name}.weight", False)
-            names[f"{norm}/beta"] = (f"{file_name}.bias", False)
+            names[f"{norm}/gamma"] = (f"{file_name}.weight", PLAIN)
+            names[f"{norm}/beta"] = (f"{file_name}.bias", PLAIN)
         for name in _PHM_NAMES:
-            names[f"adapter_down/{name}"] = (f"adapter_down.{step}.{name}", False)
-            names[f"adapter_up/{name}"] = (f"adapter_up.{name}", False)
+            names[f"adapter_down/{name}"] = (f"adapter_down.{step}.{name}", PLAIN)
+            names[f"adapter_up/{name}"] = (f"adapter_up.{name}", PLAIN)
         return names
 
     def to_file(self) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from keras import ops
 
-from tf_clip.adapters.methods.base import FUNCTIONS, Adapter
+from tf_clip.adapters.methods.base import FUNCTIONS, PLAIN, TRANSPOSED, Adapter, Form
 from tf_clip.layers.adapter_sites import RowInputs
 
 
@@ -17,11 +17,11 @@ class Invertible(Adapter):
     Source: Dinh et al. 2014 (NICE); Pfeiffer et al. 2020 (MAD-X).
     """
 
-    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
-        f"{net}_{number}/{ours}": (f"{net}.{number}.{theirs}", is_transposed)
+    file_names: ClassVar[Mapping[str, tuple[str, Form]]] = {
+        f"{net}_{number}/{ours}": (f"{net}.{number}.{theirs}", form)
         for net in ("F", "G")
         for number in (0, 2)
-        for ours, theirs, is_transposed in (("kernel", "weight", True), ("bias", "bias", False))
+        for ours, theirs, form in (("kernel", "weight", TRANSPOSED), ("bias", "bias", PLAIN))
     }
 
     def build(self, input_shape: Any) -> None:

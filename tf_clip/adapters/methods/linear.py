@@ -12,20 +12,29 @@ import numpy as np
 from keras import ops
 from keras.initializers import Constant
 
-from tf_clip.adapters.methods.base import GATE_NAMES, Adapter, Array, gate_of, values
+from tf_clip.adapters.methods.base import COLUMN, GATE_NAMES, TRANSPOSED, Adapter, Array, Form, gate_of, values
 from tf_clip.layers.adapter_sites import RowInputs
 
 State = tuple[Any, Any]
 
 
+def _diagonal(matrix: Array) -> Array:
+    diagonal = np.diag(matrix)
+    beside = np.abs(matrix - np.diag(diagonal)).max()
+    if beside > 0:
+        raise ValueError(
+            f"`vera_D` and `vera_B` must be diagonal matrices, as in the paper. Received: {beside:.3g} beside the "
+            "diagonal, which AdapterHub trains as well. Such an adapter cannot be read."
+        )
+    return diagonal
+
+
+# AdapterHub's files have the diagonal matrices whole.
+DIAGONAL = Form(np.diag, _diagonal)
+
+
 class LinearAdapter(Adapter):
     """What adapters of dense layers have in common: they can be merged."""
-
-    @property
-    def is_mergeable(self) -> bool:
-        """Whether what it does depends on the weights alone."""
-        mergeable: bool = self.settings.is_mergeable
-        return mergeable
 
     def merged(self, kernel: Array, bias: Array) -> tuple[Array, Array]:
         """Returns the dense layer's weights with the adapter in them."""
@@ -45,9 +54,9 @@ class LoRA(LinearAdapter):
     Source: Hu et al. 2021; with `use_gating` as in UniPELT (Mao et al. 2022), with `use_rslora` Kalajdzievski 2023.
     """
 
-    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
-        "lora_A": ("lora_A", True),
-        "lora_B": ("lora_B", True),
+    file_names: ClassVar[Mapping[str, tuple[str, Form]]] = {
+        "lora_A": ("lora_A", TRANSPOSED),
+        "lora_B": ("lora_B", TRANSPOSED),
         **GATE_NAMES,
     }
 
@@ -103,10 +112,9 @@ class VeRA(LoRA):
     Source: Kopiczko et al. 2023.
     """
 
-    # Files have diagonal matrices, of which the diagonals are the weights.
-    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
-        "vera_D": ("vera_D", False),
-        "vera_B": ("vera_B", False),
+    file_names: ClassVar[Mapping[str, tuple[str, Form]]] = {
+        "vera_D": ("vera_D", DIAGONAL),
+        "vera_B": ("vera_B", DIAGONAL),
         **GATE_NAMES,
     }
 
@@ -125,26 +133,6 @@ class VeRA(LoRA):
         up = ops.convert_to_tensor(matrices["lora_B"])[:, : site.units]
         return down * ops.convert_to_tensor(self.vera_D), up * ops.convert_to_tensor(self.vera_B)
 
-    def to_file(self) -> dict[str, Array]:
-        """Returns the scales as diagonal matrices."""
-        tensors = super().to_file()
-        return {**tensors, **{name: np.diag(tensors[name]) for name in ("vera_D", "vera_B")}}
-
-    def from_file(self, tensors: Mapping[str, Array]) -> None:
-        """Takes the scales from the diagonals.
-
-        Raises:
-            ValueError: AdapterHub trained what is beside them, too.
-        """
-        for name in ("vera_D", "vera_B"):
-            beside = np.abs(tensors[name] - np.diag(np.diag(tensors[name]))).max()
-            if beside > 0:
-                raise ValueError(
-                    f"`{name}` must be a diagonal matrix, as in the paper. Received: {beside:.3g} beside the diagonal, "
-                    "which AdapterHub trains as well. Such an adapter cannot be read."
-                )
-        super().from_file({**tensors, **{name: np.diag(tensors[name]) for name in ("vera_D", "vera_B")}})
-
 
 class _WithMagnitude(LoRA):
     """Learns how long each column of the changed kernel is, apart from where it points."""
@@ -152,11 +140,6 @@ class _WithMagnitude(LoRA):
     def build(self, input_shape: Any) -> None:
         """Makes the lengths, which begin as those of the kernel."""
         super().build(input_shape)
-        if self.settings.use_gating:
-            raise ValueError(
-                "`use_gating` must be False with use_dora=True: what a column's length is would depend on the input. "
-                "Received: use_gating=True. Choose one."
-            )
         dense: Any = self.location.dense
         kernel = values(dense.kernel)
         self.m = self.add_weight(shape=(self.location.site.units,), initializer="zeros", name="m")
@@ -185,15 +168,6 @@ class _WithMagnitude(LoRA):
         stretch = values(self.m) / np.linalg.norm(changed, axis=0)
         return changed * stretch, bias * stretch if self.settings.dora_bias else bias
 
-    def to_file(self) -> dict[str, Array]:
-        """Returns the lengths as a column."""
-        tensors = super().to_file()
-        return {**tensors, "m.weight": tensors["m.weight"][:, None]}
-
-    def from_file(self, tensors: Mapping[str, Array]) -> None:
-        """Takes the lengths from a column."""
-        super().from_file({**tensors, "m.weight": tensors["m.weight"][:, 0]})
-
 
 class DoRA(_WithMagnitude):
     """LoRA with the lengths of columns learned apart.
@@ -201,7 +175,7 @@ class DoRA(_WithMagnitude):
     Source: Liu et al. 2024, gradients as in its section 4.3.
     """
 
-    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {**LoRA.file_names, "m": ("m.weight", False)}
+    file_names: ClassVar[Mapping[str, tuple[str, Form]]] = {**LoRA.file_names, "m": ("m.weight", COLUMN)}
 
 
 class DVoRA(_WithMagnitude, VeRA):
@@ -210,7 +184,7 @@ class DVoRA(_WithMagnitude, VeRA):
     Source: Liu et al. 2024.
     """
 
-    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {**VeRA.file_names, "m": ("m.weight", False)}
+    file_names: ClassVar[Mapping[str, tuple[str, Form]]] = {**VeRA.file_names, "m": ("m.weight", COLUMN)}
 
 
 class IA3(LinearAdapter):
@@ -219,8 +193,8 @@ class IA3(LinearAdapter):
     Source: Liu et al. 2022.
     """
 
-    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
-        "lora_B": ("lora_B", False),
+    file_names: ClassVar[Mapping[str, tuple[str, Form]]] = {
+        "lora_B": ("lora_B", COLUMN),
         **GATE_NAMES,
     }
 
@@ -241,15 +215,6 @@ class IA3(LinearAdapter):
         """Returns kernel and bias, scaled."""
         scale = self.settings.alpha * values(self.lora_B)
         return kernel * scale, bias * scale
-
-    def to_file(self) -> dict[str, Array]:
-        """Returns the scales as a column."""
-        tensors = super().to_file()
-        return {**tensors, "lora_B": tensors["lora_B"][:, None]}
-
-    def from_file(self, tensors: Mapping[str, Array]) -> None:
-        """Takes the scales from a column."""
-        super().from_file({**tensors, "lora_B": tensors["lora_B"][:, 0]})
 
 
 def can_be_gathered(adapters: Sequence[Adapter | None]) -> bool:

@@ -24,7 +24,7 @@ from tf_clip.adapters.sites import Location
 _ATTENTION = ("q", "k", "v", "o")
 
 
-def _stands_at(config: AdapterConfig, location: Location) -> bool:
+def _is_for(config: AdapterConfig, location: Location) -> bool:
     part = location.part
     if location.layer is not None and location.layer in config.leave_out:
         return False
@@ -48,14 +48,14 @@ def _stands_at(config: AdapterConfig, location: Location) -> bool:
 
 
 def matched(config: AnyConfig, locations: list[Location]) -> list[tuple[AdapterConfig, Location]]:
-    """Returns what stands where, one part of the configuration at most at each location.
+    """Returns each location where a configuration puts an adapter, with the part of the configuration for it.
 
     Raises:
-        ValueError: two parts would stand at one.
+        ValueError: it puts two adapters at one location.
     """
     found = []
     for location in locations:
-        parts = [part for part in config.parts() if _stands_at(part, location)]
+        parts = [part for part in config.parts() if _is_for(part, location)]
         if len(parts) > 1:
             raise ValueError(
                 f"`config` must not put two adapters at one site. Received: {len(parts)} at "
@@ -76,7 +76,7 @@ def adapter_at(
 
     Args:
         name: the adapter's.
-        config: the part of its configuration that stands here.
+        config: the part of its configuration for this location.
         location: where.
         shared: what its layers share.
         number: how many of its kind are in the same tower before it.

@@ -27,6 +27,14 @@ def weight_initializer(adapter: Adapter, config: Any, shape: tuple[int, ...]) ->
     return adapter.draw("normal", config.phm_init_range)
 
 
+def rule_shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the names of a rule's weights and their shapes."""
+    size = config.phm_dim
+    if config.factorized_phm_rule:
+        return {"phm_rule_left": (size, size, 1), "phm_rule_right": (size, 1, size)}
+    return {"phm_rule": (size, size, size)}
+
+
 def _factor_shapes(config: Any, name: str, width: int, units: int) -> dict[str, tuple[int, ...]]:
     size = config.phm_dim
     for what in (width, units):
@@ -61,7 +69,7 @@ class PHMDense(keras.layers.Layer):
 
     Args:
         width, units: of input and output.
-        adapter: whose layer it is; draws the weights.
+        adapter: has this layer, and draws its weights.
         position: `"down"` or `"up"`.
         name: of the layer.
 
@@ -83,11 +91,7 @@ class PHMDense(keras.layers.Layer):
                 initializer = weight_initializer(adapter, config, shape)
                 self.own[name] = self.add_weight(shape=shape, initializer=initializer, name=name)
         if not config.shared_phm_rule:
-            size = config.phm_dim
-            rules = {"phm_rule": (size, size, size)}
-            if config.factorized_phm_rule:
-                rules = {"phm_rule_left": (size, size, 1), "phm_rule_right": (size, 1, size)}
-            for name, shape in rules.items():
+            for name, shape in rule_shapes(config).items():
                 initializer = rule_initializer(adapter, config, False)
                 self.own[name] = self.add_weight(
                     shape=shape, initializer=initializer, trainable=config.learn_phm, name=name

@@ -13,11 +13,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_clip.adapters.methods.base import FUNCTIONS, Adapter, Array, gate_of, values
+from tf_clip.adapters.methods.base import FUNCTIONS, PLAIN, TRANSPOSED, Adapter, Form, StoredLayer, gate_of
 from tf_clip.layers.adapter_sites import RowInputs
 
 
-class Prefixes(keras.layers.Layer):
+class Prefixes(StoredLayer):
     """The prefixes of all layers of a tower: learned as they are, or made by one small network.
 
     Args:
@@ -27,6 +27,15 @@ class Prefixes(keras.layers.Layer):
         dtype: a dtype policy.
         name: of the layer.
     """
+
+    file_names: ClassVar[Mapping[str, tuple[str, Form]]] = {
+        "flat": ("control_trans", Form(np.ravel, np.asarray)),
+        "table": ("wte.weight", PLAIN),
+        "down_kernel": ("control_trans.0.weight", TRANSPOSED),
+        "down_bias": ("control_trans.0.bias", PLAIN),
+        "up_kernel": ("control_trans.2.weight", TRANSPOSED),
+        "up_bias": ("control_trans.2.bias", PLAIN),
+    }
 
     def __init__(self, config: Any, width: int, num_layers: int, dtype: Any, name: str) -> None:
         super().__init__(dtype=dtype, name=name)
@@ -71,29 +80,6 @@ class Prefixes(keras.layers.Layer):
         made = [part for number in range(self.num_layers) for part in other.of_layer(number)]
         self.flat.assign(ops.concatenate(made, axis=-1))
 
-    def to_file(self) -> dict[str, Array]:
-        """Returns the weights as AdapterHub's files have them."""
-        if self.settings.flat:
-            return {"control_trans": values(self.flat).reshape(-1)}
-        return {
-            "wte.weight": values(self.table),
-            "control_trans.0.weight": values(self.down).T,
-            "control_trans.0.bias": values(self.down_bias),
-            "control_trans.2.weight": values(self.up).T,
-            "control_trans.2.bias": values(self.up_bias),
-        }
-
-    def from_file(self, tensors: Mapping[str, Array]) -> None:
-        """Takes the weights."""
-        if self.settings.flat:
-            self.flat.assign(np.reshape(tensors["control_trans"], self.flat.shape))
-            return
-        self.table.assign(tensors["wte.weight"])
-        self.down.assign(tensors["control_trans.0.weight"].T)
-        self.down_bias.assign(tensors["control_trans.0.bias"])
-        self.up.assign(tensors["control_trans.2.weight"].T)
-        self.up_bias.assign(tensors["control_trans.2.bias"])
-
 
 class Prefix(Adapter):
     """Puts its layer's prefix in front.
@@ -104,9 +90,9 @@ class Prefix(Adapter):
     Source: Li and Liang 2021; with `use_gating` as in UniPELT (Mao et al. 2022).
     """
 
-    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {
-        "gate/kernel": ("weight", True),
-        "gate/bias": ("bias", False),
+    file_names: ClassVar[Mapping[str, tuple[str, Form]]] = {
+        "gate/kernel": ("weight", TRANSPOSED),
+        "gate/bias": ("bias", PLAIN),
     }
 
     def __init__(self, *args: Any, number: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import ops
 
-from tf_clip.adapters.methods.base import Adapter
+from tf_clip.adapters.methods.base import PLAIN, Adapter, Form
 from tf_clip.layers.adapter_sites import RowInputs
 
 
@@ -21,7 +21,7 @@ class Prompt(Adapter):
     Source: Zhou et al. 2022 (CoOp, one context for all classes); Jia et al. 2022 (VPT, shallow).
     """
 
-    file_names: ClassVar[Mapping[str, tuple[str, bool]]] = {"prompt": ("prompt_embedding.weight", False)}
+    file_names: ClassVar[Mapping[str, tuple[str, Form]]] = {"prompt": ("prompt_embedding.weight", PLAIN)}
 
     def build(self, input_shape: Any) -> None:
         """Makes the tokens."""

@@ -12,8 +12,8 @@ from tf_clip.adapters.config import (
     LoRAConfig,
     PrefixTuningConfig,
 )
-from tf_clip.adapters.methods.base import Adapter, Array, Held
-from tf_clip.adapters.methods.phm import rule_initializer, shared_shapes, weight_initializer
+from tf_clip.adapters.methods.base import PLAIN, TRANSPOSED, Adapter, Array, Held
+from tf_clip.adapters.methods.phm import rule_initializer, rule_shapes, shared_shapes, weight_initializer
 from tf_clip.adapters.methods.prefix import Prefixes
 from tf_clip.adapters.sites import Location
 
@@ -27,7 +27,7 @@ class SharedParts(Adapter):
         name: the adapter's.
         config: the adapter's.
         location: the model's own site.
-        matched: what will stand where.
+        matched: the locations where it acts, each with its part of the configuration.
     """
 
     def __init__(self, name: str, config: AnyConfig, location: Location, matched: Matched) -> None:
@@ -76,11 +76,7 @@ class SharedParts(Adapter):
     def _build_phm(self, phms: Matched) -> None:
         config: Any = phms[0][0]
         if config.shared_phm_rule:
-            size = config.phm_dim
-            shapes: dict[str, tuple[int, ...]] = {"phm_rule": (size, size, size)}
-            if config.factorized_phm_rule:
-                shapes = {"phm_rule_left": (size, size, 1), "phm_rule_right": (size, 1, size)}
-            for name, shape in shapes.items():
+            for name, shape in rule_shapes(config).items():
                 self._weight(name, shape, rule_initializer(self, config, True), trainable=config.learn_phm)
         if config.shared_W_phm:
             for width in sorted({location.site.width for _, location in phms if location.part != "embeddings"}):
@@ -93,7 +89,7 @@ class SharedParts(Adapter):
             stem, _, last = name.rpartition("_")
             # AdapterHub knows models of one width alone.
             file_name = stem if last in widths and len(widths) == 1 else name
-            yield f"shared_parameters.{file_name}", variable, name.startswith("lora_")
+            yield f"shared_parameters.{file_name}", variable, TRANSPOSED if name.startswith("lora_") else PLAIN
 
     def to_file(self) -> dict[str, Array]:
         """Returns the shared weights under the names of what they belong to."""
