@@ -85,7 +85,7 @@ def test_a_broken_or_foreign_file_is_refused(tmp_path, content, message):
 
 
 def test_every_activation_has_a_function():
-    from tf_clip.layers.activations import ACTIVATIONS
+    from tf_clip.layers.transformer import ACTIVATIONS
 
     assert set(ACTIVATIONS) == set(HIDDEN_ACTIVATIONS)
 

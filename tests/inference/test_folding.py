@@ -6,7 +6,7 @@ import pytest
 
 from tf_clip import CLIPFeatureExtractorTF
 from tf_clip.inference import folding
-from tf_clip.layers.activations import quick_gelu
+from tf_clip.layers.transformer import quick_gelu
 
 GENERATOR = np.random.default_rng(0)
 ROWS = GENERATOR.normal(size=(6, 10)).astype("float32")

@@ -8,11 +8,11 @@ import pytest
 from keras import ops
 
 from helpers.arrays import array, assert_close, assert_same
+from tf_clip.families.clip.image_tower import VisionEmbeddings
+from tf_clip.families.clip.text_tower import TextEmbeddings
 from tf_clip.families.clip_resnet.layers import AttentionPool, Bottleneck, Stem
-from tf_clip.layers.activations import ACTIVATIONS
-from tf_clip.layers.embeddings import TextEmbeddings, VisionEmbeddings
 from tf_clip.layers.interpolation import resize_positions
-from tf_clip.layers.transformer import MLP, Attention, EncoderLayer
+from tf_clip.layers.transformer import ACTIVATIONS, MLP, Attention, EncoderLayer
 
 pytestmark = pytest.mark.backends
 

@@ -42,7 +42,7 @@ def set_programs(setup: Block | None, skip_layers: Collection[int], sites: Sites
     for location in sites.locations:
         site = location.site
         acts = location.layer not in skip_layers and not names.isdisjoint(site.by_name)
-        site.program = run if acts else None
+        site.set_program(run if acts else None)
         site.extra_tokens = extra_tokens(setup, site) if acts and setup is not None else 0
 
 

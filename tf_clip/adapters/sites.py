@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from tf_clip.layers.adapter_sites import AdaptableDense, AdapterSite
-from tf_clip.layers.transformer import EncoderLayer
+from tf_clip.layers.adapter_sites import AdapterSite
+from tf_clip.layers.transformer import AdaptableDense, EncoderLayer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 HIDDEN_ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
-"""Names that `hidden_act` may take; `tf_clip.layers.activations` holds the functions."""
+"""Names that `hidden_act` may take; `tf_clip.layers.transformer` holds the functions."""
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 """What `CLIPForImageClassification` can be trained for."""

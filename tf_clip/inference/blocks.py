@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tf_clip.inference.tower_weights import BlockWeights, TowerWeights
-from tf_clip.layers.activations import ACTIVATIONS
+from tf_clip.layers.transformer import ACTIVATIONS
 
 Arrange = Callable[[tf.Tensor], tf.Tensor]
 

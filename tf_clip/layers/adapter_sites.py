@@ -54,12 +54,13 @@ class AdapterSite(keras.layers.Layer):
         self.extra_tokens = 0
         # What the active adapters make of a state, `(site, state, rows, training) -> state`.
         self.program: Callable[..., Any] | None = None
+        # An attribute, since towers ask it for every layer and mostly go on.
+        self.is_active = False
         self.built = True
 
-    @property
-    def is_active(self) -> bool:
-        """Whether anything happens here."""
-        return self.program is not None
+    def set_program(self, program: Callable[..., Any] | None) -> None:
+        """Says what happens here from now on, None for nothing."""
+        self.program, self.is_active = program, program is not None
 
     def run(self, state: tuple[Any, ...], rows: RowInputs, training: bool | None) -> tuple[Any, ...]:
         """Returns a state as the active adapters change it; callers check `is_active` first."""
@@ -83,35 +84,6 @@ class AdapterSite(keras.layers.Layer):
 
 # Keras puts the class's name into the paths of its weight files, and files have been written under this one.
 AdapterSite.__name__ = "AdapterPlace"
-
-
-@keras.saving.register_keras_serializable(package="tf_clip")
-class AdaptableDense(keras.layers.Dense):
-    """A dense layer whose result adapters may change; without them it is `keras.layers.Dense`.
-
-    Args:
-        width: of its input, which is also what `build` is given.
-        units: of its output.
-        **kwargs: see `keras.layers.Dense`.
-
-    Call arguments:
-        x: float `[..., width]`.
-        rows: what adapters may know of the rows.
-    """
-
-    def __init__(self, units: int, width: int, **kwargs: Any) -> None:
-        super().__init__(units, **kwargs)
-        self.width = width
-        self.adapters = AdapterSite("linear", width, units, dtype=self.dtype_policy, name="adapters")
-
-    def call(self, x: Any, rows: RowInputs = NO_ROW_INPUTS, training: bool | None = None) -> Any:
-        """Transforms; see the class."""
-        y = super().call(x)
-        return self.adapters.run((y, x), rows, training)[0] if self.adapters.is_active else y
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of `__init__`."""
-        return {**super().get_config(), "width": self.width}
 
 
 def is_of_adapter(variable: Any) -> bool:

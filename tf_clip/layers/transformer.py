@@ -5,13 +5,13 @@ Widths and heads are arguments, never constants: H/14 has heads of 80, g/14 an M
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from tf_clip.layers.activations import ACTIVATIONS
-from tf_clip.layers.adapter_sites import NO_ROW_INPUTS, AdaptableDense, AdapterSite, RowInputs
+from tf_clip.layers.adapter_sites import NO_ROW_INPUTS, AdapterSite, RowInputs
 from tf_clip.layers.initializers import InitialNormal
 
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa", "flash")
@@ -46,6 +46,61 @@ def require_attention(attn_implementation: str, dropout: float = 0.0) -> None:
             "`attn_implementation` must be eager for a model with `attention_dropout`: fused kernels drop none. "
             f"Received: attn_implementation={attn_implementation!r}, attention_dropout={dropout}. Change one."
         )
+
+
+def quick_gelu(x: Any) -> Any:
+    """Returns `x * sigmoid(1.702 x)`, the approximation OpenAI's weights were trained with."""
+    return x * ops.sigmoid(1.702 * x)
+
+
+def exact_gelu(x: Any) -> Any:
+    """Returns `x * Phi(x)` through the error function, as most OpenCLIP weights expect."""
+    return keras.activations.gelu(x, approximate=False)
+
+
+def tanh_gelu(x: Any) -> Any:
+    """Returns GELU's tanh approximation."""
+    return keras.activations.gelu(x, approximate=True)
+
+
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": exact_gelu,
+    "gelu_new": tanh_gelu,
+    "gelu_pytorch_tanh": tanh_gelu,
+    "relu": keras.activations.relu,
+    "silu": keras.activations.silu,
+}
+"""From `hidden_act` to its function, for every name in `families.config.HIDDEN_ACTIVATIONS`."""
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class AdaptableDense(keras.layers.Dense):
+    """A dense layer whose result adapters may change; without them it is `keras.layers.Dense`.
+
+    Args:
+        width: of its input, which is also what `build` is given.
+        units: of its output.
+        **kwargs: see `keras.layers.Dense`.
+
+    Call arguments:
+        x: float `[..., width]`.
+        rows: what adapters may know of the rows.
+    """
+
+    def __init__(self, units: int, width: int, **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        self.width = width
+        self.adapters = AdapterSite("linear", width, units, dtype=self.dtype_policy, name="adapters")
+
+    def call(self, x: Any, rows: RowInputs = NO_ROW_INPUTS, training: bool | None = None) -> Any:
+        """Transforms; see the class."""
+        y = super().call(x)
+        return self.adapters.run((y, x), rows, training)[0] if self.adapters.is_active else y
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of `__init__`."""
+        return {**super().get_config(), "width": self.width}
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")

@@ -14,8 +14,8 @@ from keras import ops
 
 from tf_clip.adapters.scores import record
 from tf_clip.adapters.sites import Location
-from tf_clip.layers.activations import ACTIVATIONS
 from tf_clip.layers.adapter_sites import RowInputs
+from tf_clip.layers.transformer import ACTIVATIONS
 
 Array = np.ndarray[Any, Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -13,9 +13,103 @@ from tf_clip.adapters.sites import Location
 from tf_clip.families.clip.config import CLIPTextConfig
 from tf_clip.families.clip.text_ends import end_token
 from tf_clip.layers.adapter_sites import AdapterSite, RowInputs
-from tf_clip.layers.embeddings import TextEmbeddings
+from tf_clip.layers.initializers import InitialNormal
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.transformer_tower import Tower
+
+
+@keras.saving.register_keras_serializable(package="tf_clip")
+class TextEmbeddings(keras.layers.Layer):
+    """Sums the embedding of each token id and of its position.
+
+    Args:
+        vocab_size: number of token ids.
+        max_position_embeddings: longest accepted text, in tokens.
+        hidden_size: width of the residual stream.
+        initializer_factor: factor on the initial standard deviation, 0.02.
+
+    Call arguments:
+        input_ids: int32 `[batch, length]`.
+        position_ids: int32 `[length]` or `[1 or batch, length]`, each below `max_position_embeddings`;
+            None counts from 0.
+        changed: changes the tokens' embeddings before their positions are added; None leaves them.
+
+    Returns:
+        float `[batch, length, hidden_size]`.
+
+    Raises:
+        ValueError: `input_ids` is not of rank 2, or known to be longer than the positions go.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        max_position_embeddings: int,
+        hidden_size: int,
+        initializer_factor: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.max_position_embeddings = max_position_embeddings
+        self.hidden_size = hidden_size
+        self.initializer_factor = initializer_factor
+        self.token_embedding, self.position_embedding = (
+            keras.layers.Embedding(
+                size,
+                hidden_size,
+                embeddings_initializer=InitialNormal(stddev=0.02 * initializer_factor),
+                dtype=self.dtype_policy,
+                name=name,
+            )
+            for size, name in ((vocab_size, "token_embedding"), (max_position_embeddings, "position_embedding"))
+        )
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the two tables."""
+        self.token_embedding.build()
+        self.position_embedding.build()
+        self.built = True
+
+    def call(self, input_ids: Any, position_ids: Any = None, changed: Callable[[Any], Any] | None = None) -> Any:
+        """Embeds; see the class."""
+        self.require_texts(input_ids)
+        if position_ids is None:
+            position_ids = ops.arange(ops.shape(input_ids)[1], dtype="int32")
+        tokens = self.token_embedding(input_ids)
+        return (tokens if changed is None else changed(tokens)) + self.position_embedding(position_ids)
+
+    def require_texts(self, input_ids: Any) -> None:
+        """Checks the shape of token ids.
+
+        Raises:
+            ValueError: it is not of rank 2, or known to be longer than the positions go.
+        """
+        shape = tuple(input_ids.shape)
+        if len(shape) != 2:
+            raise ValueError(
+                f"`input_ids` must have shape [batch, length]. Received: input_ids.shape={shape}. "
+                "For one text, add a batch axis: input_ids[None]."
+            )
+        if shape[1] is not None and shape[1] > self.max_position_embeddings:
+            raise ValueError(
+                f"`input_ids` must hold at most {self.max_position_embeddings} tokens a text. "
+                f"Received: input_ids.shape={shape}. Tokenize with truncation=True."
+            )
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns `[batch, length, hidden_size]`."""
+        return (*input_shape, self.hidden_size)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of `__init__`."""
+        return {
+            **super().get_config(),
+            "vocab_size": self.vocab_size,
+            "max_position_embeddings": self.max_position_embeddings,
+            "hidden_size": self.hidden_size,
+            "initializer_factor": self.initializer_factor,
+        }
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
@@ -68,6 +162,7 @@ class CLIPTextModel(Tower):
             dtype=self.dtype_policy,
             name="embeddings",
         )
+        self._end_token = end_token(self.config)
         self.final_layer_norm = self.layer_norm("final_layer_norm")
         self.embedding_adapters = AdapterSite(
             "embeddings", self.config.hidden_size, dtype=self.dtype_policy, name="embedding_adapters"
@@ -109,7 +204,9 @@ class CLIPTextModel(Tower):
         x = self.embeddings(
             input_ids,
             position_ids=position_ids,
-            changed=lambda tokens: self.prompt_adapters.run((tokens, 0), rows, training)[0],
+            changed=(lambda tokens: self.prompt_adapters.run((tokens, 0), rows, training)[0])
+            if self.prompt_adapters.is_active
+            else None,
         )
         if self.embedding_adapters.is_active:
             (x,) = self.embedding_adapters.run((x,), rows, training)
@@ -121,7 +218,7 @@ class CLIPTextModel(Tower):
             x, output_hidden_states, output_attentions, training, visible=visible, causal=True, rows=rows
         )
         x = self.final_layer_norm(x)
-        return self.assemble(x, _pool_at_end(x, input_ids, end_token(self.config)), inside)
+        return self.assemble(x, _pool_at_end(x, input_ids, self._end_token), inside)
 
     def _with_room(self, input_ids: Any, attention_mask: Any, position_ids: Any) -> tuple[Any, Any]:
         if position_ids is not None:
@@ -135,7 +232,7 @@ class CLIPTextModel(Tower):
             raise ValueError(
                 f"`prompt_length` must leave room for start and end in {longest} tokens. Received: {count} prompts."
             )
-        return with_room(input_ids, attention_mask, count, longest, end_token(self.config))
+        return with_room(input_ids, attention_mask, count, longest, self._end_token)
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")
