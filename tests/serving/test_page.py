@@ -124,10 +124,10 @@ def test_the_prompt_around_the_labels_is_used(page, server):
 
 
 def test_the_models_own_labels(page):
-    page.choose(*images("castle", "bus"))
+    page.choose(*images("castle", "owl"))
     page.find("#own").click()
     page.wait_for("#status", "Done")
-    assert [rows[0][0] for rows in page.answers()] == ["castle", "bus"]
+    assert [rows[0][0] for rows in page.answers()] == ["castle", "owl"]
     assert {len(rows) for rows in page.answers()} == {5}
 
 

@@ -82,17 +82,6 @@ def c_program(tmp_path_factory):
     return compile_c(tmp_path_factory.mktemp("c") / "tensorflow_c")
 
 
-@contextlib.contextmanager
-def tensorflow_serving(model_dir):
-    """The official server, with batching and warm-up."""
-    if not SERVING_BINARY:
-        pytest.skip("tensorflow_model_server is not on PATH and TF_SERVING_BINARY is not set: not tested with it")
-    serving_kit(model_dir)
-    server = TensorFlowServing(model_dir)
-    yield server
-    server.stop()
-
-
 def check(exported, runtime, leave_out=()):
     """Asks a runtime everything that it can be asked; every answer must be the Python model's."""
     runtime.signatures = described(exported.version_dir)
@@ -112,14 +101,14 @@ def check(exported, runtime, leave_out=()):
     runtime.close()
 
 
-EVERY_MODEL = pytest.mark.parametrize(
-    "exported", ["float32", "float16", pytest.param("vit", marks=pytest.mark.real_size)], indirect=True
-)
 PROGRAMS = {
-    "bare TensorFlow": lambda folder, _: bare_tensorflow(folder),
-    "C library without XLA": lambda folder, program: CLibrary(folder, program, "without-xla"),
-    "TensorFlow.js": lambda folder, _: tensorflow_js(folder),
+    "bare TensorFlow": lambda exported, _: bare_tensorflow(exported.version_dir),
+    "C library without XLA": lambda exported, program: CLibrary(exported.version_dir, program, "without-xla"),
+    "TensorFlow.js": lambda exported, _: tensorflow_js(exported.version_dir),
 }
+# TensorFlow takes seconds for the first run of each signature, and all programs run the same kernels. So one is asked
+# every signature, and the others those that together take every kind of input.
+REPEATED = {"encode_image", "encode_text", "serving_default", "similarity_pairs"}
 # Rows are of one length; tf_clip.client has no calls for pixels, token ids or the default.
 NOT_IN_ROWS = {"similarity"}
 NOT_OF_THE_CLIENT = {"encode_image_pixels", "encode_tokens", "serving_default"}
@@ -132,15 +121,19 @@ WAYS = {
 }
 
 
-@pytest.fixture
-def exported(request):
-    return request.getfixturevalue(request.param)
-
-
-@EVERY_MODEL
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_programs_answer_as_the_python_model_does(exported, program, c_program):
-    check(exported, PROGRAMS[program](exported.version_dir, c_program))
+def test_programs_answer_as_the_python_model_does(float32, program, c_program):
+    check(float32, PROGRAMS[program](float32, c_program), () if program == "bare TensorFlow" else REPEATED)
+
+
+def test_weights_stored_as_float16(float16):
+    check(float16, bare_tensorflow(float16.version_dir), REPEATED)
+
+
+@pytest.mark.real_size
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_answer_at_real_size(vit, program, c_program):
+    check(vit, PROGRAMS[program](vit, c_program))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -156,12 +149,16 @@ def test_the_local_server_answers_at_real_size(vit, vit_server, way):
     check(vit, ask(vit_server), leave_out)
 
 
-@EVERY_MODEL
-def test_tensorflow_serving_answers_as_the_python_model_does(exported):
-    with tensorflow_serving(exported.model_dir) as server:
-        for ask, leave_out in (WAYS["REST"], WAYS["REST in rows"], WAYS["gRPC"]):
-            # A server that batches cannot serve `similarity`.
-            check(exported, ask(server), {*leave_out, "similarity"})
+@pytest.mark.skipif(not SERVING_BINARY, reason="tensorflow_model_server is neither on PATH nor in TF_SERVING_BINARY")
+@pytest.mark.parametrize("model", ["float32", pytest.param("vit", marks=pytest.mark.real_size)])
+def test_tensorflow_serving_answers_as_the_python_model_does(request, model):
+    """The official server, with batching, by which `similarity` cannot be served, and warm-up."""
+    exported = request.getfixturevalue(model)
+    if not (exported.model_dir / "serving").exists():
+        serving_kit(exported.model_dir)
+    with contextlib.closing(TensorFlowServing(exported.model_dir)) as server:
+        for way in ("REST", "REST in rows", "gRPC"):
+            check(exported, WAYS[way][0](server), {"similarity"})
 
 
 def test_without_xla_a_compiled_function_fails(c_program, tmp_path):

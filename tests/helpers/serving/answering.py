@@ -228,10 +228,10 @@ class TensorFlowServing:
             except (httpx.TransportError, KeyError, ValueError):
                 pass
             time.sleep(1)
-        self.stop()
+        self.close()
         raise AssertionError("tensorflow_model_server does not answer")
 
-    def stop(self) -> None:
+    def close(self) -> None:
         self.process.terminate()
         self.process.wait(60)
 
