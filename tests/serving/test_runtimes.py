@@ -85,20 +85,22 @@ def c_program(tmp_path_factory):
 def check(exported, runtime, leave_out=()):
     """Asks a runtime everything that it can be asked; every answer must be the Python model's."""
     runtime.signatures = described(exported.version_dir)
-    asked = {name: call for name, call in exported.calls.items() if call.signature not in leave_out}
-    for name, call in asked.items():
-        wanted, found = exported.answers[name], runtime.call(call.signature, call.inputs)
-        assert found.keys() == wanted.keys(), name
-        for output, array in found.items():
-            if array.dtype == object:
-                assert array.tolist() == wanted[output].tolist(), f"{name}: {output}"
-            else:
-                assert array.dtype == np.float32, f"{name}: {output}"
-                # Logits are cosines times the scale.
-                tolerance = exported.tolerance * (exported.scale if output.startswith("logits") else 1)
-                np.testing.assert_allclose(array, wanted[output], 0, tolerance, err_msg=f"{name}: {output}")
-    assert asked
-    runtime.close()
+    with contextlib.closing(runtime):
+        for name, call in exported.calls.items():
+            if call.signature not in leave_out:
+                compare(runtime.call(call.signature, call.inputs), exported.answers[name], exported, name)
+
+
+def compare(found, wanted, exported, name):
+    assert found.keys() == wanted.keys(), name
+    for output, array in found.items():
+        if array.dtype == object:
+            assert array.tolist() == wanted[output].tolist(), f"{name}: {output}"
+        else:
+            assert array.dtype == np.float32, f"{name}: {output}"
+            # Logits are cosines times the scale.
+            tolerance = exported.tolerance * (exported.scale if output.startswith("logits") else 1)
+            np.testing.assert_allclose(array, wanted[output], 0, tolerance, err_msg=f"{name}: {output}")
 
 
 PROGRAMS = {
