@@ -13,6 +13,7 @@ from keras import ops
 import tf_clip
 from helpers.served_models import encoded, signatures_of
 from tf_clip.export import LiteRTModel
+from tf_clip.export.text_inputs import text_inputs_of
 from tf_clip.export.tflite.runtime import LiteRTFile
 from tf_clip.export.weights import StoredWeights
 from tf_clip.families import family as families
@@ -204,3 +205,14 @@ def test_a_subclassed_tower_that_is_not_made_again_is_refused(tiny_config):
     model.text_encoder.__class__ = MeanPooled
     with pytest.raises(ValueError, match="`model` must be made again in float32 by from_config"):
         StoredWeights(model, "float32")
+
+
+def test_a_tower_that_passes_on_whatever_it_is_given_is_told_what_is_padding(tiny_config, tiny_processor):
+    class PassesOn(tf_clip.CLIPTextEncoder):
+        def call(self, *args, **kwargs):
+            return super().call(*args, **kwargs)
+
+    model = tf_clip.CLIPModel(tiny_config)
+    assert not text_inputs_of(model, tiny_processor).takes_mask
+    model.text_encoder.__class__ = PassesOn
+    assert text_inputs_of(model, tiny_processor).takes_mask

@@ -44,10 +44,12 @@ def text_inputs_of(model: TwoTowerModel, processor: Processor) -> TextInputs:
         and family.text_tower is not None
         and type(tower) is class_at(family.text_tower)
     )
+    parameters = inspect.signature(tower.call).parameters.values()
+    accepts_mask = any(one.name == "attention_mask" or one.kind is one.VAR_KEYWORD for one in parameters)
     return TextInputs(
         vocab_size=tower.config.vocab_size,
         longest=min(tower.config.max_position_embeddings, processor.tokenizer.model_max_length),
         is_fixed=family.padding == "max_length",
-        takes_mask=not never_reads_padding and "attention_mask" in inspect.signature(tower.call).parameters,
+        takes_mask=accepts_mask and not never_reads_padding,
         ends=None if family.text_ends is None else family.text_ends.end_token(tower.config),
     )
