@@ -66,7 +66,7 @@ class AdapterSite(keras.layers.Layer):
         """Returns a state as the active adapters change it; callers check `is_active` first."""
         if self.program is None:
             return state
-        return self.program(self, state, rows, training)
+        return self.program(self, state, rows, training)  # type: ignore[no-any-return]
 
     def save_own_variables(self, store: Any) -> None:
         """Keeps the weights from before a merge, so that a restored model can go back to them."""

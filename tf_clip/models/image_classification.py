@@ -58,6 +58,8 @@ class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
     Source: transformers' CLIPForImageClassification.
     """
 
+    config: Any
+    built: bool
     config_class: ClassVar[type[TwoTowerConfig]] = TwoTowerConfig
     _weights_root = ""
 
@@ -71,19 +73,18 @@ class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        config = self._as_config(config)
-        if num_labels is not None and num_labels != config.num_labels:
+        self.config = self._as_config(config)
+        if num_labels is not None and num_labels != self.config.num_labels:
             labels = {number: f"LABEL_{number}" for number in range(num_labels)}
-            config = type(config).from_dict({**config.to_dict(), "id2label": labels})
-        tower = _tower_without_projection(config.vision_config)
+            self.config = type(self.config).from_dict({**self.config.to_dict(), "id2label": labels})
+        tower = _tower_without_projection(self.config.vision_config)
         if not issubclass(tower, Tower):
             raise ValueError(
                 "`config` must be of a vision transformer, since the classifier reads patches. "
-                f"Received: vision_config={config.vision_config!r}. For a ResNet, put a Dense on its embeddings."
+                f"Received: vision_config={self.config.vision_config!r}. For a ResNet, put a Dense on its embeddings."
             )
-        self.config = config
         self.image_encoder = tower(
-            config.vision_config,
+            self.config.vision_config,
             attn_implementation=attn_implementation,
             gradient_checkpointing=gradient_checkpointing,
             dtype=self.dtype_policy,
@@ -92,10 +93,10 @@ class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
         # The mean of the patches goes around it: it is kept for the files that have it.
         self.image_encoder.post_layernorm.trainable = False
         self.classifier = None
-        if config.num_labels:
-            stddev = config.initializer_factor * config.vision_config.hidden_size**-0.5
+        if self.config.num_labels:
+            stddev = self.config.initializer_factor * self.config.vision_config.hidden_size**-0.5
             self.classifier = keras.layers.Dense(
-                config.num_labels,
+                self.config.num_labels,
                 kernel_initializer=keras.initializers.RandomNormal(stddev=stddev),
                 dtype=self.dtype_policy,
                 name="classifier",
@@ -163,7 +164,7 @@ class ImageClassificationModel(AdaptableModel, PretrainedModel, keras.Model):
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Updates the metrics given to `compile`; they are shown the logits."""
-        return super().compute_metrics(x, y, y_pred["logits"], sample_weight)
+        return super().compute_metrics(x, y, y_pred["logits"], sample_weight)  # type: ignore[no-any-return]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of `__init__`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import keras
 import optree
@@ -33,8 +33,11 @@ def _unflatten(keys: Iterable[str], values: Iterable[Any]) -> CLIPOutput:
 
 def _register_as_tree_node() -> None:
     """Tells each tree library in play that a `CLIPOutput` has parts; subclasses of dict are leaves to them."""
-    optree.register_pytree_node(
-        CLIPOutput, lambda output: (*_flatten(output), tuple(output)), _unflatten, namespace="keras"
+    optree.register_pytree_node(  # typed for collections alone, though any class will do
+        cast("Any", CLIPOutput),
+        cast("Any", lambda output: (*_flatten(output), tuple(output))),
+        cast("Any", _unflatten),
+        namespace="keras",
     )
     if keras.backend.backend() == "jax":
         import jax

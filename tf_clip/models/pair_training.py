@@ -29,6 +29,24 @@ class PairTraining:
     In a step the model returns embeddings and no logits: the loss makes those, in chunks where it is told to.
     """
 
+    # What the model is, or Keras makes it: see `TwoTowerModel`.
+    config: Any
+    text_encoder: Any
+    image_encoder: Any
+    logit_scale: Any
+    logit_bias: Any
+    accuracy: Any
+    adapters: Any
+    active_adapters: Any
+    shared_adapters: Any
+    optimizer: Any
+    distribute_strategy: Any
+    variables: Any
+    trainable_variables: Any
+    losses: Any
+    get_metrics_result: Any
+    _usual_loss: Any
+
     def compile(
         self,
         optimizer: Any = "rmsprop",
@@ -85,7 +103,7 @@ class PairTraining:
         if config:
             config["loss"] = keras.saving.serialize_keras_object(self._pair_loss)
             config["encode_chunk_size"] = self._encode_chunk_size
-        return config
+        return config  # type: ignore[no-any-return]
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as what `get_compile_config` returned says."""
@@ -237,7 +255,7 @@ class PairTraining:
             y_pred["text_embeds"], y_pred["image_embeds"], pair_ids=pair_ids, global_batch=global_batch
         )
         self.accuracy.update_state(accuracy, sample_weight=ops.shape(y_pred["image_embeds"])[0])
-        return self.get_metrics_result()
+        return self.get_metrics_result()  # type: ignore[no-any-return]
 
     def _all_pairs(self, x: Any, y_pred: Any) -> tuple[Any, GlobalBatch | None]:
         """Returns this batch's ids, and the pairs of all devices where there are several."""

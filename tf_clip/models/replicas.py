@@ -118,5 +118,5 @@ def _clip(gradients: Sequence[Any], optimizer: keras.optimizers.Optimizer) -> Se
     if inner.clipnorm is not None:
         return [tf.clip_by_norm(gradient, inner.clipnorm * scale) for gradient in gradients]
     if inner.global_clipnorm is not None:
-        return tf.clip_by_global_norm(gradients, inner.global_clipnorm * scale)[0]
+        return tf.clip_by_global_norm(gradients, inner.global_clipnorm * scale)[0]  # type: ignore[no-any-return]
     return gradients

@@ -232,7 +232,7 @@ class TwoTowerModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
             # Past Keras's own __call__, as on JAX: it would show the weights in the compute dtype, and their gradients
             # would be added up in that.
             return self.call(inputs, training=training)
-        return super().__call__(
+        return super().__call__(  # type: ignore[no-any-return]
             inputs,
             return_loss=return_loss,
             output_attentions=output_attentions,

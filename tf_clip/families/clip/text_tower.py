@@ -232,7 +232,7 @@ class CLIPTextModel(Tower):
             raise ValueError(
                 f"`prompt_length` must leave room for start and end in {longest} tokens. Received: {count} prompts."
             )
-        return with_room(input_ids, attention_mask, count, longest, self._end_token)
+        return with_room(input_ids, attention_mask, count, longest, self._end_token)  # type: ignore[no-any-return]
 
 
 @keras.saving.register_keras_serializable(package="tf_clip")

@@ -41,6 +41,8 @@ class CLIPResNetImageEncoder(AdaptableModel, PretrainedModel, keras.Model):
     Source: Radford et al. 2021, section 2.4; OpenAI's ModifiedResNet, with channels last.
     """
 
+    config: Any
+    built: bool
     config_class = CLIPResNetConfig
     _weights_root = "image_encoder"
     _projection_name = "visual_projection"
@@ -55,13 +57,13 @@ class CLIPResNetImageEncoder(AdaptableModel, PretrainedModel, keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.config = config = self._as_config(config)
-        self.projection_dim = projection_dim or config.projection_dim
-        self.stem = Stem(config.embedding_size, dtype=self.dtype_policy, name="stem")
+        self.config = self._as_config(config)
+        self.projection_dim = projection_dim or self.config.projection_dim
+        self.stem = Stem(self.config.embedding_size, dtype=self.dtype_policy, name="stem")
         self.stages = [
             [
                 Bottleneck(
-                    config.embedding_size * 2**stage,
+                    self.config.embedding_size * 2**stage,
                     stride=2 if stage > 0 and index == 0 else 1,
                     has_shortcut_projection=index == 0,
                     dtype=self.dtype_policy,
@@ -69,18 +71,18 @@ class CLIPResNetImageEncoder(AdaptableModel, PretrainedModel, keras.Model):
                 )
                 for index in range(depth)
             ]
-            for stage, depth in enumerate(config.depths)
+            for stage, depth in enumerate(self.config.depths)
         ]
         self.attention_pool = AttentionPool(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_patches,
+            self.config.hidden_size,
+            self.config.num_attention_heads,
+            self.config.num_patches,
             dtype=self.dtype_policy,
             name="attention_pool",
         )
         self.projection = keras.layers.Dense(
             self.projection_dim,
-            kernel_initializer=InitialNormal(stddev=config.hidden_size**-0.5),
+            kernel_initializer=InitialNormal(stddev=self.config.hidden_size**-0.5),
             dtype=self.dtype_policy,
             name=self._projection_name,
         )
