@@ -18,7 +18,6 @@ from tf_clip.export.tflite.runtime import LiteRTFile
 from tf_clip.export.weights import StoredWeights
 from tf_clip.families import family as families
 from tf_clip.families.config import TowerConfig, TwoTowerConfig
-from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.two_towers import TwoTowerModel
 
 TEXTS = ["an owl", "a red bus and a", "", "é"]
@@ -74,7 +73,7 @@ class ToyTextTower(ToyTower):
         x = self.table(input_ids)
         mask = None if attention_mask is None else ops.cast(attention_mask, "bool")[:, None, :]
         x = x + self.attention(x, x, attention_mask=mask)
-        return CLIPOutput(text_embeds=self.head(x[:, -1]))
+        return {"text_embeds": self.head(x[:, -1])}
 
 
 class ToyImageTower(ToyTower):
@@ -86,7 +85,7 @@ class ToyImageTower(ToyTower):
         self(np.zeros((1, 20, 20, 3), "float32"))
 
     def call(self, pixel_values, training=None):
-        return CLIPOutput(image_embeds=self.head(self.pool(self.patches(pixel_values))))
+        return {"image_embeds": self.head(self.pool(self.patches(pixel_values)))}
 
 
 FAMILY = families.Family(
@@ -145,8 +144,8 @@ def test_a_saved_model_of_a_family_of_keras_layers(toy, tmp_path):
     served = signatures_of(tf_clip.export.saved_model(model, processor, tmp_path, labels=LABELS))
     tokens = tokens_of(processor, "max_length")
     files = [encoded(shape=(20, 20, 3), seed=seed) for seed in range(2)]
-    texts = unit(model.text_encoder(**tokens).text_embeds)
-    images = unit(model.image_encoder(processor(images=files)["pixel_values"]).image_embeds)
+    texts = unit(model.text_encoder(**tokens)["text_embeds"])
+    images = unit(model.image_encoder(processor(images=files)["pixel_values"])["image_embeds"])
     np.testing.assert_allclose(served["encode_text"](text=TEXTS)["text_embeds"], texts, atol=1e-5)
     # A short text alone is as long as any.
     np.testing.assert_allclose(served["encode_text"](text=TEXTS[:1])["text_embeds"], texts[:1], atol=1e-5)
@@ -167,12 +166,12 @@ def test_files_of_a_family_of_keras_layers(toy, tmp_path, quantization):
     files = tf_clip.export.litert(model, processor, tmp_path, **options)
     atol = 1e-5 if quantization == "float32" else 0.1
     runtime = LiteRTModel(tmp_path)
-    texts = unit(model.text_encoder(**tokens_of(processor, "max_length")).text_embeds)
+    texts = unit(model.text_encoder(**tokens_of(processor, "max_length"))["text_embeds"])
     np.testing.assert_allclose(runtime.encode_texts(TEXTS), texts, atol=atol)
     ids = processor.tokenizer(TEXTS, padding=False, max_length=LONGEST, return_tensors=None)["input_ids"]
     np.testing.assert_allclose(runtime.encode_ids(ids), texts, atol=atol)
     pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
-    images = unit(model.image_encoder(processor(images=pixels)["pixel_values"]).image_embeds)
+    images = unit(model.image_encoder(processor(images=pixels)["pixel_values"])["image_embeds"])
     np.testing.assert_allclose(runtime.encode_images([pixels]), images, atol=atol)
     wanted = 1 / (1 + np.exp(2.0 - np.exp(1.0) * images @ tf_clip.class_embeddings(model, processor, LABELS).T))
     found = LiteRTFile(files["classify"])("classify_pixels", image_pixels=pixels[np.newaxis])

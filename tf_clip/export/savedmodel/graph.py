@@ -135,12 +135,12 @@ class EncodingGraph:
 
     def _run_image_tower(self, pixel_values: tf.Tensor) -> tf.Tensor:
         with self._weights.lent():
-            return unit_length(self._weights.model.image_encoder(pixel_values, training=False).image_embeds)
+            return unit_length(self._weights.model.image_encoder(pixel_values, training=False)["image_embeds"])
 
     def _run_text_tower(self, input_ids: tf.Tensor, *attention_mask: tf.Tensor) -> tf.Tensor:
         mask = {"attention_mask": attention_mask[0]} if attention_mask else {}
         with self._weights.lent():
-            return unit_length(self._weights.model.text_encoder(input_ids, **mask, training=False).text_embeds)
+            return unit_length(self._weights.model.text_encoder(input_ids, **mask, training=False)["text_embeds"])
 
     def _scaled(self, cosines: tf.Tensor) -> tf.Tensor:
         logits = tf.exp(self._weights["logit_scale"]) * cosines

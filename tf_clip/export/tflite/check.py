@@ -61,7 +61,7 @@ class Reference:
         """Encodes images of the model's size, uint8 `[height, width, 3]` each, float32 `[n, projection_dim]`."""
         pixel_values = self.processor.image_processor(np.stack(images))["pixel_values"]
         with self._weights.lent():
-            embeds = self._weights.model.image_encoder(pixel_values, training=False).image_embeds
+            embeds = self._weights.model.image_encoder(pixel_values, training=False)["image_embeds"]
             return as_array(unit_length(embeds))
 
     @functools.cached_property
@@ -77,7 +77,7 @@ class Reference:
             inputs = {name: tf.constant(values[:, :length]) for name, values in self.tokens.items()}
             mask = {"attention_mask": inputs["attention_mask"]} if self._texts.takes_mask else {}
             with self._weights.lent():
-                embeds = self._weights.model.text_encoder(inputs["input_ids"], **mask, training=False).text_embeds
+                embeds = self._weights.model.text_encoder(inputs["input_ids"], **mask, training=False)["text_embeds"]
                 self._embeds_of_texts[length] = as_array(unit_length(embeds))
         return self._embeds_of_texts[length]
 

@@ -197,7 +197,7 @@ class LiteRTGraph:
         def encode(image_pixels: tf.Tensor) -> tf.Tensor:
             with self._weights.lent():
                 pixel_values = tf.cast(image_pixels, tf.float32) * scale + shift
-                return unit_length(self._weights.model.image_encoder(pixel_values, training=False).image_embeds)
+                return unit_length(self._weights.model.image_encoder(pixel_values, training=False)["image_embeds"])
 
         return _traced(encode, self._pixels)
 
@@ -207,7 +207,9 @@ class LiteRTGraph:
             def encode(input_ids: tf.Tensor, *attention_mask: tf.Tensor) -> tf.Tensor:
                 mask = {"attention_mask": attention_mask[0]} if attention_mask else {}
                 with self._weights.lent():
-                    return unit_length(self._weights.model.text_encoder(input_ids, **mask, training=False).text_embeds)
+                    return unit_length(
+                        self._weights.model.text_encoder(input_ids, **mask, training=False)["text_embeds"]
+                    )
 
             self._text_towers[length] = _traced(encode, *self._tokens(length))
         return self._text_towers[length]
