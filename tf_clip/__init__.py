@@ -58,7 +58,7 @@ _MODULE_OF = {
     "known_models": "tf_clip.families.published",
     "CompiledModel": "tf_clip.inference.compiled_model",
     "compile_for_inference": "tf_clip.inference.compiled_model",
-    "set_inference_threads": "tf_clip.inference.threads",
+    "set_inference_threads": "tf_clip.inference.hardware",
 }
 
 # The same classes under the names of transformers and tf_transformers.
@@ -111,7 +111,7 @@ if TYPE_CHECKING:
     from tf_clip.families.published import known_models as known_models
     from tf_clip.inference.compiled_model import CompiledModel as CompiledModel
     from tf_clip.inference.compiled_model import compile_for_inference as compile_for_inference
-    from tf_clip.inference.threads import set_inference_threads as set_inference_threads
+    from tf_clip.inference.hardware import set_inference_threads as set_inference_threads
     from tf_clip.losses import ContrastiveLoss as ContrastiveLoss
     from tf_clip.losses import SigmoidLoss as SigmoidLoss
     from tf_clip.losses import contrastive_loss as contrastive_loss

@@ -20,7 +20,7 @@ class Way(NamedTuple):
         one_core: whether each operation keeps to one core.
         with_xla: whether XLA compiles the graph.
         with_onednn: whether TensorFlow uses oneDNN.
-        strips: of captions' kernels.
+        panels: whether kernels are cut into panels, which is for captions alone.
     """
 
     parts: int = 1
@@ -28,14 +28,14 @@ class Way(NamedTuple):
     one_core: bool = False
     with_xla: bool = False
     with_onednn: bool = True
-    strips: bool = False
+    panels: bool = False
 
     @property
     def kinds(self) -> list[str]:
-        """What it can do: halves are of images, strips of captions' weights."""
+        """What it can do: halves are of images, panels of captions' weights."""
         if not self.parts or self.halves:
             return ["image"]
-        return ["text"] if self.strips else ["image", "text"]
+        return ["text"] if self.panels else ["image", "text"]
 
 
 WAYS = {
@@ -44,13 +44,13 @@ WAYS = {
     "and blocks in two parts": Way(parts=2),
     "and one core an operation": Way(parts=2, one_core=True),
     "and halves of the batch: chosen for images": Way(parts=2, halves=True, one_core=True),
-    "or kernels in strips: chosen for captions": Way(parts=2, one_core=True, strips=True),
-    "strips, all cores an operation": Way(parts=2, strips=True),
+    "or kernels in panels: chosen for captions": Way(parts=2, one_core=True, panels=True),
+    "panels, all cores an operation": Way(parts=2, panels=True),
     "halves alone, one core an operation": Way(halves=True, one_core=True),
     "halves and parts, all cores an operation": Way(parts=2, halves=True),
     "four parts and halves, one core": Way(parts=4, halves=True, one_core=True),
     "chosen for images, without oneDNN": Way(parts=2, halves=True, one_core=True, with_onednn=False),
-    "strips, without oneDNN": Way(parts=2, one_core=True, strips=True, with_onednn=False),
+    "panels, without oneDNN": Way(parts=2, one_core=True, panels=True, with_onednn=False),
     "rewritten weights in XLA": Way(with_xla=True),
 }
 
@@ -89,7 +89,7 @@ class Attempt(Library):
         """Encodes images."""
         import tensorflow as tf
 
-        from tf_clip.inference.image_graph import encode_image
+        from tf_clip.inference.vision_transformer import encode_images
 
         pixels = tf.constant(self.inputs.pixels(images))
         # A graph of a fixed size has no halves.
@@ -98,31 +98,32 @@ class Attempt(Library):
         if not self._way.parts:
             return self._graph(lambda pixels: tower(pixels, training=False).image_embeds, [pixels], size)
         weights = self._image_weights  # read before anything is traced
-        return self._graph(lambda pixels: encode_image(pixels, weights), [pixels], size)
+        return self._graph(lambda pixels: encode_images(pixels, weights), [pixels], size)
 
     def text(self, images: int, texts: int) -> Call:
         """Encodes one caption, which is all that is tried."""
         import tensorflow as tf
 
-        from tf_clip.inference.text_graph import encode_one_text
+        from tf_clip.families.family import family_of
+        from tf_clip.inference.causal_text import encode_one_text
         from tf_clip.inference.text_plan import cut_texts
 
-        eos_token_id = self._model.config.text_config.eos_token_id
-        tokens = cut_texts(self.inputs.tokens(texts)["input_ids"], None, eos_token_id).input_ids[0]
+        tower, ids = self._model.text_encoder, self.inputs.tokens(texts)["input_ids"]
+        tokens = cut_texts(ids, None, family_of(tower).text_ends.positions(tower.config, ids)).input_ids[0]
         weights = self._text_weights  # read before anything is traced
         return self._graph(lambda tokens: encode_one_text(tokens, weights), [tf.constant(tokens)])
 
     @functools.cached_property
     def _image_weights(self) -> Any:
-        from tf_clip.inference.tower_weights import image_weights
+        from tf_clip.inference.vision_transformer import image_weights
 
         return image_weights(self._model.image_encoder, None, self._way.parts, keep_tower=False)
 
     @functools.cached_property
     def _text_weights(self) -> Any:
-        from tf_clip.inference.tower_weights import text_weights
+        from tf_clip.inference.causal_text import text_weights
 
-        return text_weights(self._model.text_encoder, self._way.parts, keep_tower=False, in_strips=self._way.strips)
+        return text_weights(self._model.text_encoder, self._way.parts, keep_tower=False, in_panels=self._way.panels)
 
     def _graph(self, encode: Callable[..., Any], inputs: list[Any], *batch: int | None) -> Call:
         """Returns the call of a graph for inputs as they are, or of another batch size."""

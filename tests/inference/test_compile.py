@@ -11,11 +11,16 @@ from tf_clip import CLIPModel, class_embeddings, compile_for_inference, embed_im
 from tf_clip.adapters import Parallel
 from tf_clip.inference import choice, compiled_model
 from tf_clip.inference.choice import Choices, fastest
-from tf_clip.inference.tower_weights import text_weights
 
 
 def assert_close(ours, theirs):
     np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def wide_model(make_model):
+    """A model whose text tower has whole panels."""
+    return make_model(hidden_size=64, intermediate_size=256, num_attention_heads=2)
 
 
 @pytest.fixture
@@ -51,36 +56,11 @@ def test_every_engine_computes_what_the_model_does(small_model, tiny_processor, 
         ({"engine": "auto", "candidates": ("xla",)}, True, False),
     ],
 )
-def test_text_kernels_are_in_strips_where_that_is_faster(small_model, monkeypatch, options, with_onednn, expected):
-    asked = []
-
-    def weights(*arguments, in_strips):
-        asked.append(in_strips)
-        return text_weights(*arguments, in_strips=in_strips)
-
+def test_text_kernels_are_in_panels_where_that_is_faster(wide_model, monkeypatch, options, with_onednn, expected):
     monkeypatch.setattr(compiled_model, "multiplies_with_onednn", lambda: with_onednn)
-    monkeypatch.setattr(compiled_model, "text_weights", weights)
-    compile_for_inference(small_model, cache_dir=None, **options)
-    assert asked == [expected]
-
-
-@pytest.mark.parametrize("engine", ["tensorflow", "xla", "litert"])
-def test_a_resnet_runs_as_keras_has_it(resnet_model, captions, engine):
-    fast = compile_for_inference(resnet_model, engine=engine)
-    images = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype("float32")
-    assert_close(fast.get_image_features(images), resnet_model.get_image_features(images))
-    assert_close(fast.get_text_features(captions), resnet_model.get_text_features(captions))
-
-
-def test_a_tower_that_is_no_plain_transformer_runs_as_keras_has_it(small_model, captions, pixels, monkeypatch):
-    monkeypatch.setattr("tf_clip.inference.compiled_model.is_plain", lambda tower: False)
-    for engine in ("tensorflow", "xla"):
-        fast = compile_for_inference(small_model, engine=engine)
-        mask = np.ones_like(captions)
-        mask[1, 0] = 0
-        assert_close(fast.get_text_features(captions, mask), small_model.get_text_features(captions, mask))
-        assert_close(fast.get_text_features(captions), small_model.get_text_features(captions))
-        assert_close(fast.get_image_features(pixels), small_model.get_image_features(pixels))
+    fast = compile_for_inference(wide_model, cache_dir=None, **options)
+    kernel = fast._text_work.weights.blocks[0].fc1[0].kernel
+    assert len(kernel.shape) == (3 if expected else 2)
 
 
 def test_texts_padded_on_the_left(small_model, plain, captions):
@@ -151,15 +131,9 @@ def test_adapters_by_place_in_the_batch_are_refused(make_model):
 
 def test_xla_compiles_few_sizes(small_model, captions):
     fast = compile_for_inference(small_model, engine="xla")
-    work = fast._encoders["text"]._work
-    texts = [choice_of(captions[:count]) for count in range(1, 8)]
+    work = fast._text_work
+    texts = [work.rows(captions[:count], None) for count in range(1, 8)]
     assert {work.size_of(text) for text in texts} == {(1, 16), (2, 16), (4, 16), (8, 16)}
-
-
-def choice_of(captions):
-    from tf_clip.inference.text_plan import cut_texts
-
-    return cut_texts(captions, None, 513)
 
 
 def test_a_compiled_model_takes_a_models_place(small_model, tiny_processor, plain, images):
@@ -289,9 +263,9 @@ def test_arguments_without_a_meaning(small_model, options, message):
 
 
 def test_other_kinds_of_models_and_missing_extras(small_model, tiny_processor, monkeypatch):
-    with pytest.raises(TypeError, match="CLIPTextEncoder and NoneType"):
+    with pytest.raises(TypeError, match="Received: CLIPTextEncoder and NoneType"):
         compile_for_inference(small_model.text_encoder)
-    with pytest.raises(TypeError, match="CLIPModel and CLIPTokenizer"):
+    with pytest.raises(TypeError, match="Received: CLIPModel and CLIPTokenizer"):
         compile_for_inference(small_model, tiny_processor.tokenizer)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for options in ({"engine": "litert"}, {"candidates": ["tensorflow", "litert"]}):

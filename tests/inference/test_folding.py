@@ -112,8 +112,8 @@ def test_the_arrays_given_stay_as_they_were(name):
     np.testing.assert_array_equal(bias, before[1])
 
 
-def test_strips_stand_side_by_side():
+def test_panels_stand_side_by_side():
     kernel = np.random.default_rng(0).normal(size=(5, 12))
-    strips = folding.strips(kernel, 4)
-    assert strips.shape == (3, 5, 4)
-    np.testing.assert_array_equal(np.concatenate(list(strips), axis=1), kernel)
+    panels = folding.panels(kernel, 4)
+    assert panels.shape == (3, 5, 4)
+    np.testing.assert_array_equal(np.concatenate(list(panels), axis=1), kernel)

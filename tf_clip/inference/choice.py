@@ -1,4 +1,4 @@
-"""Which engine is fastest here: measured once for each kind and size of work, and remembered in a file."""
+"""The choice of the fastest engine: measured once for each kind and size of work, and remembered in a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,23 +17,25 @@ from typing import Any
 import tensorflow as tf
 
 import tf_clip
+from tf_clip.files import write_text
 
 FILE = "engines.json"
-"""The file's name in the cache's folder."""
+"""The file's name in the cache folder."""
 
 _SECONDS = 1.0
 _ROUNDS = (3, 25)
-# What must be gained for another engine than the first: less is noise, and each engine takes time to start.
+# Another engine than the first must need less than this share of the time: a smaller gain may be noise, and each engine
+# takes time to start.
 _GAIN = 0.97
 
 
 class Choices:
-    """Remembers engines, in a file if there is to be one.
+    """Remembers which engine was chosen.
 
     Args:
-        folder: where the file is; None for nowhere.
-        model: what tells the model's architecture, JSON-ready.
-        threads: how many of the processor's cores are used.
+        folder: the folder of the file; None writes no file.
+        model: facts that identify the model's architecture, JSON-ready.
+        threads: how many cores are used.
     """
 
     def __init__(self, folder: Path | None, model: Mapping[str, Any], threads: int) -> None:
@@ -44,20 +45,17 @@ class Choices:
         self._known = self._read()
 
     def get(self, work: str, candidates: tuple[str, ...]) -> str | None:
-        """Returns the engine chosen for some work, if it was chosen among these."""
+        """Returns the engine chosen among these candidates for some work; None if none was chosen yet."""
         return self._known.get(self._key(work, candidates))
 
     def put(self, work: str, candidates: tuple[str, ...], engine: str) -> None:
-        """Remembers a choice; what others wrote in the meantime stays."""
+        """Remembers a choice. Choices that other processes have written in the meantime are kept."""
         self._known[self._key(work, candidates)] = engine
         if self._path is None:
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            content = json.dumps({"format": 1, "choices": {**self._read(), **self._known}}, indent=1, sort_keys=True)
-            with tempfile.NamedTemporaryFile("w", dir=self._path.parent, delete=False) as file:
-                file.write(content)
-            Path(file.name).replace(self._path)
+            content = {"format": 1, "choices": {**self._read(), **self._known}}
+            write_text(self._path, json.dumps(content, indent=1, sort_keys=True))
         except OSError as error:
             warnings.warn(
                 f"The engine chosen is not remembered: {error}. Pass another cache_dir, or None.", stacklevel=2
@@ -78,7 +76,7 @@ class Choices:
 
 
 def described_machine() -> dict[str, Any]:
-    """Returns what decides about speed, beside the model: processor, versions and switches."""
+    """Returns what the speed depends on beside the model: the processor, versions and switches."""
     packages = ("tensorflow", "tensorflow-cpu", "ai-edge-litert")
     versions = {name: _version(name) for name in packages}
     return {
@@ -94,7 +92,7 @@ def described_machine() -> dict[str, Any]:
 
 
 def fastest(runs: Mapping[str, Callable[[], Any]]) -> str:
-    """Returns the name of what takes the least time, in turns; the first unless another is clearly faster."""
+    """Runs the candidates in turns and returns the name of the fastest; the first unless another is clearly faster."""
     for run in runs.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -120,7 +118,7 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """Returns the processor's name, and what it can do where the system says so."""
+    """Returns the processor's name, and its features where the system lists them."""
     path = Path("/proc/cpuinfo")
     if not path.is_file():
         return f"{platform.machine()} {platform.processor()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,15 +13,17 @@ import numpy as np
 import tensorflow as tf
 
 from tf_clip.adapters.composition import require_same_for_every_row
+from tf_clip.errors import require
 from tf_clip.export.tflite.runtime import require_litert
+from tf_clip.families.family import family_of, rewriting_of
+from tf_clip.inference import causal_text, vision_transformer
 from tf_clip.inference.choice import Choices
 from tf_clip.inference.encoder import Encoder
-from tf_clip.inference.onednn import multiplies_with_onednn
-from tf_clip.inference.runners import ENGINES
-from tf_clip.inference.text_plan import cut_texts, groups_of
-from tf_clip.inference.threads import has_gpu, parts
-from tf_clip.inference.tower_weights import image_weights, is_plain, text_weights
-from tf_clip.inference.work import BATCH_SIZES, TEXT_LENGTHS, ImageWork, TextWork
+from tf_clip.inference.engines import ENGINES
+from tf_clip.inference.hardware import has_gpu, multiplies_with_onednn, parts
+from tf_clip.inference.keras_towers import KerasTextWork, keras_images
+from tf_clip.inference.tower_weights import has_other_weights
+from tf_clip.inference.work import BATCH_SIZES, ImageWork, TextWork
 from tf_clip.machine import usable_cores
 from tf_clip.models.outputs import CLIPOutput
 from tf_clip.models.two_towers import TwoTowerModel
@@ -42,21 +45,22 @@ def compile_for_inference(
 ) -> CompiledModel:
     """Makes the fastest functions of a model on this machine; they compute the same, in float32.
 
-    The weights are copied, rewritten, and never change again: train the model first.
+    The weights of a tower that can be rewritten exactly are copied and never change again: train the model first. Every
+    other tower runs as Keras has it, with the model's own weights: a tower with adapters, a ResNet, a subclass, a Keras
+    layer of your own. Leave the model alone afterwards.
 
     Args:
-        model: the model; it is not changed if it is kept. ResNets, and towers with adapters, run as Keras has them,
-            with the model's own weights: leave both alone afterwards.
+        model: the model; it is not changed if it is kept.
         processor: its processor; needed for images as bytes.
         engine: `"tensorflow"`, `"xla"` (compiles for seconds at each new size), `"litert"` (converts for minutes at
             each new size, and holds the weights once more; needs the extra `litert`) or `"auto"`, which measures
             `candidates` at each new size and takes the fastest.
-        candidates: what `"auto"` chooses among.
-        batch_sizes: numbers of images, and of texts of any length, that all is made ready for before this returns:
-            traced, compiled, and for `"auto"` measured. Other sizes are when they come.
-        keep_model: whether the model can be used afterwards. If not, its blocks' weights are moved, one block after
-            the other, so that there is never a second copy of all; calling the model is an error from then on.
-        cache_dir: where `"auto"` remembers what it measured; None for nowhere.
+        candidates: the engines that `"auto"` chooses among.
+        batch_sizes: numbers of images and of texts for which everything is traced, compiled and, for `"auto"`, measured
+            before this returns. For other sizes that happens at the first call.
+        keep_model: whether the model can be used afterwards. If not, the weights of its blocks are moved, one block
+            after the other, so that memory never holds all of them twice; calling the model fails from then on.
+        cache_dir: the folder in which `"auto"` remembers what it measured; None for nowhere.
 
     Returns:
         The functions.
@@ -78,11 +82,8 @@ def compile_for_inference(
     require_same_for_every_row(model.active_adapters)
     _require_engines(engine, candidates)
     for size in batch_sizes:
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(
-                f"`batch_sizes` must be positive whole numbers. Received: batch_sizes={list(batch_sizes)!r}. "
-                "Leave it out if unsure."
-            )
+        is_size = isinstance(size, int) and size > 0
+        require(is_size, "batch_sizes", "positive whole numbers", list(batch_sizes), "Leave it out if unsure.")
     folder = None if cache_dir is None else Path(cache_dir).expanduser()
     compiled = CompiledModel(model, processor, engine, tuple(candidates), folder, keep_model)
     for size in batch_sizes:
@@ -118,27 +119,20 @@ class CompiledModel:
         self.logit_scale = tf.constant(keras.ops.convert_to_numpy(model.logit_scale), tf.float32)
         bias = model.logit_bias
         self._logit_bias = 0.0 if bias is None else float(keras.ops.convert_to_numpy(bias))
-        core_count, part_count = usable_cores(), parts()
-        choices = Choices(cache_dir, self.config.to_dict(), core_count)
-        options = (engine, candidates, choices, core_count)
-        normalization = None if processor is None else processor.image_processor.scale_and_shift()
         image, text = model.image_encoder, model.text_encoder
-        images: Any = _image_function(image)
-        if is_plain(image):
-            images = image_weights(image, normalization, part_count, keep_model)
-        texts: Any = _text_function(text)
-        if is_plain(text):
-            texts = text_weights(text, part_count, keep_model, in_strips=_in_strips(engine, candidates))
-        vision, longest = self.config.vision_config, self.config.text_config.max_position_embeddings
-        self._image_shape = (vision.image_size, vision.image_size, vision.num_channels)
-        kinds = {"float32": tf.float32} if normalization is None else {"float32": tf.float32, "uint8": tf.uint8}
+        self._image_shape = (image.config.image_size, image.config.image_size, image.config.num_channels)
+        self._vocab_size, self._longest = text.config.vocab_size, text.config.max_position_embeddings
+        normalization = None if processor is None else processor.image_processor.scale_and_shift()
+        engines = candidates if engine == "auto" else (engine,)
+        works = _image_works(image, self._image_shape, normalization, keep_model)
+        self._text_work = _text_work(text, engines, keep_model)
+        cores = usable_cores()
+        described = {"image": _described(image), "text": _described(text)}
+        choices = Choices(cache_dir, described, cores) if engine == "auto" else None
         self._encoders = {
-            name: Encoder(ImageWork(f"images {name}", images, normalization, self._image_shape, dtype), *options)
-            for name, dtype in kinds.items()
+            name: Encoder(work, engine, candidates, choices, cores)
+            for name, work in {**works, "text": self._text_work}.items()
         }
-        self._encoders["text"] = Encoder(
-            TextWork("texts", texts, self.config.text_config.vocab_size, longest), *options
-        )
 
     def encode_image(self, images: Any) -> np.ndarray:
         """Encodes images.
@@ -171,7 +165,7 @@ class CompiledModel:
         return unit_rows(self.get_text_features(input_ids, attention_mask))
 
     def __call__(self, input_ids: Any, pixel_values: Any = None, attention_mask: Any = None) -> CLIPOutput:
-        """Compares texts with images, as `CLIPModel` does.
+        """Compares texts with images, as the model does.
 
         Args:
             input_ids: see `encode_text`; or a dictionary of all arguments.
@@ -197,10 +191,9 @@ class CompiledModel:
             images = images.astype(np.float32, copy=False)
         self._require_images(images)
         encode, most = self._encoders[images.dtype.name], BATCH_SIZES[-1]
-        starts = range(0, len(images), most)
-        return self._stacked(
-            [encode(images[start : start + most], len(images[start : start + most])) for start in starts]
-        )
+        batches = (images[start : start + most] for start in range(0, len(images), most))
+        rows = [encode(batch, len(batch)) for batch in batches]
+        return np.concatenate([np.empty((0, self.config.projection_dim), np.float32), *rows])
 
     def get_text_features(self, input_ids: Any, attention_mask: Any = None) -> np.ndarray:
         """Encodes texts, **not** to unit length; see `encode_text`."""
@@ -211,12 +204,13 @@ class CompiledModel:
         if not len(ids):
             return features
         encoder = self._encoders["text"]
-        texts = cut_texts(ids, mask, self.config.text_config.eos_token_id)
+        rows = self._text_work.rows(ids, mask)
         if len(ids) == 1:
-            return encoder(texts, 1)  # not sorted with nothing, which takes longer than one thinks
-        # Programs of a fixed size hold fewer texts than a graph of any size does well with.
-        for rows in groups_of(texts, _MOST_TEXTS if encoder.takes_any_size else BATCH_SIZES[-1]):
-            features[rows] = encoder(texts.take(rows), len(rows))
+            return encoder(rows, 1)  # a single text needs no sorting, which would cost a noticeable part of its time
+        # Programs of a fixed size take fewer texts than are best for a graph of any size.
+        most = _MOST_TEXTS if encoder.takes_any_size else BATCH_SIZES[-1]
+        for indices, batch in self._text_work.batches(rows, most):
+            features[indices] = encoder(batch, len(indices))
         return features
 
     @property
@@ -226,25 +220,14 @@ class CompiledModel:
 
     @property
     def traces(self) -> int:
-        """How many graphs were traced so far; it stays when sizes come again."""
+        """How many graphs were traced so far; a size that comes again adds none."""
         return sum(encoder.traces for encoder in self._encoders.values())
 
     def _prepare(self, size: int) -> None:
-        # Larger ones are cut into full batches, and a rest.
-        sizes = {min(size, BATCH_SIZES[-1]), size % BATCH_SIZES[-1]} - {0}
-        text = self.config.text_config
-        longest = text.max_position_embeddings
-        lengths = {min(length, longest) for length in (*TEXT_LENGTHS, longest)}
-        for count in sizes:
-            for dtype in self._encoders.keys() - {"text"}:
-                self.get_image_features(np.zeros((count, *self._image_shape), dtype))
-            for length in lengths:
-                ids = np.zeros((count, length), np.int32)
-                ids[:, -1] = min(text.eos_token_id, text.vocab_size - 1)
-                self.get_text_features(ids)
-
-    def _stacked(self, rows: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate([np.empty((0, self.config.projection_dim), np.float32), *rows])
+        # Larger numbers of rows are cut into full batches and a rest.
+        for count in {min(size, BATCH_SIZES[-1]), size % BATCH_SIZES[-1]} - {0}:
+            for encoder in self._encoders.values():
+                encoder.prepare(count)
 
     def _require_images(self, images: np.ndarray) -> None:
         if images.dtype == np.uint8 and "uint8" not in self._encoders:
@@ -259,11 +242,9 @@ class CompiledModel:
             )
 
     def _require_texts(self, ids: np.ndarray, mask: np.ndarray | None) -> None:
-        text = self.config.text_config
-        longest = text.max_position_embeddings
-        if ids.ndim != 2 or not 0 < ids.shape[1] <= longest or not np.issubdtype(ids.dtype, np.integer):
+        if ids.ndim != 2 or not 0 < ids.shape[1] <= self._longest or not np.issubdtype(ids.dtype, np.integer):
             raise ValueError(
-                f"`input_ids` must be whole numbers of shape [m, 1 to {longest}]. "
+                f"`input_ids` must be whole numbers of shape [m, 1 to {self._longest}]. "
                 f"Received: {ids.dtype} of shape {list(ids.shape)}. Let the processor make them."
             )
         if mask is not None and mask.shape != ids.shape:
@@ -271,14 +252,51 @@ class CompiledModel:
                 f"`attention_mask` must have the shape of `input_ids`, {list(ids.shape)}. "
                 f"Received: shape {list(mask.shape)}. Let the processor make both."
             )
-        if ids.size and not 0 <= ids.min() <= ids.max() < text.vocab_size:
+        if ids.size and not 0 <= ids.min() <= ids.max() < self._vocab_size:
             raise ValueError(
-                f"`input_ids` must be from 0 to {text.vocab_size - 1}, the model's vocabulary. "
+                f"`input_ids` must be from 0 to {self._vocab_size - 1}, the model's vocabulary. "
                 f"Received: {ids.min()} to {ids.max()}. Take the tokenizer of its checkpoint."
             )
 
 
-def _require_kinds(model: TwoTowerModel, processor: Processor | None) -> None:
+def _image_works(
+    tower: Any,
+    shape: tuple[int, int, int],
+    normalization: tuple[np.ndarray, np.ndarray] | None,
+    keep_tower: bool,
+) -> dict[str, ImageWork]:
+    """Returns an image tower's work by the images' dtype: rewritten where that is exact, else as Keras has it."""
+    is_rewritten = rewriting_of(tower) == "vision_transformer" and not has_other_weights(
+        tower, vision_transformer.WEIGHTS_OUTSIDE_OF_BLOCKS
+    )
+    if is_rewritten:
+        encode = vision_transformer.rewritten(tower, normalization, parts(), keep_tower)
+    else:
+        encode = keras_images(tower, normalization)
+    dtypes = (tf.float32,) if normalization is None else (tf.float32, tf.uint8)
+    return {
+        dtype.name: ImageWork(f"images {dtype.name}", encode, shape, dtype, has_halves=is_rewritten) for dtype in dtypes
+    }
+
+
+def _text_work(tower: Any, engines: Sequence[str], keep_tower: bool) -> TextWork:
+    """Returns a text tower's work: rewritten where that is exact, else as Keras has it."""
+    vocab_size, longest = tower.config.vocab_size, tower.config.max_position_embeddings
+    ends = family_of(tower).text_ends if rewriting_of(tower) == "causal_text" else None
+    if ends is None or has_other_weights(tower, causal_text.WEIGHTS_OUTSIDE_OF_BLOCKS):
+        return KerasTextWork(tower, vocab_size, longest, may_be_longer=ends is not None)
+    # Compilers are slower with panels.
+    in_panels = "tensorflow" in engines and not has_gpu() and multiplies_with_onednn()
+    weights = causal_text.text_weights(tower, parts(), keep_tower, in_panels)
+    ends_of = functools.partial(ends.positions, tower.config)
+    return causal_text.CausalTextWork(weights, ends_of, vocab_size, longest)
+
+
+def _described(tower: Any) -> str:
+    return f"{type(tower).__module__}.{type(tower).__qualname__} {tower.config!r}"
+
+
+def _require_kinds(model: Any, processor: Any) -> None:
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Keras's backend must be tensorflow to compile a model for inference. "
@@ -286,35 +304,15 @@ def _require_kinds(model: TwoTowerModel, processor: Processor | None) -> None:
         )
     if not isinstance(model, TwoTowerModel) or not isinstance(processor, Processor | None):
         raise TypeError(
-            "`model` and `processor` must be a CLIPModel and its CLIPProcessor or None. "
+            "`model` and `processor` must be a model with two towers and its processor or None. "
             f"Received: {type(model).__name__} and {type(processor).__name__}. Load both with from_pretrained."
         )
 
 
 def _require_engines(engine: str, candidates: Sequence[str]) -> None:
-    if engine not in (*ENGINES, "auto"):
-        raise ValueError(
-            f"`engine` must be one of {', '.join(ENGINES)} or auto. Received: engine={engine!r}. "
-            'Use "tensorflow" if unsure.'
-        )
-    if isinstance(candidates, str) or not candidates or not set(candidates) <= set(ENGINES):
-        raise ValueError(
-            f"`candidates` must be some of {', '.join(ENGINES)}. Received: candidates={candidates!r}. "
-            "Leave it out if unsure."
-        )
-    if engine == "litert" or (engine == "auto" and "litert" in candidates):
+    advice = 'Use "tensorflow" if unsure.'
+    require(engine in (*ENGINES, "auto"), "engine", f"one of {', '.join(ENGINES)} or auto", engine, advice)
+    is_choice = not isinstance(candidates, str) and bool(candidates) and set(candidates) <= set(ENGINES)
+    require(is_choice, "candidates", f"some of {', '.join(ENGINES)}", candidates, "Leave it out if unsure.")
+    if "litert" in (candidates if engine == "auto" else (engine,)):
         require_litert()
-
-
-def _in_strips(engine: str, candidates: Sequence[str]) -> bool:
-    """Says whether a text tower's kernels are to be: compilers are slower with them."""
-    engines = candidates if engine == "auto" else (engine,)
-    return "tensorflow" in engines and not has_gpu() and multiplies_with_onednn()
-
-
-def _image_function(tower: Any) -> Any:
-    return lambda images: tower(images, training=False).image_embeds
-
-
-def _text_function(tower: Any) -> Any:
-    return lambda input_ids, mask: tower(input_ids, attention_mask=mask, training=False).text_embeds

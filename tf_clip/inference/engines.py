@@ -1,4 +1,4 @@
-"""The engines: a function of tensors as something that is called with arrays and answers with an array."""
+"""The engines: each runs a function of tensors with NumPy arrays in and a NumPy array out."""
 
 from __future__ import annotations
 
@@ -15,46 +15,47 @@ from tf_clip.export.tflite.file import converted
 from tf_clip.export.tflite.runtime import require_litert
 
 ENGINES = ("tensorflow", "xla", "litert")
-"""TensorFlow's graph; the same compiled by XLA, once a size; LiteRT with XNNPACK, converted once a size."""
+"""TensorFlow's graph; the same graph compiled by XLA for each size; LiteRT with XNNPACK, converted for each size."""
 
 Function = Callable[..., tf.Tensor]
 Runner = Callable[..., np.ndarray]
 
 
 class GraphRunner:
-    """Runs a function as a graph of TensorFlow, which is traced once.
+    """Runs a function as a TensorFlow graph, which is traced once.
 
     Args:
         function: the function.
-        signature: its inputs; sizes that are None may be any.
-        with_xla: whether XLA compiles it.
+        signature: its inputs; a size of None accepts any size.
+        with_xla: whether XLA compiles the graph.
     """
 
     def __init__(self, function: Function, signature: Sequence[tf.TensorSpec], with_xla: bool = False) -> None:
         self._function = tf.function(function, input_signature=signature, autograph=False, jit_compile=with_xla)
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
-        """Runs it."""
-        return self._traced(*map(tf.convert_to_tensor, arrays)).numpy()
+        """Runs the graph."""
+        result: np.ndarray = self._traced(*map(tf.convert_to_tensor, arrays)).numpy()
+        return result
 
     @functools.cached_property
     def _traced(self) -> Any:
-        # Called itself: a function looks for the trace that fits, at every call anew.
+        # The one trace is called directly: a tf.function searches for the matching trace at every call.
         return self._function.get_concrete_function()
 
     @property
     def traces(self) -> int:
         """How often the function was traced."""
-        return self._function.experimental_get_tracing_count()
+        return int(self._function.experimental_get_tracing_count())
 
 
 class LiteRTRunner:
-    """Runs a function in LiteRT, on the processor's cores.
+    """Runs a function in LiteRT.
 
     Args:
         function: the function.
         signature: its inputs, of fixed sizes.
-        threads: how many cores.
+        threads: how many cores LiteRT uses.
 
     Raises:
         ImportError: LiteRT is not installed.
@@ -66,17 +67,19 @@ class LiteRTRunner:
 
         traced = tf.function(function, input_signature=signature, autograph=False)
         variables = dict(enumerate(traced.get_concrete_function().graph.variables))
-        file = converted({"encode": traced}, SimpleNamespace(variables={str(key): variables[key] for key in variables}))
+        weights: Any = SimpleNamespace(variables={str(key): variables[key] for key in variables})
+        file = converted({"encode": traced}, weights)
         self._interpreter = Interpreter(model_content=file, num_threads=threads)
         self._run = self._interpreter.get_signature_runner("encode")
         self._names = [spec.name for spec in signature]
         self._is_free = threading.Lock()
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
-        """Runs it; one call at a time, since all share the interpreter's memory."""
+        """Runs the function; one call at a time, because all calls share the interpreter's memory."""
         with self._is_free:
-            (features,) = self._run(**dict(zip(self._names, map(np.asarray, arrays), strict=True))).values()
-        return features
+            outputs = self._run(**dict(zip(self._names, map(np.asarray, arrays), strict=True)))
+        (features,) = outputs.values()
+        return np.asarray(features)
 
 
 def make_runner(engine: str, function: Function, signature: Sequence[tf.TensorSpec], threads: int) -> Runner:
