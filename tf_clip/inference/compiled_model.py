@@ -120,7 +120,8 @@ class CompiledModel:
         bias = model.logit_bias
         self._logit_bias = 0.0 if bias is None else float(keras.ops.convert_to_numpy(bias))
         image, text = model.image_encoder, model.text_encoder
-        self._image_shape = (image.config.image_size, image.config.image_size, image.config.num_channels)
+        side, channels = image.config.image_size, getattr(image.config, "num_channels", 3)
+        self._image_shape = (side, side, channels)
         self._vocab_size, self._longest = text.config.vocab_size, text.config.max_position_embeddings
         normalization = None if processor is None else processor.image_processor.scale_and_shift()
         engines = candidates if engine == "auto" else (engine,)
