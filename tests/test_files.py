@@ -73,6 +73,15 @@ def test_a_folder_is_replaced_whole(tmp_path):
     assert names(folder.parent) == ["1"]
 
 
+def test_what_a_killed_program_left_is_removed(tmp_path):
+    path = tmp_path / "state[1]"
+    for name in (".state[1]-a8", ".state1-a8"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state").write_text("half")
+    files.remove_unfinished(path)
+    assert names(tmp_path) == [".state1-a8"]
+
+
 def test_paths_may_be_relative(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files.write_text("a.txt", "a")

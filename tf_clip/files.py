@@ -1,13 +1,15 @@
 """Files and folders that appear whole: no reader, and no program that is killed, leaves or finds half of one.
 
 Each is written in a folder beside its place, whose name begins with a dot, flushed to the disk, and moved in one step.
-If writing fails, the folder is removed and what was there before stays.
+If writing fails, the folder is removed and what was there before stays; a killed program leaves the folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +76,13 @@ def replacing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         if folder.exists():
             folder.rename(beside / f"{folder.name}.old")
         written.rename(folder)
+
+
+def remove_unfinished(path: str | os.PathLike[str]) -> None:
+    """Removes what killed programs left of writing `path`, which no other program may be writing now."""
+    path = Path(path)
+    for folder in path.parent.glob(f".{glob.escape(path.name)}-*"):
+        shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

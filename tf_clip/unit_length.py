@@ -15,5 +15,6 @@ def unit_length(embeds: Any) -> Any:
 
 def unit_rows(features: Any) -> np.ndarray:
     """Returns features of any backend, `[n, width]`, as float32 rows of unit length."""
-    rows = ops.convert_to_numpy(features).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)  # type: ignore[no-any-return]
+    rows: np.ndarray = ops.convert_to_numpy(features).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows

@@ -47,7 +47,7 @@ def read_file(path: str) -> bytes:
     try:
         file, size = open_file(path)
         with file:
-            data = file.read(size) if size <= MAX_FILE_BYTES else None
+            data: bytes | None = file.read(size) if size <= MAX_FILE_BYTES else None
     except (FileNotFoundError, tf.errors.NotFoundError):
         raise ExampleError("the image's file does not exist") from None
     except READ_ERRORS as error:
@@ -75,7 +75,7 @@ def read_part(path: str, offset: int, size: int, limit: int) -> bytes:
         file, _ = open_file(path)
         with file:
             file.seek(offset)
-            data = file.read(size) if size else b""
+            data: bytes = file.read(size) if size else b""
     except READ_ERRORS as error:
         raise ExampleError(f"its file cannot be read ({type(error).__name__})") from error
     if len(data) != size:

@@ -27,7 +27,7 @@ class Pairs(Protocol):
     """Numbered pairs, read one at a time and in any order, by several threads at once.
 
     Attributes:
-        skipped: what could not be used when the source was read, and has no number.
+        skipped: what was unreadable when the source was read, and has no number.
         groups: int32 `[len]`, equal where pairs belong together, so that each caption is right for each
             image of a group; None if no two do.
     """
@@ -47,16 +47,16 @@ class Pairs(Protocol):
         """Reads one.
 
         Raises:
-            ExampleError: it cannot be read.
+            ExampleError: it is unreadable.
         """
         ...
 
     def shuffled(self, generator: np.random.Generator) -> np.ndarray:
-        """Draws an order, int64 `[len]`, that can be read without much waste."""
-        ...
+        """Draws an order, int64 `[len]`, that can be read without much waste: any, unless a class says otherwise."""
+        return generator.permutation(len(self))
 
 
-class ListedPairs:
+class ListedPairs(Pairs):
     """Pairs whose captions are in memory, and whose images are files.
 
     Args:
@@ -65,7 +65,7 @@ class ListedPairs:
         where: names a row in messages, by its number; None takes the image paths.
         groups: pairs of one group belong together; None takes the images, so that one image on several
             rows is one group.
-        skipped: rows that could not be used.
+        skipped: unreadable examples that are not among these.
 
     Raises:
         ValueError: images and captions differ in number.
@@ -107,10 +107,6 @@ class ListedPairs:
         captions = usable_captions(self._captions[row])
         return Pair(_from_data_uri(image) if image.startswith(_DATA_URI) else read_file(image), captions)
 
-    def shuffled(self, generator: np.random.Generator) -> np.ndarray:
-        """Draws any order."""
-        return generator.permutation(len(self))
-
 
 def numbered(values: Iterable[Hashable]) -> np.ndarray | None:
     """Numbers values from 0, equal ones alike; None if no two are equal."""
@@ -128,16 +124,30 @@ def usable_captions(values: object) -> list[str]:
     Raises:
         ExampleError: there is none, or one is not text.
     """
-    candidates = values if isinstance(values, (list, tuple)) else [values]
-    captions = [value for value in candidates if value is not None and value != ""]
-    for caption in captions:
+    captions = []
+    for caption in values if isinstance(values, (list, tuple)) else [values]:
+        if caption is None or caption == "":
+            continue
         if not isinstance(caption, str):
             raise ExampleError(f"the caption is not text but {type(caption).__name__}")
         require_unicode(caption, "the caption")
-    captions = [caption for caption in captions if caption.strip()]
+        if caption.strip():
+            captions.append(caption)
     if not captions:
         raise ExampleError("the caption is empty")
     return captions
+
+
+def decoded_caption(data: bytes) -> str:
+    """Returns a caption of UTF-8.
+
+    Raises:
+        ExampleError: it is not UTF-8.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ExampleError("the caption is not valid UTF-8") from None
 
 
 def require_unicode(text: str, name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tf_clip.data.files import MAX_FILE_BYTES, READ_ERRORS, open_file
-from tf_clip.data.pairs import Pair, numbered, usable_captions
+from tf_clip.data.pairs import Pair, Pairs, numbered, usable_captions
 from tf_clip.data.skipped import ExampleError, SkippedExample
 from tf_clip.data.tables import Columns, TableRows
 
@@ -32,7 +32,7 @@ _BATCH_ROWS = 4096
 _MAX_THRIFT_BYTES = 1 << 24
 
 
-def parquet_pairs(files: Sequence[str], columns: Columns, image_folder: str | None) -> Any:
+def parquet_pairs(files: Sequence[str], columns: Columns, image_folder: str | None) -> Pairs:
     """Reads the captions of all rows, and paths if that is what the image column has.
 
     Args:
@@ -56,7 +56,7 @@ def parquet_pairs(files: Sequence[str], columns: Columns, image_folder: str | No
     return rows.to_pairs()
 
 
-class ParquetPairs:
+class ParquetPairs(Pairs):
     """Pairs whose images are in Parquet files; captions are in memory, images a few row groups at a time.
 
     Args:

@@ -55,7 +55,7 @@ def read_pairs(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: Parquet without pyarrow.
-        ValueError: a file is broken as a whole, has other columns, has no row that can be used; or an argument does not
+        ValueError: a file is broken as a whole, has other columns, has no readable example; or an argument does not
             go with the format.
 
     Example:
@@ -89,7 +89,7 @@ def read_pairs(
     if not len(pairs):
         unreadable = f":\n{listed(pairs.skipped)}\n" if pairs.skipped else ". "
         raise ValueError(
-            f"`source` must have a row that can be used. Received: source={files!r} with none{unreadable}Check it."
+            f"`source` must have a readable example. Received: source={files!r} with none{unreadable}Check it."
         )
     return pairs
 
@@ -107,9 +107,9 @@ def _table_pairs(kind: str, files: Sequence[str], columns: Columns, image_folder
 
 def _files(source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
     """Returns the files that are meant, each of which exists."""
-    names = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    names = [os.fspath(name) for name in ([source] if isinstance(source, (str, os.PathLike)) else source)]
     files: list[str] = []
-    for name in map(os.fspath, names):
+    for name in names:
         if not _GLOB.isdisjoint(name) and not tf.io.gfile.exists(name):
             files += sorted(tf.io.gfile.glob(name))
         else:
@@ -117,7 +117,7 @@ def _files(source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
     missing = [path for path in files if not tf.io.gfile.exists(path)]
     if missing or not files:
         raise FileNotFoundError(
-            f"`source` must name existing files. Received: source={(missing or [source])[0]!r}. Check the path."
+            f"`source` must name existing files. Received: source={(missing or names)!r}. Check the path."
         )
     return files
 

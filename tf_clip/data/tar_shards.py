@@ -11,10 +11,8 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from tf_clip.data.files import MAX_FILE_BYTES, READ_ERRORS, open_file, read_part
-from tf_clip.data.pairs import Pair, usable_captions
+from tf_clip.data.pairs import Pair, Pairs, decoded_caption, usable_captions
 from tf_clip.data.skipped import ExampleError, SkippedExample
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif")
@@ -31,7 +29,7 @@ class _Member(NamedTuple):
     """Offset and size; None for links and special files."""
 
 
-class TarPairs:
+class TarPairs(Pairs):
     """Pairs in tar files: members that have a name in common up to its first dot, and follow each other.
 
     The image is the member with one of `IMAGE_EXTENSIONS`; captions are all members whose extension ends in
@@ -45,7 +43,7 @@ class TarPairs:
         ValueError: a file is not a tar file.
     """
 
-    groups: np.ndarray | None = None
+    groups = None
 
     def __init__(self, shards: Sequence[str], caption_column: str) -> None:
         self._shards, self._caption_column = list(shards), caption_column
@@ -71,14 +69,10 @@ class TarPairs:
         captions: list[str] = []
         for place in range(self._first_text[row], self._first_text[row + 1]):
             offset, size, is_json = self._texts[3 * place : 3 * place + 3]
-            text = _as_text(read_part(shard, offset, size, MAX_TEXT_BYTES))
+            text = decoded_caption(read_part(shard, offset, size, MAX_TEXT_BYTES))
             captions += usable_captions(_from_json(text, self._caption_column) if is_json else text.strip())
         offset, size = self._images[2 * row : 2 * row + 2]
         return Pair(read_part(shard, offset, size, MAX_FILE_BYTES), captions)
-
-    def shuffled(self, generator: np.random.Generator) -> np.ndarray:
-        """Draws any order."""
-        return generator.permutation(len(self))
 
     def _index(self, number: int, shard: str) -> None:
         key: str | None = None
@@ -103,9 +97,10 @@ class TarPairs:
         file, size = open_file(shard)
         with file:
             headers = _HeadersOnly(file, size)
-            with tarfile.open(fileobj=headers, mode="r:", errors="surrogateescape") as archive:
+            reader: Any = headers  # typeshed asks for a file's other methods, too
+            with tarfile.open(fileobj=reader, mode="r:", errors="surrogateescape") as archive:
                 while member := archive.next():
-                    archive.members = []  # tarfile would keep them all
+                    archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
                     headers.begin_member()
                     folder, slash, name = member.name.rpartition("/")
                     stem, _, extension = name.partition(".")
@@ -127,21 +122,22 @@ class TarPairs:
         images = [member.place for member in members if member.extension.rpartition(".")[2] in IMAGE_EXTENSIONS]
         texts = [(member.place, 0) for member in members if member.extension.rpartition(".")[2] == "txt"]
         texts = texts or [(member.place, 1) for member in members if member.extension == "json"][:1]
-        problem = None
+        files = [(*place, is_json) for place, is_json in texts if place is not None]
+        problem = ""
         if len(images) != 1:
             problem = f"{len(images) or 'no'} images"
         elif not texts:
             problem = "neither a .txt nor a .json beside the image"
-        elif None in images or any(place is None for place, _ in texts):
+        elif images[0] is None or len(files) < len(texts):
             problem = "a link or a special file"
-        if problem:
+        if problem or images[0] is None:
             self.skipped.append(SkippedExample(f"{self._shards[shard]}: {key!a}", problem))
             return
         self._keys.append(key)
         self._shard_of.append(shard)
         self._images.extend(images[0])
-        for place, is_json in texts:
-            self._texts.extend((*place, is_json))
+        for file in files:
+            self._texts.extend(file)
         self._first_text.append(len(self._texts) // 3)
 
 
@@ -171,16 +167,9 @@ class _HeadersOnly:
         if size <= 0:
             return b""
         self._file.seek(self._position)
-        data = self._file.read(size)
+        data: bytes = self._file.read(size)
         self._position += len(data)
         return data
-
-
-def _as_text(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ExampleError("the caption is not valid UTF-8") from None
 
 
 def _from_json(text: str, column: str) -> object:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tf_clip.data.files import MAX_FILE_BYTES, open_file, read_part
-from tf_clip.data.pairs import Pair, usable_captions
+from tf_clip.data.pairs import Pair, Pairs, decoded_caption, usable_captions
 from tf_clip.data.skipped import ExampleError, SkippedExample
 
 _HEAD = struct.Struct("<QI")  # length, its checksum
@@ -31,7 +31,7 @@ def _crc_table() -> tuple[int, ...]:
 _CRC_TABLE = _crc_table()
 
 
-class RecordPairs:
+class RecordPairs(Pairs):
     """Pairs in TFRecord files.
 
     Args:
@@ -43,7 +43,7 @@ class RecordPairs:
         ValueError: a file is not a TFRecord file.
     """
 
-    groups: np.ndarray | None = None
+    groups = None
 
     def __init__(self, files: Sequence[str], image_column: str, caption_columns: Sequence[str]) -> None:
         self._files, self._image_column, self._caption_columns = list(files), image_column, list(caption_columns)
@@ -69,15 +69,11 @@ class RecordPairs:
             features = tf.train.Example.FromString(data).features.feature
         except Exception as error:  # protobuf's own class is not part of TensorFlow's interface
             raise ExampleError("the record is not a tf.train.Example") from error
-        images = features[self._image_column].bytes_list.value if self._image_column in features else ()
+        images = _values(features, self._image_column) if self._image_column in features else []
         if len(images) != 1:
             raise ExampleError(f"the record has {len(images) or 'no'} values of {self._image_column!r}")
-        captions = [_as_text(text) for name in self._caption_columns for text in _values(features, name)]
+        captions = [decoded_caption(text) for name in self._caption_columns for text in _values(features, name)]
         return Pair(images[0], usable_captions(captions))
-
-    def shuffled(self, generator: np.random.Generator) -> np.ndarray:
-        """Draws any order."""
-        return generator.permutation(len(self))
 
     def _index(self, number: int, path: str) -> None:
         file, size = open_file(path)
@@ -86,8 +82,9 @@ class RecordPairs:
             while offset < size:
                 file.seek(offset)
                 head = file.read(_HEAD.size)
-                length, crc = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, -1)
-                is_intact = crc == _masked_crc(head[:8])
+                is_whole = len(head) == _HEAD.size
+                length, crc = _HEAD.unpack(head) if is_whole else (0, 0)
+                is_intact = is_whole and crc == _masked_crc(head[:8])
                 if not offset and not is_intact:
                     raise ValueError(
                         "`source` must be TFRecord files that are not compressed. "
@@ -115,14 +112,8 @@ def _masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
 
-def _values(features: object, name: str) -> Sequence[bytes]:
+def _values(features: Any, name: str) -> Sequence[bytes]:
     if name not in features:
         raise ExampleError(f"the record has no {name!r}")
-    return features[name].bytes_list.value
-
-
-def _as_text(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ExampleError("the caption is not valid UTF-8") from None
+    values: Sequence[bytes] = features[name].bytes_list.value
+    return values

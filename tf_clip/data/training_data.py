@@ -5,27 +5,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import numpy as np
 import tensorflow as tf
 
 from tf_clip.data.augmentation import Augmentation
+from tf_clip.data.ending import end_reading_at_exit
 from tf_clip.data.pairs import Pairs
 from tf_clip.data.skipped import ExampleError, SkippedExample, SkippedExamples, TooManySkipped
+from tf_clip.errors import require
 from tf_clip.preprocessing.images.decode import reason_of
 from tf_clip.preprocessing.images.image_processor import ImageProcessor
 from tf_clip.preprocessing.processor import Processor
-from tf_clip.training.ending import end_reading_at_exit
 
 
 class TrainingData:
     """What `CLIPModel.fit` trains on, epoch by epoch.
 
-    Every batch depends on the pairs, the seed, the epoch and the batch's number alone: a run that goes on in the middle
-    of an epoch gets what it would have got, and nothing before that is read. For that, a row that cannot be used does
-    not move the others: the row one batch further on takes its place, and so is seen twice.
+    A batch depends on the pairs, the seed, the epoch and the batch's number alone. A run that goes on in the middle of
+    an epoch therefore gets the same batches, and reads nothing before them. An unreadable example does not move the
+    others: the example one batch further on takes its place, and so is seen twice.
 
     Args:
         pairs: what `read_pairs` returns.
@@ -40,7 +41,7 @@ class TrainingData:
         drop_remainder: leave out the last batch of an epoch if it is smaller.
 
     Raises:
-        TooManySkipped: the table alone has too many.
+        TooManySkipped: too many are unreadable in the table alone.
         ValueError: there are fewer pairs than a batch; an argument is out of its range; or the processor's images are
             not all of one size.
 
@@ -79,7 +80,7 @@ class TrainingData:
         self._length = longest if padding == "max_length" else None
         self._skipped = SkippedExamples(pairs.skipped, len(pairs) + len(pairs.skipped), max_skipped_share)
         self._stopped: TooManySkipped | None = None
-        self._prepare = _preparation(extractor, augment)
+        self._prepare = _preparation(extractor, augment, self._size)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -88,7 +89,7 @@ class TrainingData:
 
     @property
     def skipped(self) -> list[SkippedExample]:
-        """Rows that could not be used, as far as they have been met, each once and in the order of the data."""
+        """Unreadable examples that were met so far, each once and in the order of the data."""
         return self._skipped.to_list()
 
     @property
@@ -140,7 +141,7 @@ class TrainingData:
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
-        """Within it, TensorFlow's error for an input that has stopped is the `TooManySkipped` that it was.
+        """Returns a block in which `TooManySkipped` is raised as itself, and not as TensorFlow's error for its input.
 
         Raises:
             TooManySkipped: there were too many.
@@ -172,7 +173,7 @@ class TrainingData:
         return int(np.random.SeedSequence([self._seed, epoch, 1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def _example(self, order: np.ndarray, drawing_seed: int, slot: np.ndarray) -> tuple[Any, ...]:
-        """Reads and prepares the first usable of the rows that may stand at a place of an epoch."""
+        """Reads and prepares the first readable one of the examples that may stand at a place of an epoch."""
         drawn = np.array([drawing_seed, slot])
         for attempt in range(self._num_batches * self._batch_size):
             row = self._candidate(order, int(slot), attempt)
@@ -184,10 +185,10 @@ class TrainingData:
             except ExampleError as error:
                 self._note(row, str(error))
                 continue
-            choice = np.random.default_rng(drawn).integers(len(pair.captions)) if len(pair.captions) > 1 else 0
+            choice = int(np.random.default_rng(drawn).integers(len(pair.captions))) if len(pair.captions) > 1 else 0
             group = row if self._pairs.groups is None else self._pairs.groups[row]
             return np.array(pair.captions[choice].encode(), object), pixel_values, np.int32(group)
-        return self._stop(TooManySkipped(self.skipped, len(self._pairs) + len(self._pairs.skipped), 1.0))
+        self._stop(TooManySkipped(self.skipped, len(self._pairs) + len(self._pairs.skipped), 1.0))
 
     def _candidate(self, order: np.ndarray, slot: int, attempt: int) -> int | None:
         """Returns the row that stands at a place of an epoch if `attempt` others cannot.
@@ -204,7 +205,8 @@ class TrainingData:
     def _pixel_values(self, data: bytes, drawn: np.ndarray) -> np.ndarray:
         try:
             with tf.device("CPU"):
-                return self._prepare(tf.constant(data), tf.constant(drawn)).numpy()
+                pixels: np.ndarray = self._prepare(tf.constant(data), tf.constant(drawn)).numpy()
+                return pixels
         except tf.errors.InvalidArgumentError as error:
             raise ExampleError(f"the image cannot be decoded: {reason_of(error)}") from error
 
@@ -214,7 +216,7 @@ class TrainingData:
         except TooManySkipped as error:
             self._stop(error)
 
-    def _stop(self, error: TooManySkipped) -> Any:
+    def _stop(self, error: TooManySkipped) -> NoReturn:
         self._stopped = error
         raise error
 
@@ -234,13 +236,13 @@ class TrainingData:
 
 
 @functools.lru_cache(maxsize=8)
-def _preparation(extractor: ImageProcessor, augment: Augmentation | None) -> Callable[..., tf.Tensor]:
+def _preparation(extractor: ImageProcessor, augment: Augmentation | None, size: tuple[int, int]) -> Any:
     """Returns a file's bytes, and a seed, to `pixel_values`; traced once, since that takes seconds."""
 
     def prepare(data: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
         if augment is None:
             return extractor.prepare_file(data)
-        pixels = augment(extractor.decode_file(data), drawn, extractor.output_size, extractor.resample)
+        pixels = augment(extractor.decode_file(data), drawn, size, extractor.resample)
         return extractor.normalize(pixels)
 
     return tf.function(
@@ -249,19 +251,11 @@ def _preparation(extractor: ImageProcessor, augment: Augmentation | None) -> Cal
 
 
 def _require(batch_size: int, seed: int, max_skipped_share: float, padding: str, most: int | None) -> None:
-    if batch_size < 1 or (most is not None and batch_size > most):
-        raise ValueError(
-            f"`batch_size` must be from 1 to the number of pairs{'' if most is None else f', {most}'}. "
-            f"Received: batch_size={batch_size!r}. Take a smaller one, or drop_remainder=False."
-        )
-    if seed < 0:
-        raise ValueError(f"`seed` must be a whole number from 0. Received: seed={seed!r}. Take another.")
-    if not 0.0 <= max_skipped_share <= 1.0:
-        raise ValueError(
-            f"`max_skipped_share` must be from 0 to 1. Received: max_skipped_share={max_skipped_share!r}. "
-            "0 allows none."
-        )
-    if padding not in ("longest", "max_length"):
-        raise ValueError(
-            f"`padding` must be 'longest' or 'max_length'. Received: padding={padding!r}. Batches must be rectangular."
-        )
+    rule = "at least 1" if most is None else f"from 1 to the number of pairs, {most}"
+    fits = batch_size >= 1 and (most is None or batch_size <= most)
+    require(fits, "batch_size", rule, batch_size, "Take a smaller one, or drop_remainder=False.")
+    require(seed >= 0, "seed", "a whole number from 0", seed, "Take another.")
+    is_share = 0.0 <= max_skipped_share <= 1.0
+    require(is_share, "max_skipped_share", "from 0 to 1", max_skipped_share, "0 allows none.")
+    is_rectangular = padding in ("longest", "max_length")
+    require(is_rectangular, "padding", "'longest' or 'max_length'", padding, "Batches must be rectangular.")

@@ -74,7 +74,7 @@ def summed_losses(
     count = ops.shape(queries)[0]
     num_chunks = -(-count // chunk_size)
 
-    @ops.custom_gradient
+    @ops.custom_gradient  # type: ignore[untyped-decorator]
     def run(queries: Any, candidates: Any, scale: Any, bias: Any) -> Any:
         def body(index: Any, total: Any, *slopes: Any) -> tuple[Any, ...]:
             of_queries, of_candidates, of_scale, of_bias = slopes

@@ -7,8 +7,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_clip.families.config import PROBLEM_TYPES
-
 
 def classification_loss(labels: Any, logits: Any, problem_type: str | None = None) -> Any:
     """Scores a classifier's logits, row by row.
@@ -17,7 +15,8 @@ def classification_loss(labels: Any, logits: Any, problem_type: str | None = Non
         labels: integer `[batch]` for one right class a row; float `[batch, num_labels]` between 0 and 1
             where several may be right; float `[batch]` or `[batch, num_labels]` for regression.
         logits: float `[batch, num_labels]`; computed in float32.
-        problem_type: one of `configuration.PROBLEM_TYPES`; None takes regression for one label, one
+        problem_type: `"regression"`, `"single_label_classification"` or
+            `"multi_label_classification"`; None takes regression for one label, one
             right class for integer labels, and several for the rest.
 
     Returns:
@@ -32,8 +31,8 @@ def classification_loss(labels: Any, logits: Any, problem_type: str | None = Non
     count = logits.shape[-1]
     is_integer = "int" in keras.backend.standardize_dtype(labels.dtype)
     if problem_type is None:
-        regression, one_class, several = PROBLEM_TYPES
-        problem_type = regression if count == 1 else one_class if is_integer else several
+        problem_type = "single_label_classification" if is_integer else "multi_label_classification"
+        problem_type = "regression" if count == 1 else problem_type
     if problem_type == "single_label_classification":
         labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
         return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 from keras import ops
 
+from tf_clip.errors import require
 from tf_clip.losses.chunks import share_of_hits, summed_losses
-from tf_clip.losses.rows import RowLoss, are_positive, require_label_smoothing, sigmoid_rows, softmax_rows
+from tf_clip.losses.rows import are_positive, require_label_smoothing, sigmoid_rows, softmax_rows
 
 
 class GlobalBatch(NamedTuple):
@@ -37,7 +38,7 @@ class PairLoss:
             takes all at once. The result is the same.
     """
 
-    row_loss: ClassVar[RowLoss]
+    row_loss: ClassVar[staticmethod[[Any, Any, float], tuple[Any, Any]]]
     both_ways: ClassVar[bool]
     """Whether images look for texts, too; else each pair is scored once."""
     needs_bias: ClassVar[bool] = False
@@ -89,7 +90,7 @@ class PairLoss:
         return total / ops.cast(ops.shape(others.pair_ids)[0], "float32")
 
     def _sum(self, queries: Any, candidates: Any, scale: Any, bias: Any, query_ids: Any, candidate_ids: Any) -> Any:
-        row_loss = type(self).row_loss
+        row_loss = self.row_loss
         if self.chunk_size is None:
             logits = ops.matmul(queries, ops.transpose(candidates)) * scale + bias
             losses, _ = row_loss(logits, are_positive(query_ids, candidate_ids), self.label_smoothing)
@@ -183,24 +184,26 @@ def row_ids(rows: Any) -> Any:
 
 
 def require_chunk_size(name: str, chunk_size: int | None) -> None:
-    """Refuses a number of rows that is none.
+    """Checks a number of rows.
 
     Raises:
         ValueError: it is neither None nor a positive whole number.
     """
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
-        raise ValueError(
-            f"`{name}` must be a positive whole number, or None for all rows at once. "
-            f"Received: {name}={chunk_size!r}. 128 is a good start."
-        )
+    require(
+        chunk_size is None or (isinstance(chunk_size, int) and chunk_size > 0),
+        name,
+        "a positive whole number, or None for all rows at once",
+        chunk_size,
+        "128 is a good start.",
+    )
 
 
 def _require_pairs(text_embeds: Any, image_embeds: Any, pair_ids: Any, global_batch: GlobalBatch | None) -> None:
     texts, images = text_embeds.shape[0], image_embeds.shape[0]
     if texts is not None and images is not None and texts != images:
         raise ValueError(
-            "`text_embeds` and `image_embeds` must have as many rows, since row i of both is a pair. "
-            f"Received: {texts} and {images} rows. Pass as many images as texts."
+            "`text_embeds` and `image_embeds` must have the same number of rows, since row i of both is a pair. "
+            f"Received: {texts} and {images} rows. Pass one image for each text."
         )
     if global_batch is not None and pair_ids is None:
         raise ValueError(

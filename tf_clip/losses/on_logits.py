@@ -74,7 +74,7 @@ def _prepare(logits_per_text: Any, label_smoothing: float, pair_ids: Any) -> tup
     if rows is not None and columns is not None and rows != columns:
         raise ValueError(
             "`logits_per_text` must be square, since the loss pairs text i with image i. "
-            f"Received: logits_per_text.shape={(rows, columns)}. Pass as many images as texts."
+            f"Received: logits_per_text.shape={(rows, columns)}. Pass one image for each text."
         )
     logits = ops.cast(logits_per_text, "float32")
     ids = ops.arange(ops.shape(logits)[0], dtype="int32") if pair_ids is None else ops.convert_to_tensor(pair_ids)

@@ -11,6 +11,8 @@ from typing import Any
 
 from keras import ops
 
+from tf_clip.errors import require
+
 RowLoss = Callable[[Any, Any, float], tuple[Any, Any]]
 
 
@@ -55,13 +57,15 @@ def sigmoid_rows(logits: Any, positives: Any, label_smoothing: float) -> tuple[A
 
 
 def require_label_smoothing(label_smoothing: float) -> None:
-    """Refuses a share that is none.
+    """Checks a share of the targets.
 
     Raises:
-        ValueError: it is below 0, or 1 and more.
+        ValueError: it is below 0, or at least 1.
     """
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(
-            f"`label_smoothing` must be at least 0 and below 1. Received: label_smoothing={label_smoothing}. "
-            "0 smooths nothing; 0.1 is usual."
-        )
+    require(
+        0.0 <= label_smoothing < 1.0,
+        "label_smoothing",
+        "at least 0 and below 1",
+        label_smoothing,
+        "0 smooths nothing; 0.1 is usual.",
+    )

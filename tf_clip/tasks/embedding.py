@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tf_clip.preprocessing.processor import Processor
+from tf_clip.tasks.reading import readable
 from tf_clip.unit_length import unit_rows
 
 
@@ -33,7 +34,7 @@ class ImageEmbeddings:
     Args:
         embeds: float32 `[num_embedded, projection_dim]`, of unit length.
         indices: int `[num_embedded]`, which image of the list each row is.
-        failures: from an image's index to the reason it could not be read.
+        failures: from an image's index to the reason why it is unreadable.
     """
 
     embeds: np.ndarray
@@ -57,30 +58,64 @@ def embed_images(
         processor: its processor.
         images: paths, PIL images, files' bytes or uint8 pixels.
         batch_size: images a forward pass; bounds the memory.
-        skip_unreadable: report images that cannot be read in `failures` and go on, instead of raising.
+        skip_unreadable: report unreadable images in `failures` and go on, instead of raising.
         on_progress: called with the number of images just done.
 
     Raises:
-        FileNotFoundError, ValueError: an image cannot be read, unless `skip_unreadable`.
+        FileNotFoundError, ValueError: an image is unreadable, unless `skip_unreadable`.
+    """
+    rows, indices, failures = encode_images(
+        lambda pixel_values: unit_rows(model.get_image_features(pixel_values)),
+        processor,
+        images,
+        batch_size=batch_size,
+        skip_unreadable=skip_unreadable,
+        on_progress=on_progress,
+    )
+    return ImageEmbeddings(_concatenate(rows, model), indices, failures)
+
+
+def encode_images(
+    encode: Callable[[Any], np.ndarray],
+    processor: Processor,
+    images: Sequence[Any],
+    *,
+    batch_size: int,
+    skip_unreadable: bool,
+    on_progress: Callable[[int], None] | None,
+) -> tuple[list[np.ndarray], np.ndarray, dict[int, str]]:
+    """Reads images and encodes them, batch by batch.
+
+    Args:
+        encode: from pixel values `[batch, height, width, 3]` to rows `[batch, width]`.
+        processor: prepares them.
+        images: as in `embed_images`, and so are the errors.
+        batch_size: images at a time.
+        skip_unreadable: whether unreadable images are skipped.
+        on_progress: called with the number of images just done.
+
+    Returns:
+        The rows of each batch; int64 `[num_read]`, which image each row is of; and from the index of each unreadable
+        image to the reason.
     """
     rows: list[np.ndarray] = []
     indices: list[int] = []
     failures: dict[int, str] = {}
     for start in range(0, len(images), batch_size):
-        opened = []
-        for index, image in enumerate(images[start : start + batch_size], start):
-            try:
-                opened.append(processor(images=image)["pixel_values"][0])
-                indices.append(index)
-            except (OSError, TypeError, ValueError) as error:
-                if not skip_unreadable:
-                    raise
-                failures[index] = str(error)
-        if opened:
-            rows.append(unit_rows(model.get_image_features(keras.ops.stack(opened))))
+        batch = range(start, min(start + batch_size, len(images)))
+        found = list(
+            readable(
+                lambda index: processor(images=images[index])["pixel_values"][0],
+                batch,
+                failures.__setitem__ if skip_unreadable else None,
+            )
+        )
+        if found:
+            indices += [index for index, _ in found]
+            rows.append(encode(keras.ops.stack([pixels for _, pixels in found])))
         if on_progress:
-            on_progress(min(batch_size, len(images) - start))
-    return ImageEmbeddings(_concatenate(rows, model), np.array(indices, np.int64), failures)
+            on_progress(len(batch))
+    return rows, np.array(indices, np.int64), failures
 
 
 def embed_texts(

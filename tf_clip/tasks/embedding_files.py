@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from tf_clip.files import write_text
 from tf_clip.preprocessing.processor import Processor
+from tf_clip.tasks.reading import readable
 from tf_clip.unit_length import unit_rows
 
 Encode = Callable[..., Any]
@@ -115,9 +117,7 @@ class EmbeddingFile:
         self._write()
 
     def _write(self) -> None:
-        partial = self._progress.with_suffix(".partial")
-        partial.write_text(json.dumps(self._state), "utf-8")
-        partial.replace(self._progress)  # at once: half a file would lose the job
+        write_text(self._progress, json.dumps(self._state))
 
 
 def embed_images_to_file(
@@ -158,17 +158,13 @@ def embed_images_to_file(
     (folder / "images.txt").write_bytes(b"".join(bytes(path) + b"\n" for path in paths))
     resumed, clock = len(paths) - file.remaining(), _Clock()
 
+    def pixels_of(row: int) -> np.ndarray:
+        return np.asarray(processor(images=paths[row], return_tensors="np")["pixel_values"][0])
+
     def read(rows: Sequence[int]) -> tuple[list[int], np.ndarray, dict[int, str]]:
-        pixels, kept, failures = [], [], {}
-        for row in rows:
-            try:
-                pixels.append(np.asarray(processor(images=paths[row], return_tensors="np")["pixel_values"][0]))
-                kept.append(row)
-            except (OSError, TypeError, ValueError) as error:
-                failures[row] = str(error)
-        if not kept:
-            return kept, np.empty(0), failures
-        return kept, np.stack(pixels), failures
+        failures: dict[int, str] = {}
+        found = dict(readable(pixels_of, rows, failures.__setitem__))
+        return list(found), np.stack(list(found.values())) if found else np.empty(0), failures
 
     todo = list(file.chunks())
     batches = (

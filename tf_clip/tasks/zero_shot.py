@@ -1,4 +1,4 @@
-"""Classification by sentences: the classes are texts, and nothing is trained."""
+"""Classification by prompts: the classes are texts, and nothing is trained."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import PairEncoder, embed_texts
+from tf_clip.unit_length import unit_rows
 
 
 def class_embeddings(
@@ -19,7 +20,7 @@ def class_embeddings(
         model: the model, or what `compile_for_inference` made of it.
         processor: its processor.
         labels: the classes' names, all different and none empty.
-        templates: sentences with `{}` where the name goes.
+        templates: prompts with `{}` where the name goes.
 
     Returns:
         float32 `[num_labels, projection_dim]`, of unit length.
@@ -33,8 +34,7 @@ def class_embeddings(
     _require_labels(labels)
     require_templates("templates", templates)
     texts = [template.replace("{}", label) for label in labels for template in templates]
-    embeds = embed_texts(model, processor, texts).reshape(len(labels), len(templates), -1).mean(axis=1)
-    return embeds / np.linalg.norm(embeds, axis=1, keepdims=True)
+    return unit_rows(embed_texts(model, processor, texts).reshape(len(labels), len(templates), -1).mean(axis=1))
 
 
 def class_probabilities(image_embeds: np.ndarray, class_embeds: np.ndarray, logit_scale: float) -> np.ndarray:
@@ -49,8 +49,9 @@ def class_probabilities(image_embeds: np.ndarray, class_embeds: np.ndarray, logi
         float32 `[num_images, num_labels]`; each row sums to 1.
     """
     logits = np.exp(logit_scale) * image_embeds @ class_embeds.T
-    likelihoods = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (likelihoods / likelihoods.sum(axis=1, keepdims=True)).astype(np.float32)
+    likelihoods: np.ndarray = np.exp(logits - logits.max(axis=1, keepdims=True))
+    likelihoods /= likelihoods.sum(axis=1, keepdims=True)
+    return likelihoods.astype(np.float32)
 
 
 def _require_labels(labels: Sequence[str]) -> None:
@@ -64,9 +65,9 @@ def _require_labels(labels: Sequence[str]) -> None:
 
 
 def require_templates(argument: str, templates: Sequence[str]) -> None:
-    """Raises a `ValueError` that names the argument unless each sentence has a place for the class's name."""
+    """Raises a `ValueError` that names the argument unless each template has a `{}` for the class's name."""
     if not templates or any("{}" not in template for template in templates):
         raise ValueError(
-            f"`{argument}` must be sentences with {{}} where the class's name goes. "
+            f"`{argument}` must be prompts with {{}} where the class's name goes. "
             f"Received: {argument}={list(templates)!r}. For example: 'a photo of {{}}'."
         )

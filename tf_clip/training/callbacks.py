@@ -17,6 +17,7 @@ from keras import ops
 
 from tf_clip.evaluation.retrieval import retrieval_report
 from tf_clip.evaluation.zero_shot import zero_shot_classifier
+from tf_clip.files import write_text
 from tf_clip.tasks.embedding import embed_images, embed_texts
 from tf_clip.training.optimizers import averaged_weights, plain_optimizer
 
@@ -34,12 +35,12 @@ class RetrievalRecall(keras.callbacks.Callback):
 
     Args:
         processor: the model's processor.
-        images: images as `embed_images` takes them; those that cannot be read are left out.
+        images: images as `embed_images` takes them; unreadable ones are left out.
         captions: the captions of each image.
         batch_size: images a forward pass, and pairs a batch for the loss.
 
     Attributes:
-        failures: from the index of each image that could not be read to the reason.
+        failures: from the index of each unreadable image to the reason.
 
     Raises:
         ValueError: images and captions differ in number, or there are none.
@@ -80,14 +81,14 @@ class ZeroShotAccuracy(keras.callbacks.Callback):
 
     Args:
         processor: the model's processor.
-        images: images as `embed_images` takes them; those that cannot be read are left out.
+        images: images as `embed_images` takes them; unreadable ones are left out.
         targets: the index of each image's class.
         class_names: the classes' names.
-        templates: sentences with `{}` where the name goes, or the name of a set of `template_set`.
+        templates: prompts with `{}` where the name goes, or the name of a set of `template_set`.
         batch_size: images a forward pass.
 
     Attributes:
-        failures: from the index of each image that could not be read to the reason.
+        failures: from the index of each unreadable image to the reason.
 
     Raises:
         ValueError: images and targets differ in number, or there are none.
@@ -184,11 +185,8 @@ class TrainingLog(keras.callbacks.Callback):
         """Opens the file."""
         progress = self.params["progress"]
         self._epoch, self._step, self._start = progress.epoch, progress.step, time.perf_counter()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _whole_lines(self._path) if _is_before(line, progress)]
-        aside = self._path.with_name(self._path.name + ".part")
-        aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        aside.replace(self._path)
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self._path.open("a", encoding="utf-8")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -232,7 +230,7 @@ def require_one_each(argument: str, values: Sequence[Any], images: Sequence[Any]
 def evaluated_weights(model: Any) -> AbstractContextManager[None]:
     """Returns a block in which the model has the weights to evaluate and save: the average, if there is one."""
     optimizer = plain_optimizer(model) if model.optimizer is not None else None
-    if getattr(optimizer, "averages", None) and int(optimizer.iterations) > 0:
+    if optimizer is not None and getattr(optimizer, "averages", None) and int(optimizer.iterations) > 0:
         return averaged_weights(model)
     return nullcontext()
 
@@ -260,4 +258,4 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_before(line: Mapping[str, Any], progress: Any) -> bool:
-    return line["step"] <= progress.step if "step" in line else line["epoch"] <= progress.epoch
+    return bool(line["step"] <= progress.step if "step" in line else line["epoch"] <= progress.epoch)

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_clip.errors import require
+
 
 @keras.saving.register_keras_serializable(package="tf_clip")
 class AdamW(keras.optimizers.Optimizer):
@@ -145,8 +147,7 @@ def layerwise_rates(model: Any, decay: float) -> dict[str, float]:
 
     Source: Clark et al. 2020 (ELECTRA), Bao et al. 2022 (BEiT); Dong et al. 2022 on fine-tuning CLIP.
     """
-    if not 0.0 < decay <= 1.0:
-        raise ValueError(f"`decay` must be above 0 and at most 1. Received: decay={decay!r}. Take 0.75, or 1 for none.")
+    require(0.0 < decay <= 1.0, "decay", "above 0 and at most 1", decay, "Take 0.75, or 1 for none.")
     rates = {variable.path: 1.0 for variable in model.trainable_variables}
     towers = [getattr(model, name) for name in ("text_encoder", "image_encoder") if hasattr(model, name)] or [model]
     for tower in towers:
@@ -210,7 +211,5 @@ def _summed(gradient: Any) -> Any:
 
 
 def _require_share(name: str, value: float | None) -> None:
-    if value is not None and not 0.0 <= value < 1.0:
-        raise ValueError(
-            f"`{name}` must be at least 0 and below 1. Received: {name}={value!r}. 0.9 to 0.9999 are usual."
-        )
+    is_share = value is None or 0.0 <= value < 1.0
+    require(is_share, name, "at least 0 and below 1", value, "0.9 to 0.9999 are usual.")

@@ -14,6 +14,8 @@ from tf_clip.models.image_classification import ImageClassificationModel
 from tf_clip.models.pretrained import variables_below
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
+from tf_clip.tasks.embedding import encode_images
+from tf_clip.unit_length import unit_rows
 
 FEATURES = ("image_embeds", "patch_mean", "pooler_output")
 MAX_ITERATIONS = 1000
@@ -49,11 +51,12 @@ class LinearProbe:
         Returns:
             float32 `[num_images, num_classes]`.
         """
-        return np.asarray(features, np.float32) @ self.weights + self.bias
+        logits: np.ndarray = np.asarray(features, np.float32) @ self.weights + self.bias
+        return logits
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Returns the index of each image's likeliest class, int64 `[num_images]`."""
-        return np.argmax(self.logits(features), axis=1)
+        return np.asarray(np.argmax(self.logits(features), axis=1))
 
     def class_embeddings(self) -> tuple[np.ndarray, float]:
         """Returns the probe as embeddings of classes, for `class_probabilities`, in place of those of texts.
@@ -89,7 +92,7 @@ class LinearProbe:
         config["id2label"] = dict(enumerate(self.class_names))
         config["label2id"] = {name: index for index, name in enumerate(self.class_names)}
         classifier = ImageClassificationModel(config)
-        width = classifier.config.vision_config.hidden_size
+        width = model.config.vision_config.hidden_size
         if len(self.weights) != width:
             raise ValueError(
                 f"`model` must have as many features as the probe, {len(self.weights)}. Received: a tower of width "
@@ -98,7 +101,8 @@ class LinearProbe:
         stored = variables_below(model.image_encoder, "image_encoder")
         for path, variable in variables_below(classifier.image_encoder, "image_encoder").items():
             variable.assign(stored[path])
-        classifier.classifier.set_weights([self.weights, self.bias])
+        head: Any = classifier.classifier
+        head.set_weights([self.weights, self.bias])
         return classifier
 
 
@@ -175,7 +179,7 @@ class ImageFeatures:
     Args:
         values: float32 `[num_read, num_features]`.
         indices: int64 `[num_read]`, which image of the list each row is.
-        failures: from an image's index to the reason it could not be read.
+        failures: from an image's index to the reason why it is unreadable.
     """
 
     values: np.ndarray
@@ -203,45 +207,38 @@ def image_features(
             length, for `LinearProbe.class_embeddings`; `"patch_mean"`, the mean of the patches' last states, for
             `LinearProbe.to_classifier`.
         batch_size: images a forward pass.
-        skip_unreadable: report images that cannot be read in `failures` and go on, instead of raising.
+        skip_unreadable: report unreadable images in `failures` and go on, instead of raising.
         on_progress: called with the number of images just done.
 
     Raises:
-        ValueError: `features` is none of these, a ResNet is asked for `"patch_mean"`, or no image can be read.
-        FileNotFoundError, ValueError: an image cannot be read, unless `skip_unreadable`.
+        ValueError: `features` is none of these, a ResNet is asked for `"patch_mean"`, or no image is readable.
+        FileNotFoundError, ValueError: an image is unreadable, unless `skip_unreadable`.
     """
     if features not in FEATURES or (features == "patch_mean" and not hasattr(model.config.vision_config, "patch_size")):
         raise ValueError(
             f"`features` must be one of {FEATURES}, and a ResNet has no patches. Received: features={features!r}. "
             "Take 'pooler_output' for the best probe."
         )
-    rows: list[np.ndarray] = []
-    indices: list[int] = []
-    failures: dict[int, str] = {}
-    for start in range(0, len(images), batch_size):
-        opened = []
-        for index, image in enumerate(images[start : start + batch_size], start):
-            try:
-                opened.append(processor(images=image)["pixel_values"][0])
-                indices.append(index)
-            except (OSError, TypeError, ValueError) as error:
-                if not skip_unreadable:
-                    raise
-                failures[index] = str(error)
-        if opened:
-            rows.append(_tower_features(model, ops.stack(opened), features))
-        if on_progress:
-            on_progress(min(batch_size, len(images) - start))
+    rows, indices, failures = encode_images(
+        lambda pixel_values: _tower_features(model, pixel_values, features),
+        processor,
+        images,
+        batch_size=batch_size,
+        skip_unreadable=skip_unreadable,
+        on_progress=on_progress,
+    )
     if not rows:
         raise ValueError(f"`images` must hold an image that can be read. Received: {len(images)} others. Add some.")
-    return ImageFeatures(np.concatenate(rows), np.array(indices, np.int64), failures)
+    return ImageFeatures(np.concatenate(rows), indices, failures)
 
 
 def _tower_features(model: TwoTowerModel, pixel_values: Any, features: str) -> np.ndarray:
     states = model.image_encoder(pixel_values)
     values = ops.mean(states["last_hidden_state"][:, 1:], axis=1) if features == "patch_mean" else states[features]
-    rows = ops.convert_to_numpy(values).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True) if features == "image_embeds" else rows
+    if features == "image_embeds":
+        return unit_rows(values)
+    rows: np.ndarray = ops.convert_to_numpy(values).astype(np.float32)
+    return rows
 
 
 def _validated(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:

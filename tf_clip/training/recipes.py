@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tf_clip.errors import require
 from tf_clip.training.optimizers import AdamW, layerwise_rates
 
 TOWERS = ("image_encoder", "text_encoder")
@@ -57,45 +58,45 @@ class Recipe:
     ema_momentum: float | None = None
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate, "1e-5 is a good start")
-        _require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay, "0 means none")
-        _require(
+        require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate, "1e-5 is a good start.")
+        require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay, "0 means none.")
+        require(
             self.warmup_steps is None or self.warmup_steps >= 0,
             "warmup_steps",
             "None or at least 0",
             self.warmup_steps,
-            "0 means none",
+            "0 means none.",
         )
-        _require(0 < self.layer_decay <= 1, "layer_decay", "above 0 and at most 1", self.layer_decay, "1 means none")
-        _require(
+        require(0 < self.layer_decay <= 1, "layer_decay", "above 0 and at most 1", self.layer_decay, "1 means none.")
+        require(
             self.global_clipnorm is None or self.global_clipnorm > 0,
             "global_clipnorm",
             "None or above 0",
             self.global_clipnorm,
-            "None means no limit",
+            "None means no limit.",
         )
-        _require(
+        require(
             self.gradient_accumulation_steps >= 1,
             "gradient_accumulation_steps",
             "at least 1",
             self.gradient_accumulation_steps,
-            "1 means a step a batch",
+            "1 means a step a batch.",
         )
-        _require(
+        require(
             set(self.locked) < set(TOWERS),
             "locked",
             f"one of {TOWERS}, or empty",
             self.locked,
-            "Leave one tower to train",
+            "Leave one tower to train.",
         )
 
         is_alone = self.adapter is None or (not self.locked and self.layer_decay == 1)
-        _require(
+        require(
             is_alone,
             "adapter",
             "None with `locked` or `layer_decay`",
             self.adapter,
-            "leave_out and reduction_factor in its configuration say where it stands",
+            "Its leave_out and reduction_factor say where it stands.",
         )
 
     def lock(self, model: Any) -> None:
@@ -110,7 +111,7 @@ class Recipe:
             model.add_adapter(ADAPTER, self.adapter)
             model.train_adapter(ADAPTER)
         for tower in self.locked:
-            _require(hasattr(model, tower), "locked", "towers of the model", self.locked, "Leave out what it lacks")
+            require(hasattr(model, tower), "locked", "towers of the model", self.locked, "Leave out what it lacks.")
             getattr(model, tower).trainable = False
 
     def schedule(self, steps: int) -> Any:
@@ -123,12 +124,12 @@ class Recipe:
             ValueError: the warm-up is longer than the training.
         """
         warmup = min(500, steps // 10) if self.warmup_steps is None else self.warmup_steps
-        _require(
+        require(
             warmup < steps,
             "warmup_steps",
             f"below the number of batches, {steps}",
             warmup,
-            "Train longer, or warm up for less",
+            "Train longer, or warm up for less.",
         )
         if warmup == 0:
             return keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)
@@ -202,8 +203,3 @@ def lora(**changes: Any) -> Recipe:
 
 # By the names that the command line knows them by.
 RECIPES = {"full": full, "lit": lit, "layerwise": layerwise, "lora": lora}
-
-
-def _require(condition: bool, argument: str, rule: str, received: object, advice: str) -> None:
-    if not condition:
-        raise ValueError(f"`{argument}` must be {rule}. Received: {argument}={received!r}. {advice}.")

@@ -14,6 +14,8 @@ from keras import ops
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from tf_clip.files import replacing_file
+
 STATE_FILE = "resume.safetensors"
 _FORMAT = 1
 
@@ -50,15 +52,10 @@ def save_state(path: str | os.PathLike[str], model: Any, progress: Progress) -> 
         model: a compiled model whose optimizer is built.
         progress: how far the run is.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.asarray(ops.convert_to_numpy(variable), order="C") for name, variable in _state_of(model)}
-    aside = path.with_name(path.name + ".part")
-    said = {"format": str(_FORMAT), "progress": json.dumps(dataclasses.asdict(progress))}
-    save_file(arrays, aside, metadata=said)
-    with aside.open("rb+") as file:
-        os.fsync(file.fileno())
-    aside.replace(path)
+    metadata = {"format": str(_FORMAT), "progress": json.dumps(dataclasses.asdict(progress))}
+    with replacing_file(path) as file:
+        save_file(arrays, file, metadata=metadata)
 
 
 def read_progress(path: str | os.PathLike[str]) -> Progress:

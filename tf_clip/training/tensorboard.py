@@ -23,7 +23,7 @@ class PairsInTensorBoard(keras.callbacks.Callback):
     Args:
         log_dir: the folder of the file that is written; TensorBoard is given it or one above it.
         processor: the model's processor.
-        images: images as `embed_images` takes them; those that cannot be read are left out.
+        images: images as `embed_images` takes them; unreadable ones are left out.
         captions: the captions of each image, of which the first is compared.
         count: how many of the best, and of the worst.
         batch_size: images a forward pass.
@@ -82,8 +82,8 @@ class PairsInTensorBoard(keras.callbacks.Callback):
         """Returns images as the model sees them, uint8 `[count, height, width, 3]`."""
         images = self._processor.image_processor
         prepared = [np.asarray(self._processor(images=self._images[index])["pixel_values"][0]) for index in indices]
-        pixels = np.stack(prepared) * np.array(images.image_std) + np.array(images.image_mean)
-        return np.uint8(np.clip(np.round(pixels * 255.0), 0, 255))
+        pixels: np.ndarray = np.stack(prepared) * np.array(images.image_std) + np.array(images.image_mean)
+        return np.clip(np.round(pixels * 255.0), 0, 255).astype(np.uint8)
 
 
 def _write_images(tag: str, pixels: np.ndarray) -> None:

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import keras
 
+from tf_clip.errors import require
+from tf_clip.files import remove_unfinished
 from tf_clip.training.resume import STATE_FILE, Progress, require_same_settings, restore_state, save_state
 
 
@@ -102,6 +104,7 @@ def train(
     state = Path(folder) / STATE_FILE
     settings = {**_settings_of(model, data, epochs), **(settings or {})}
     progress = Progress(settings=settings)
+    remove_unfinished(state)
     if state.is_file():
         if not resume:
             raise ValueError(
@@ -240,5 +243,4 @@ class _Interruption:
 
 
 def _require_positive(name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"`{name}` must be a whole number of at least 1. Received: {name}={value!r}. Correct it.")
+    require(isinstance(value, int) and value >= 1, name, "a whole number of at least 1", value, "Correct it.")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 
 from tf_clip.data.pairs import Pair, Pairs
-from tf_clip.data.skipped import ExampleError, SkippedExample
+from tf_clip.data.skipped import SkippedExample
+from tf_clip.errors import require
+from tf_clip.tasks.reading import readable
 
 
-class SomePairs:
+class SomePairs(Pairs):
     """Some rows of other pairs, numbered anew; it is `Pairs`, too.
 
     Args:
@@ -23,8 +25,8 @@ class SomePairs:
 
     def __init__(self, pairs: Pairs, rows: np.ndarray, skipped: Sequence[SkippedExample] = ()) -> None:
         self._pairs, self._rows = pairs, np.asarray(rows, np.int64)
-        self.skipped: Sequence[SkippedExample] = list(skipped)
-        self.groups: np.ndarray | None = None if pairs.groups is None else pairs.groups[self._rows]
+        self.skipped = list(skipped)
+        self.groups = None if pairs.groups is None else pairs.groups[self._rows]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -41,7 +43,7 @@ class SomePairs:
         """Draws an order in the way of the pairs they are from."""
         place = np.full(len(self._pairs), -1)
         place[self._rows] = np.arange(len(self._rows))
-        order = place[self._pairs.shuffled(generator)]
+        order: np.ndarray = place[self._pairs.shuffled(generator)]
         return order[order >= 0]
 
 
@@ -61,8 +63,7 @@ def split_pairs(pairs: Pairs, share: float, *, seed: int = 0, keep_groups: bool 
     Raises:
         ValueError: `share` is out of range, or there are too few pairs for two sides.
     """
-    if not 0.0 < share < 1.0:
-        raise ValueError(f"`share` must be above 0 and below 1. Received: share={share!r}. Take 0.1.")
+    require(0.0 < share < 1.0, "share", "above 0 and below 1", share, "Take 0.1.")
     groups = pairs.groups if keep_groups and pairs.groups is not None else np.arange(len(pairs))
     units = np.unique(groups)
     count = max(1, round(share * len(units)))
@@ -111,27 +112,26 @@ def images_and_captions(pairs: Pairs) -> tuple[PairImages, list[list[str]], list
         pairs: the pairs; each is read once, and its image's bytes are not kept.
 
     Returns:
-        Images, the captions of each, and the rows that could not be read.
+        Images, the captions of each, and the unreadable examples.
 
     Raises:
-        ValueError: none can be read.
+        ValueError: none is readable.
     """
     number_of: dict[bytes, int] = {}
     rows: list[int] = []
     captions: list[list[str]] = []
     skipped = list(pairs.skipped)
-    for row in range(len(pairs)):
-        try:
-            pair = pairs.read(row)
-        except ExampleError as error:
-            skipped.append(SkippedExample(pairs.where(row), str(error)))
-            continue
+
+    def skip(row: int, reason: str) -> None:
+        skipped.append(SkippedExample(pairs.where(row), reason))
+
+    for row, pair in readable(pairs.read, range(len(pairs)), skip):
         number = number_of.setdefault(hashlib.blake2b(pair.image, digest_size=16).digest(), len(rows))
         if number == len(rows):
             rows.append(row)
             captions.append([])
         captions[number] += [caption for caption in pair.captions if caption not in captions[number]]
     if not rows:
-        reasons: Any = "; ".join(row.reason for row in skipped[:3]) or "no rows"
-        raise ValueError(f"`pairs` must hold a pair that can be read. Received: none ({reasons}). Check the files.")
+        reasons = "; ".join(row.reason for row in skipped[:3]) or "no rows"
+        raise ValueError(f"`pairs` must hold a readable pair. Received: none ({reasons}). Check the files.")
     return PairImages(pairs, rows), captions, skipped

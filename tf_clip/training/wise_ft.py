@@ -6,6 +6,8 @@ from typing import Any
 
 from keras import ops
 
+from tf_clip.errors import require
+
 
 def interpolate_weights(before: Any, after: Any, share: float) -> Any:
     """Mixes two models of one kind, weight by weight.
@@ -30,8 +32,7 @@ def interpolate_weights(before: Any, after: Any, share: float) -> Any:
     Source: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models" (WiSE-FT), section 3. The temperature is
     mixed as a logarithm, as it is stored.
     """
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(f"`share` must be from 0 to 1. Received: share={share!r}. Take 0.5 to begin with.")
+    require(0.0 <= share <= 1.0, "share", "from 0 to 1", share, "Take 0.5 to begin with.")
     one, other = before._variables_by_path(), after._variables_by_path()
     shapes = [{path: tuple(variable.shape) for path, variable in variables.items()} for variables in (one, other)]
     if type(before) is not type(after) or shapes[0] != shapes[1]:
@@ -41,7 +42,6 @@ def interpolate_weights(before: Any, after: Any, share: float) -> Any:
         )
     mixed = type(after)(after.config)
     for path, variable in mixed._variables_by_path().items():
-        values = (ops.cast(ops.convert_to_tensor(weights[path]), "float32") for weights in (one, other))
-        start, end = values
+        start, end = (ops.cast(ops.convert_to_tensor(weights[path]), "float32") for weights in (one, other))
         variable.assign((1.0 - share) * start + share * end)
     return mixed
