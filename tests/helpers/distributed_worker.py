@@ -1,56 +1,62 @@
 """Trains a tiny model for two steps, on one device or on several, and saves what came of it.
 
-python -m helpers.distributed_worker HOW FOLDER      HOW: one, mirrored, workers, data_parallel
+python -m helpers.distributed_worker HOW=FOLDER ...      HOW: one, mirrored, workers, data_parallel
 
-Reads FOLDER/settings.json, pairs.npz and weights.npz; writes FOLDER/HOW.npz with weights, loss and accuracy.
+For each, reads FOLDER/settings.json, pairs.npz and weights.npz; writes FOLDER/HOW.npz with weights, loss and accuracy.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-HOW, FOLDER = sys.argv[1], Path(sys.argv[2])
+import keras
+import numpy as np
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-
-from tf_clip import CLIPModel, losses  # noqa: E402
+from tf_clip import CLIPModel, losses
 
 
-def scope() -> Any:
+def prepare(hows: set[str]) -> None:
+    """Makes this machine's processor two devices, which must come before anything runs."""
+    if "mirrored" in hows:
+        import tensorflow as tf
+
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+def scope(how: str) -> contextlib.AbstractContextManager[Any]:
     """Returns what a model is to be made in."""
-    if HOW == "data_parallel":
+    if keras.backend.backend() == "jax":
         import jax
 
         assert len(jax.devices()) == 2
-        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=keras.distribution.list_devices()))
-    if HOW not in ("mirrored", "workers"):
-        import contextlib
-
+        devices = keras.distribution.DataParallel(devices=keras.distribution.list_devices())
+        keras.distribution.set_distribution(devices if how == "data_parallel" else None)
+    if how not in ("mirrored", "workers"):
         return contextlib.nullcontext()
     import tensorflow as tf
 
-    if HOW == "workers":
+    if how == "workers":
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     else:
-        (cpu,) = tf.config.list_physical_devices("CPU")
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert strategy.num_replicas_in_sync == 2
     return strategy.scope()
 
 
-def main() -> None:
-    settings = json.loads((FOLDER / "settings.json").read_text())
-    with np.load(FOLDER / "pairs.npz") as file:
+def train(how: str, folder: Path) -> None:
+    """Trains as a folder's settings say."""
+    settings = json.loads((folder / "settings.json").read_text())
+    with np.load(folder / "pairs.npz") as file:
         pairs = dict(file)
-    with scope():
+    with scope(how):
         model = CLIPModel(settings["config"], dtype=settings.get("dtype"))
-        with np.load(FOLDER / "weights.npz") as file:
+        with np.load(folder / "weights.npz") as file:
             model.set_weights([file[name] for name in file])
         if settings.get("adapter"):
             keras.utils.set_random_seed(0)
@@ -62,12 +68,15 @@ def main() -> None:
     before = {f"start {number:03d}": value for number, value in enumerate(model.get_weights())}
     history = model.fit(pairs, batch_size=settings["batch_size"], shuffle=False, verbose=0).history
     found = model.evaluate(pairs, batch_size=settings["batch_size"], verbose=0, return_dict=True)
-    name = f"{HOW}{json.loads(os.environ['TF_CONFIG'])['task']['index']}" if HOW == "workers" else HOW
+    name = f"{how}{json.loads(os.environ['TF_CONFIG'])['task']['index']}" if how == "workers" else how
     arrays = {f"weight {number:03d}": value for number, value in enumerate(model.get_weights())}
     arrays |= {f"fit {key}": np.array(values) for key, values in history.items()}
     arrays |= {f"evaluate {key}": np.array(value) for key, value in found.items()}
-    np.savez(FOLDER / f"{name}.npz", **arrays, **before)
+    np.savez(folder / f"{name}.npz", **arrays, **before)
 
 
 if __name__ == "__main__":
-    main()
+    runs = [argument.split("=", 1) for argument in sys.argv[1:]]
+    prepare({how for how, _ in runs})
+    for how, folder in runs:
+        train(how, Path(folder))

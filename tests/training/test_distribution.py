@@ -13,50 +13,25 @@ from tf_clip import CLIPModel
 
 pytestmark = pytest.mark.process
 
-
-def start(how, folder, **variables):
-    command = [sys.executable, "-m", "helpers.distributed_worker", how, str(folder)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(**variables)
-    )
-
-
-def finish(*processes):
-    try:
-        # Only what hangs takes so long; a machine with other work to do takes minutes.
-        outputs = [process.communicate(timeout=900)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output[-6000:]
-
-
-def two_processes(folder):
-    """Runs MultiWorkerMirroredStrategy on two free ports of this machine."""
-    sockets = [socket.socket() for _ in range(2)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
-    processes = []
-    for index in range(2):
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        processes.append(start("workers", folder, KERAS_BACKEND="tensorflow", TF_CONFIG=json.dumps(task)))
-    finish(*processes)
-    return ["workers0", "workers1"]
-
-
-def two_devices(folder):
-    finish(start("mirrored", folder, KERAS_BACKEND="tensorflow"))
-    return ["mirrored"]
-
-
-def two_devices_of_jax(folder):
-    finish(start("data_parallel", folder, KERAS_BACKEND="jax", XLA_FLAGS="--xla_force_host_platform_device_count=2"))
-    return ["data_parallel"]
+PREFIXES = "prefix_tuning[prefix_length=2,bottleneck_size=4]"
+CASES = {
+    "two devices": ("mirrored", {}),
+    "two devices, clipping, several positives, chunks": (
+        "mirrored",
+        {
+            "optimizer": {"global_clipnorm": 0.5},
+            "several_positives": True,
+            "loss": "ContrastiveLoss",
+            "loss_options": {"chunk_size": 2, "label_smoothing": 0.1},
+            "encode_chunk_size": 2,
+        },
+    ),
+    # What its prefixes are made from is shared by both towers.
+    "two devices, an adapter": ("mirrored", {"adapter": PREFIXES, "encode_chunk_size": 2}),
+    "two processes": ("workers", {"optimizer": {"momentum": 0.9, "weight_decay": 0.1}}),
+    "two devices of JAX": ("data_parallel", {"encode_chunk_size": 4, "several_positives": True}),
+    "two devices of JAX, an adapter": ("data_parallel", {"adapter": PREFIXES}),
+}
 
 
 def make(folder, config, **settings):
@@ -72,41 +47,61 @@ def make(folder, config, **settings):
     (folder / "settings.json").write_text(json.dumps({"config": config.to_dict(), "batch_size": 6, **settings}))
 
 
-PREFIXES = "prefix_tuning[prefix_length=2,bottleneck_size=4]"
-CASES = {
-    "two devices": (two_devices, {}),
-    "two devices, clipping, several positives, chunks": (
-        two_devices,
-        {
-            "optimizer": {"global_clipnorm": 0.5},
-            "several_positives": True,
-            "loss": "ContrastiveLoss",
-            "loss_options": {"chunk_size": 2, "label_smoothing": 0.1},
-            "encode_chunk_size": 2,
-        },
-    ),
-    # What its prefixes are made from is shared by both towers.
-    "two devices, an adapter": (two_devices, {"adapter": PREFIXES, "encode_chunk_size": 2}),
-    "two processes": (two_processes, {"optimizer": {"momentum": 0.9, "weight_decay": 0.1}}),
-    "two devices of JAX": (two_devices_of_jax, {"encode_chunk_size": 4, "several_positives": True}),
-    "two devices of JAX, an adapter": (two_devices_of_jax, {"adapter": PREFIXES}),
-}
+def start(runs, **variables):
+    command = [sys.executable, "-m", "helpers.distributed_worker", *(f"{how}={folder}" for how, folder in runs)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(**variables)
+    )
 
 
-@pytest.mark.parametrize(("run", "settings"), CASES.values(), ids=CASES)
-def test_two_train_as_one(tmp_path, tiny_config, run, settings):
-    make(tmp_path, tiny_config, **settings)
-    one = start("one", tmp_path, KERAS_BACKEND="jax" if run is two_devices_of_jax else "tensorflow")
+def cluster():
+    """Returns what tells each of two processes about both, on two free ports of this machine."""
+    sockets = [socket.socket() for _ in range(2)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+    return [
+        json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}) for index in (0, 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_config):
+    """Runs all cases, each on one device, too, in four processes; returns their folders."""
+    folders, runs = {}, {"mirrored": [], "workers": [], "data_parallel": []}
+    for name, (how, settings) in CASES.items():
+        folders[name] = tmp_path_factory.mktemp(how)
+        make(folders[name], tiny_config, **settings)
+        runs["mirrored" if how == "workers" else how].append(("one", folders[name]))
+        runs[how].append((how, folders[name]))
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    processes = [
+        start(runs["mirrored"], KERAS_BACKEND="tensorflow"),
+        *(start(runs["workers"], KERAS_BACKEND="tensorflow", TF_CONFIG=config) for config in cluster()),
+        start(runs["data_parallel"], KERAS_BACKEND="jax", **flags),
+    ]
     try:
-        names = run(tmp_path)
-    except BaseException:
-        one.kill()
-        raise
-    finish(one)
-    with np.load(tmp_path / "one.npz") as file:
+        # Only what hangs takes so long; a machine with other work to do takes minutes.
+        outputs = [process.communicate(timeout=900)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output[-6000:]
+    return folders
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_train_as_one(trained, case):
+    folder = trained[case]
+    with np.load(folder / "one.npz") as file:
         expected = dict(file)
-    for name in names:
-        with np.load(tmp_path / f"{name}.npz") as file:
+    how, _ = CASES[case]
+    for name in ("workers0", "workers1") if how == "workers" else (how,):
+        with np.load(folder / f"{name}.npz") as file:
             found = dict(file)
         assert found.keys() == expected.keys()
         for key, value in expected.items():

@@ -6,24 +6,21 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import environment
 from tf_clip import CLIPForImageClassification, CLIPModel, CLIPProcessor
 from tf_clip.cli.main import main
 from tf_clip.cli.train import RECIPES as OFFERED_RECIPES
+from tf_clip.training.callbacks import TrainingLog
 from tf_clip.training.recipes import RECIPES
 from tf_clip.training.resume import read_progress
 
 pytestmark = pytest.mark.command
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230)}
+COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230)}
 
 
 def image(path, color, generator):
@@ -38,10 +35,10 @@ def table(tmp_path_factory):
     generator = np.random.default_rng(0)
     rows = []
     for index in range(57):
-        name = list(COLOURS)[index % 3]
-        image(folder / f"{index}.png", COLOURS[name], generator)
+        name = list(COLORS)[index % 3]
+        image(folder / f"{index}.png", COLORS[name], generator)
         rows.append((f"{index}.png", f"{name} {index}"))
-    image(folder / "whole.jpg", COLOURS["red"], generator)
+    image(folder / "whole.jpg", COLORS["red"], generator)
     (folder / "short.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:200])
     rows[5:5] = [("missing.png", "gone"), ("short.jpg", "cut"), ("0.png", "")]
     with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
@@ -54,7 +51,7 @@ def class_folders(tmp_path_factory):
     """Three classes of eight images that any model can tell apart."""
     folder = tmp_path_factory.mktemp("classes")
     generator = np.random.default_rng(0)
-    for name, color in COLOURS.items():
+    for name, color in COLORS.items():
         (folder / name).mkdir()
         for index in range(8):
             image(folder / name / f"{index}.png", color, generator)
@@ -79,7 +76,6 @@ def log_of(folder):
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
-@pytest.mark.command
 def test_a_table_with_unreadable_rows_trains_and_lists_them(run, table, small_checkpoint, tmp_path):
     out = tmp_path / "out"
     config = tmp_path / "options.toml"
@@ -129,41 +125,36 @@ def test_every_recipe_is_offered():
     assert set(OFFERED_RECIPES) == {*RECIPES, "probe"}
 
 
-@pytest.mark.process
-def test_ctrl_c_saves_and_the_printed_command_goes_on(table, small_checkpoint, tmp_path):
-    words = ["--data", str(table), "--model", str(small_checkpoint), "--batch-size", "8", "--epochs", "8"]
-    words += ["--recipe", "layerwise", "--ema", "0.9", "--validation-share", "0.2", "--learning-rate", "1e-3"]
+def test_ctrl_c_saves_and_the_printed_command_goes_on(run, table, tmp_path, monkeypatch, capsys):
+    def words(folder):
+        yield from ("--data", table, "--output", tmp_path / folder, "--batch-size", 8, "--epochs", 3)
+        yield from ("--recipe", "layerwise", "--ema", 0.9, "--validation-share", 0.2, "--learning-rate", 1e-3)
 
-    def start(folder, *more):
-        command = [sys.executable, "-m", "tf_clip", "train", *words, "--output", str(tmp_path / folder), *more]
-        return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    status, _, errors = run(*words("whole"))
+    assert status == 1, errors
+    log_batch = TrainingLog.on_train_batch_end
 
-    whole = start("whole")
-    _, errors = whole.communicate(timeout=900)
-    assert whole.returncode == 1, errors
-    stopped = start("stopped")
-    log = tmp_path / "stopped" / "log.jsonl"
-    while stopped.poll() is None and (not log.is_file() or len(log.read_text().splitlines()) < 10):
-        time.sleep(0.05)
-    stopped.send_signal(signal.SIGINT)
-    output, errors = stopped.communicate(timeout=900)
-    assert stopped.returncode == 130, output + errors
-    assert re.search(r"Stopped after batch \d of epoch \d+, and saved", errors)
+    def then_ctrl_c(self, batch, logs=None):
+        log_batch(self, batch, logs)
+        if self._step == 9:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLog, "on_train_batch_end", then_ctrl_c)
+        status, output, errors = run(*words("stopped"))
+    assert status == 130, output + errors
+    assert "Stopped after batch 4 of epoch 2, and saved" in errors
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
     (command,) = re.findall("^Go on with: tf-clip (.*)$", output, re.MULTILINE)
-    lines_before = len(log.read_text().splitlines())
-    again = [sys.executable, "-m", "tf_clip", *shlex.split(command)]
-    result = subprocess.run(again, env=environment(), capture_output=True, text=True, timeout=900)
-    assert result.returncode == 1, result.stderr
-    assert "3 unreadable examples" in result.stderr
-    assert 10 <= lines_before < len(log.read_text().splitlines())
+    assert log_of(tmp_path / "stopped") == log_of(tmp_path / "whole")[:10], "a line a batch, and one of epoch 1"
+    assert main(shlex.split(command)) == 1
+    assert "3 unreadable examples" in capsys.readouterr().err
     assert log_of(tmp_path / "stopped") == log_of(tmp_path / "whole")
     models = [CLIPModel.from_pretrained(tmp_path / folder).get_weights() for folder in ("whole", "stopped")]
     for one, other in zip(*models, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.command
 def test_folders_of_classes_are_evaluated_by_their_names(run, class_folders, small_checkpoint, tmp_path):
     out = tmp_path / "out"
     status, output, errors = run(
@@ -182,7 +173,6 @@ def test_folders_of_classes_are_evaluated_by_their_names(run, class_folders, sma
     assert any(np.abs(one - other).max() > 1e-5 for one, other in pairs)
 
 
-@pytest.mark.command
 def test_lora_writes_the_adapter_and_the_model_that_it_makes(run, class_folders, small_checkpoint, tmp_path):
     words = ["--data", class_folders, "--output", tmp_path / "out", "--recipe", "lora", "--adapter", "lora[r=2]"]
     status, _, errors = run(*words, "--epochs", 2, "--batch-size", 6, "--learning-rate", 1e-2)
@@ -202,7 +192,6 @@ def test_lora_writes_the_adapter_and_the_model_that_it_makes(run, class_folders,
     np.testing.assert_allclose(start.get_image_features(pixels), tuned.get_image_features(pixels), atol=1e-5)
 
 
-@pytest.mark.command
 def test_nothing_is_not_the_default(run, table, tmp_path):
     """No weight decay and no warm-up were once taken for what the recipe says."""
     words = ["--data", table, "--output", tmp_path / "out", "--epochs", 1, "--batch-size", 8]
@@ -211,7 +200,6 @@ def test_nothing_is_not_the_default(run, table, tmp_path):
     assert first["learning_rate"] > 9e-4
 
 
-@pytest.mark.command
 def test_a_broken_validation_image_is_listed(run, class_folders, tmp_path):
     shutil.copytree(class_folders, tmp_path / "kept")
     (tmp_path / "kept" / "red" / "broken.png").write_bytes(b"broken")
@@ -223,7 +211,6 @@ def test_a_broken_validation_image_is_listed(run, class_folders, tmp_path):
     assert "1 unreadable examples were skipped" in errors and "broken.png" in errors
 
 
-@pytest.mark.command
 def test_a_probe_is_an_image_classifier(run, class_folders, tmp_path):
     out = tmp_path / "out"
     (class_folders / "red" / "broken.png").write_bytes(b"broken")
@@ -235,17 +222,34 @@ def test_a_probe_is_an_image_classifier(run, class_folders, tmp_path):
     assert "broken.png" in errors
     assert re.search(r"classes +3", output)
     classifier, processor = CLIPForImageClassification.from_pretrained(out), CLIPProcessor.from_pretrained(out)
-    images = [class_folders / name / "3.png" for name in COLOURS]
+    images = [class_folders / name / "3.png" for name in COLORS]
     logits = classifier.predict(processor(images=images, return_tensors="np")["pixel_values"], verbose=0)["logits"]
-    assert [classifier.config.id2label[index] for index in logits.argmax(axis=1)] == list(COLOURS)
+    assert [classifier.config.id2label[index] for index in logits.argmax(axis=1)] == list(COLORS)
 
 
-@pytest.mark.command
 def test_too_many_unreadable_rows_stop_with_the_list(run, table, tmp_path):
     status, _, errors = run("--data", table, "--output", tmp_path, "--max-skipped-share", 0.01, "--batch-size", 8)
     assert status == 2
     assert "`--max-skipped-share` must be at least" in errors
     assert "caption is empty" in errors
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat = 1", "'learning_rat' in .*Did you mean learning-rate"),
+        ("epochs = [[1]]", "`epochs` must be text, a number or a list of them"),
+        ("epochs = ", "`--config` must be a TOML file"),
+        ("resume = true", "'resume' in"),
+        ("epochs = false", "`epochs` must be a value"),
+    ],
+)
+def test_bad_configurations_are_refused(run, tmp_path, text, message):
+    config = tmp_path / "options.toml"
+    config.write_text(text)
+    status, _, errors = run("--config", config)
+    assert status == 2
+    assert re.search(message, errors), errors
 
 
 @pytest.mark.parametrize(
