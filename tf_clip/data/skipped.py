@@ -59,18 +59,18 @@ class SkippedExamples:
         num_examples: all, readable or not.
         max_skipped_share: the largest share of them that may be skipped, from 0 to 1.
 
+    Attributes:
+        found: the others, by their number.
+
     Raises:
         TooManySkipped: there are too many to begin with.
     """
 
     def __init__(self, known: Sequence[SkippedExample], num_examples: int, max_skipped_share: float) -> None:
         self._known, self._num_examples, self._max_share = tuple(known), num_examples, max_skipped_share
-        self._found: dict[int, SkippedExample] = {}
+        self.found: dict[int, SkippedExample] = {}
         self._lock = threading.Lock()
         self._require_few()
-
-    def __contains__(self, number: int) -> bool:
-        return number in self._found
 
     def add(self, number: int, example: SkippedExample) -> None:
         """Notes an example by its number.
@@ -79,7 +79,7 @@ class SkippedExamples:
             TooManySkipped: it is one too many.
         """
         with self._lock:
-            self._found.setdefault(number, example)
+            self.found.setdefault(number, example)
             self._require_few()
 
     def to_list(self) -> list[SkippedExample]:
@@ -88,8 +88,8 @@ class SkippedExamples:
             return self._in_order()
 
     def _in_order(self) -> list[SkippedExample]:
-        return [*self._known, *(example for _, example in sorted(self._found.items()))]
+        return [*self._known, *(example for _, example in sorted(self.found.items()))]
 
     def _require_few(self) -> None:
-        if len(self._known) + len(self._found) > self._max_share * self._num_examples:
+        if len(self._known) + len(self.found) > self._max_share * self._num_examples:
             raise TooManySkipped(self._in_order(), self._num_examples, self._max_share)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import functools
+import gc
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -12,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 from tf_clip.data.augmentation import Augmentation
-from tf_clip.data.ending import end_reading_at_exit
 from tf_clip.data.pairs import Pairs
 from tf_clip.data.skipped import ExampleError, SkippedExample, SkippedExamples, TooManySkipped
 from tf_clip.errors import require
@@ -125,7 +126,7 @@ class TrainingData:
                 f"`start` must be a batch of an epoch, from 0 to {self.steps_per_epoch}, and `epoch` not below 0. "
                 f"Received: epoch={epoch!r}, start={start!r}. Go on with the next epoch."
             )
-        end_reading_at_exit()
+        _end_reading_at_exit()
         last = min(self.steps_per_epoch * self._batch_size, len(self._pairs))
         read = functools.partial(self._example, self._order(epoch), self._drawing_seed(epoch))
 
@@ -177,7 +178,7 @@ class TrainingData:
         drawn = np.array([drawing_seed, slot])
         for attempt in range(self._num_batches * self._batch_size):
             row = self._candidate(order, int(slot), attempt)
-            if row is None or row in self._skipped:
+            if row is None or row in self._skipped.found:
                 continue
             try:
                 pair = self._pairs.read(row)
@@ -259,3 +260,19 @@ def _require(batch_size: int, seed: int, max_skipped_share: float, padding: str,
     require(is_share, "max_skipped_share", "from 0 to 1", max_skipped_share, "0 allows none.")
     is_rectangular = padding in ("longest", "max_length")
     require(is_rectangular, "padding", "'longest' or 'max_length'", padding, "Batches must be rectangular.")
+
+
+@functools.cache
+def _end_reading_at_exit() -> None:
+    """Makes the interpreter end reading before it ends itself, which would otherwise wait for it forever.
+
+    A thread of TensorFlow that runs Python while the interpreter ends never returns. What deletes the iterator of a
+    dataset waits for that thread: a program that stops in the middle of its data would hang after its last line.
+    """
+    atexit.register(_end_reading)
+
+
+def _end_reading() -> None:
+    for iterator in [found for found in gc.get_objects() if isinstance(found, tf.data.Iterator)]:
+        vars(iterator).clear()  # variables of a program, and tracebacks, may still refer to the iterator itself
+    gc.collect()

@@ -8,8 +8,14 @@ import keras
 from keras import ops
 
 from tf_clip.errors import require
-from tf_clip.losses.chunks import share_of_hits, summed_losses
-from tf_clip.losses.rows import are_positive, require_label_smoothing, sigmoid_rows, softmax_rows
+from tf_clip.losses.rows import (
+    are_positive,
+    require_label_smoothing,
+    share_of_hits,
+    sigmoid_rows,
+    softmax_rows,
+    summed_losses,
+)
 
 
 class GlobalBatch(NamedTuple):
