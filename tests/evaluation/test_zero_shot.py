@@ -18,6 +18,7 @@ from tf_clip import (
 )
 from tf_clip.cli.main import main
 from tf_clip.evaluation.templates import template_sets
+from tf_clip.evaluation.zero_shot import ZeroShotClassifier
 
 NAMES = ["cat", "dog", "owl"]
 TEMPLATES = ["a {}", "the {}.", "{}"]
@@ -34,7 +35,7 @@ def images():
     return embeds / np.linalg.norm(embeds, axis=1, keepdims=True), np.arange(40) % 3
 
 
-def test_the_classifier_is_the_mean_of_its_sentences(model, tiny_processor, images):
+def test_the_classifier_is_the_mean_of_its_templates(model, tiny_processor, images):
     embeds, targets = images
     classifier = zero_shot_classifier(model, tiny_processor, NAMES, TEMPLATES)
     expected = class_embeddings(model, tiny_processor, NAMES, TEMPLATES)
@@ -44,6 +45,19 @@ def test_the_classifier_is_the_mean_of_its_sentences(model, tiny_processor, imag
     report = classifier.report(embeds, targets)
     assert report.labels == tuple(NAMES)
     assert report.metrics == pytest.approx(classification_report(probabilities, targets, NAMES).metrics, abs=1e-6)
+
+
+def test_a_classifier_may_score_each_class_on_its_own(images):
+    embeds, targets = images
+    classifier = ZeroShotClassifier(tuple(NAMES), np.eye(3, 28, dtype="float32"), 3.0, "sigmoid", -4.0)
+    logits = np.exp(3.0) * embeds[:, :3] - 4.0
+    np.testing.assert_allclose(classifier.probabilities(embeds), 1 / (1 + np.exp(-logits)), rtol=1e-5)
+    report = classifier.report(embeds, targets)
+    np.testing.assert_allclose(report.confidences, (1 / (1 + np.exp(-logits))).max(axis=1), rtol=1e-5)
+    again = classification_report(classifier.probabilities(embeds), targets, NAMES, activation="sigmoid")
+    assert again.metrics == pytest.approx(report.metrics)
+    with pytest.raises(ValueError, match="`scores` must be probabilities, from 0 to 1"):
+        classification_report(logits, targets, NAMES, activation="sigmoid")
 
 
 def test_each_wording_is_measured_alone_and_with_the_others(model, tiny_processor, images):

@@ -56,3 +56,13 @@ def test_probabilities_are_a_softmax():
     probabilities = class_probabilities(images, classes, np.log(2.0))
     np.testing.assert_allclose(probabilities[0], np.exp([2, 0, 0]) / np.exp([2, 0, 0]).sum(), rtol=1e-6)
     assert np.isfinite(class_probabilities(images, classes, 20.0)).all()
+
+
+def test_probabilities_may_be_a_sigmoid_of_each_pair():
+    images, classes = np.eye(2, 3, dtype="float32"), np.eye(3, dtype="float32")
+    probabilities = class_probabilities(images, classes, np.log(2.0), scores="sigmoid", logit_bias=-1.0)
+    np.testing.assert_allclose(probabilities[0], 1 / (1 + np.exp([-1.0, 1.0, 1.0])), rtol=1e-6)
+    far = class_probabilities(images, classes, 20.0, scores="sigmoid", logit_bias=-1e9)
+    assert np.isfinite(far).all() and far[0, 1] == 0
+    with pytest.raises(ValueError, match="`scores` must be 'softmax' or 'sigmoid'. Received: scores='max'"):
+        class_probabilities(images, classes, 1.0, scores="max")

@@ -1,1 +1,1 @@
-"""How good a model is: zero-shot classification, retrieval, calibration, and what hangs on the wording."""
+"""How good a model is: zero-shot classification, retrieval, calibration, and what depends on the wording."""

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from tf_clip.errors import require
 from tf_clip.evaluation.calibration import CalibrationBin, calibration_bins, expected_calibration_error
 from tf_clip.evaluation.retrieval import target_ranks
+from tf_clip.tasks.zero_shot import probabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +58,21 @@ class ClassificationReport:
 
 
 def classification_report(
-    scores: Any, targets: Any, labels: Sequence[str] | None = None, *, from_logits: bool = False
+    scores: Any,
+    targets: Any,
+    labels: Sequence[str] | None = None,
+    *,
+    from_logits: bool = False,
+    activation: str = "softmax",
 ) -> ClassificationReport:
     """Compares what a classifier says with what is right.
 
     Args:
-        scores: float `[num_images, num_classes]`: probabilities, each row of sum 1; logits with `from_logits`.
+        scores: float `[num_images, num_classes]`: probabilities; logits with `from_logits`.
         targets: int `[num_images]`, the index of each image's class.
         labels: the classes' names; None calls them by their numbers.
-        from_logits: whether the scores are logits, which a softmax turns to probabilities.
+        from_logits: whether the scores are logits.
+        activation: what turns logits to probabilities: `"softmax"`, after which each row sums to 1, or `"sigmoid"`.
 
     Returns:
         The figures. A tie counts against the classifier: of classes that tie with the right one, one of the others
@@ -91,9 +99,12 @@ def classification_report(
             f"scores.shape={scores.shape}. Pass all classes, in the order of the columns."
         )
     require_targets(targets, len(scores), len(names))
-    probabilities = _softmax(scores) if from_logits else _require_probabilities(scores)
+    if from_logits:
+        likely = probabilities(scores.astype(np.float64), activation)
+    else:
+        likely = _require_probabilities(scores, activation)
     predictions = _predictions(scores, targets)
-    confidences = probabilities[np.arange(len(targets)), predictions].astype(np.float64)
+    confidences = likely[np.arange(len(targets)), predictions].astype(np.float64)
     confusion = np.zeros((len(names), len(names)), np.int64)
     np.add.at(confusion, (targets, predictions), 1)
     counts = confusion.sum(axis=1)
@@ -148,13 +159,16 @@ def _predictions(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.where(scores[rows, targets] > others[rows, rivals], targets, rivals)
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
-    probabilities: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return probabilities
-
-
-def _require_probabilities(scores: np.ndarray) -> np.ndarray:
+def _require_probabilities(scores: np.ndarray, activation: str) -> np.ndarray:
+    if activation == "sigmoid":
+        require(
+            bool((scores >= 0).all() and (scores <= 1).all()),
+            "scores",
+            "probabilities, from 0 to 1",
+            [float(scores.min()), float(scores.max())],
+            "Pass from_logits=True for logits.",
+        )
+        return scores
     # Half precision is off by a thousandth.
     if not (scores >= 0).all() or not np.allclose(scores.sum(axis=1, dtype=np.float64), 1.0, atol=1e-2):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Sentences that public results were measured with, into which a class's name is put."""
+"""Templates of prompts that public results were measured with."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def template_sets() -> dict[str, tuple[str, ...]]:
     """Returns all sets of templates by name.
 
     Returns:
-        `imagenet`: the 80 sentences that CLIP's paper averages on ImageNet. `imagenet_simple`: 7 of them, which
+        `imagenet`: the 80 templates that CLIP's paper averages on ImageNet. `imagenet_simple`: 7 of them, which
         OpenAI's notebook selects as almost as good. And those of the paper's 26 other data sets, such as `cifar10`,
-        `food101` and `oxford_pets`. Each sentence has `{}` once, where the class's name goes.
+        `food101` and `oxford_pets`. Each has `{}` once, where the class's name goes.
 
     Example:
         >>> template_sets()["imagenet_simple"][0]
@@ -41,6 +41,6 @@ def template_set(name: str) -> tuple[str, ...]:
     if name not in template_sets():
         raise ValueError(
             f"`name` must be one of {', '.join(template_sets())}. Received: name={name!r}. "
-            "Or pass sentences of your own, such as 'a photo of a {}.'."
+            "Or pass templates of your own, such as 'a photo of a {}.'."
         )
     return template_sets()[name]

@@ -1,4 +1,4 @@
-"""A classifier made of names and sentences, and how much of its accuracy hangs on the sentences."""
+"""A classifier made of names and prompts, and how its accuracy depends on the prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tf_clip.evaluation.retrieval import target_ranks
 from tf_clip.evaluation.templates import template_set
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
-from tf_clip.tasks.zero_shot import class_embeddings, class_probabilities
+from tf_clip.tasks.zero_shot import class_embeddings, probabilities
+from tf_clip.unit_length import unit_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +26,15 @@ class ZeroShotClassifier:
         class_names: the classes' names.
         class_embeds: float32 `[num_classes, projection_dim]`, of unit length.
         logit_scale: the model's, a logarithm.
+        scores: as in `class_probabilities`, by the model's family.
+        logit_bias: the model's; 0 where it has none.
     """
 
     class_names: tuple[str, ...]
     class_embeds: np.ndarray
     logit_scale: float
+    scores: str = "softmax"
+    logit_bias: float = 0.0
 
     def logits(self, image_embeds: np.ndarray) -> np.ndarray:
         """Returns the scaled similarities of images and classes.
@@ -40,19 +45,19 @@ class ZeroShotClassifier:
         Returns:
             float `[num_images, num_classes]`.
         """
-        logits: np.ndarray = np.exp(self.logit_scale) * image_embeds @ self.class_embeds.T
+        logits: np.ndarray = np.exp(self.logit_scale) * image_embeds @ self.class_embeds.T + self.logit_bias
         return logits
 
     def probabilities(self, image_embeds: np.ndarray) -> np.ndarray:
-        """Says how likely each class is for each image, if one of them is right.
+        """Says how likely each class is for each image.
 
         Args:
             image_embeds: as in `logits`.
 
         Returns:
-            float32 `[num_images, num_classes]`; each row sums to 1.
+            float32 `[num_images, num_classes]`; each row sums to 1 where `scores` is `"softmax"`.
         """
-        return class_probabilities(image_embeds, self.class_embeds, self.logit_scale)
+        return probabilities(self.logits(image_embeds), self.scores).astype(np.float32)
 
     def report(self, image_embeds: np.ndarray, targets: Any) -> ClassificationReport:
         """Compares what it says with what is right.
@@ -64,19 +69,20 @@ class ZeroShotClassifier:
         Raises:
             ValueError: the numbers of images and targets differ, or a target is not a class.
         """
-        return classification_report(self.logits(image_embeds), targets, self.class_names, from_logits=True)
+        logits = self.logits(image_embeds)
+        return classification_report(logits, targets, self.class_names, from_logits=True, activation=self.scores)
 
 
 def zero_shot_classifier(
     model: TwoTowerModel, processor: Processor, class_names: Sequence[str], templates: str | Sequence[str] = ("{}",)
 ) -> ZeroShotClassifier:
-    """Makes a classifier of names: each class is the mean of what the model makes of it in several sentences.
+    """Makes a classifier of names: each class is the mean of its embeddings in several prompts.
 
     Args:
         model: the model.
         processor: its processor.
         class_names: the classes' names, all different and none empty.
-        templates: sentences with `{}` where the name goes, or the name of a set of `template_set`, such as
+        templates: prompts with `{}` where the name goes, or the name of a set of `template_set`, such as
             `"imagenet"`.
 
     Returns:
@@ -98,10 +104,10 @@ def zero_shot_classifier(
 
 @dataclasses.dataclass(frozen=True)
 class TemplateRobustness:
-    """How accurate a model is with each sentence alone, and with all of them.
+    """How accurate a model is with each template alone, and with all of them.
 
     Args:
-        templates: the sentences.
+        templates: the templates.
         top1: float64 `[num_templates]`, the accuracy with each alone.
         classifier: the classifier of all of them, the same as `zero_shot_classifier` makes.
         ensemble_top1: its accuracy.
@@ -114,7 +120,7 @@ class TemplateRobustness:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """`mean`, `std`, `min` and `max` over the sentences, and `ensemble`."""
+        """`mean`, `std`, `min` and `max` over the templates, and `ensemble`."""
         return {
             "mean": float(self.top1.mean()),
             "std": float(self.top1.std()),
@@ -134,7 +140,7 @@ def template_robustness(
     *,
     on_progress: Callable[[int], None] | None = None,
 ) -> TemplateRobustness:
-    """Measures how far a model's accuracy hangs on the wording.
+    """Measures how much a model's accuracy depends on the wording.
 
     Args:
         model: the model.
@@ -142,7 +148,7 @@ def template_robustness(
         image_embeds: float `[num_images, projection_dim]`, of unit length, as `embed_images` returns them.
         targets: int `[num_images]`, the index of each image's class.
         class_names: the classes' names, all different and none empty.
-        templates: sentences with `{}` where the name goes, or the name of a set.
+        templates: prompts with `{}` where the name goes, or the name of a set.
         on_progress: called with 1 after each template.
 
     Returns:
@@ -153,17 +159,17 @@ def template_robustness(
     """
     targets = np.asarray(targets)
     require_targets(targets, len(image_embeds), len(class_names))
-    sentences, total, accuracies = _templates(templates), np.float32(0.0), []
-    for template in sentences:
+    wordings, total, accuracies = _templates(templates), np.float32(0.0), []
+    for template in wordings:
         alone = zero_shot_classifier(model, processor, class_names, [template])
         accuracies.append(_top1(alone, image_embeds, targets))
         total = total + alone.class_embeds
         if on_progress:
             on_progress(1)
     if not accuracies:
-        raise ValueError("`templates` must hold at least one sentence. Received: none. Pass 'a photo of a {}.'.")
-    together = dataclasses.replace(alone, class_embeds=total / np.linalg.norm(total, axis=1, keepdims=True))
-    return TemplateRobustness(sentences, np.array(accuracies), together, _top1(together, image_embeds, targets))
+        raise ValueError("`templates` must hold at least one template. Received: none. Pass 'a photo of a {}.'.")
+    together = dataclasses.replace(alone, class_embeds=unit_rows(total))
+    return TemplateRobustness(wordings, np.array(accuracies), together, _top1(together, image_embeds, targets))
 
 
 def _top1(classifier: ZeroShotClassifier, image_embeds: np.ndarray, targets: np.ndarray) -> float:

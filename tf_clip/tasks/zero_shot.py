@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tf_clip.errors import require
 from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import PairEncoder, embed_texts
 from tf_clip.unit_length import unit_rows
@@ -37,21 +38,38 @@ def class_embeddings(
     return unit_rows(embed_texts(model, processor, texts).reshape(len(labels), len(templates), -1).mean(axis=1))
 
 
-def class_probabilities(image_embeds: np.ndarray, class_embeds: np.ndarray, logit_scale: float) -> np.ndarray:
-    """Says how likely each class is for each image, if one of them is right.
+def class_probabilities(
+    image_embeds: np.ndarray,
+    class_embeds: np.ndarray,
+    logit_scale: float,
+    *,
+    scores: str = "softmax",
+    logit_bias: float = 0.0,
+) -> np.ndarray:
+    """Says how likely each class is for each image.
 
     Args:
         image_embeds: float `[num_images, projection_dim]`, of unit length.
         class_embeds: float `[num_labels, projection_dim]`, of unit length.
         logit_scale: the model's, a logarithm.
+        scores: `"softmax"` if one of the classes is right; `"sigmoid"` if each may be, as models of SigLIP's kind are
+            trained.
+        logit_bias: the model's; 0 where it has none.
 
     Returns:
-        float32 `[num_images, num_labels]`; each row sums to 1.
+        float32 `[num_images, num_labels]`; with `"softmax"`, each row sums to 1.
     """
-    logits = np.exp(logit_scale) * image_embeds @ class_embeds.T
+    return probabilities(np.exp(logit_scale) * image_embeds @ class_embeds.T + logit_bias, scores).astype(np.float32)
+
+
+def probabilities(logits: np.ndarray, scores: str = "softmax") -> np.ndarray:
+    """Turns logits `[num_images, num_labels]` to probabilities of their dtype; `scores` as in `class_probabilities`."""
+    require(scores in ("softmax", "sigmoid"), "scores", "'softmax' or 'sigmoid'", scores, "CLIP takes 'softmax'.")
+    if scores == "sigmoid":
+        return np.asarray(np.exp(-np.logaddexp(0, -logits)))
     likelihoods: np.ndarray = np.exp(logits - logits.max(axis=1, keepdims=True))
     likelihoods /= likelihoods.sum(axis=1, keepdims=True)
-    return likelihoods.astype(np.float32)
+    return likelihoods
 
 
 def _require_labels(labels: Sequence[str]) -> None:
