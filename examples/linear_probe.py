@@ -24,7 +24,7 @@ classes = sorted(folder.name for folder in source.iterdir())  # differs, as does
 paths = [path for name in classes for path in sorted((source / name).iterdir())]
 targets = np.array([classes.index(path.parent.name) for path in paths])
 features = image_features(model, processor, paths, "patch_mean").values
-kept_back = np.arange(len(paths)) % 4 == 3  # every fourth image chooses the strength of the regularisation
+kept_back = np.arange(len(paths)) % 4 == 3  # every fourth image chooses the strength of the regularization
 probe = linear_probe(features[~kept_back], targets[~kept_back], features[kept_back], targets[kept_back], classes)
 
 probe.to_classifier(model).save_pretrained(out)

@@ -225,7 +225,7 @@ def test_nothing_readable_is_still_a_result(run, images):
         (["--labels", "cat,,dog"], "`--labels` must not be empty"),
         (["--labels", " "], "`--labels` must name at least one class"),
         (["--labels-file", "no/such/file"], "`--labels-file` must be an existing file"),
-        (["--labels", "cat", "--template", "a photo"], "`--template` must be sentences with {}"),
+        (["--labels", "cat", "--template", "a photo"], "`--template` must be prompts with {}"),
     ],
 )
 def test_bad_arguments_are_named(run, images, arguments, message):

@@ -278,7 +278,7 @@ def test_names_that_are_markup_stay_text(evaluate, tmp_path, task):
     ("task", "arguments", "message"),
     [
         ("zero-shot", ["--robustness"], "`--robustness` must have several templates"),
-        ("zero-shot", ["--template", "a photo"], "`--template` must be sentences with {}"),
+        ("zero-shot", ["--template", "a photo"], "`--template` must be prompts with {}"),
         ("retrieval", [], "`DATA` must be a table or archive of images and captions"),
     ],
 )

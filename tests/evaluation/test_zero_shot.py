@@ -1,4 +1,4 @@
-"""The zero-shot classifier, the published templates, and how far accuracy hangs on the wording."""
+"""The zero-shot classifier, the published templates, and how much accuracy depends on the wording."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_the_published_sets_are_whole():
 
 
 @pytest.mark.parametrize("name", template_sets())
-def test_every_published_sentence_has_one_place_for_the_class(name):
+def test_every_published_template_has_one_place_for_the_class(name):
     templates = template_set(name)
     assert name == name.lower()
     assert len(set(templates)) == len(templates) > 0

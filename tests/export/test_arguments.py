@@ -23,7 +23,7 @@ from tf_clip.export.savedmodel.folders import new_version
         ({"labels": "cat"}, TypeError, "`labels` and `templates` must be sequences of strings"),
         ({"labels": [1, 2]}, TypeError, "`labels` must be strings"),
         ({"labels": ["a"], "templates": "a {}"}, TypeError, "`labels` and `templates` must be sequences of strings"),
-        ({"labels": ["a"], "templates": ["a photo"]}, ValueError, "`templates` must be sentences with {}"),
+        ({"labels": ["a"], "templates": ["a photo"]}, ValueError, "`templates` must be prompts with {}"),
         ({"templates": ["a {}"]}, ValueError, "`templates` must come with `labels`"),
         ({"labels": ["a"], "top_k": 0}, ValueError, "`top_k` must be a whole number above 0"),
         ({"version": 0}, ValueError, "`version` must be a whole number above 0"),

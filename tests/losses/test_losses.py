@@ -203,7 +203,7 @@ def test_a_chunk_of_no_rows_is_refused(tiny_model, chunk_size):
 
 
 def test_unequal_numbers_of_texts_and_images_are_refused():
-    with pytest.raises(ValueError, match="must have as many rows"):
+    with pytest.raises(ValueError, match="must have the same number of rows"):
         ContrastiveLoss()(TEXTS[:3], IMAGES, SCALE)
     with pytest.raises(ValueError, match="`pair_ids` must be given with a `global_batch`"):
         ContrastiveLoss()(TEXTS, IMAGES, SCALE, global_batch=GlobalBatch(TEXTS, IMAGES, IDS))

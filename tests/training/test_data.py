@@ -345,7 +345,7 @@ def test_an_image_file_of_gigabytes_is_skipped(tmp_path):
 
 @pytest.mark.process
 @pytest.mark.parametrize(("ending", "status"), [("stop", 0), ("raise", 1)])
-def test_a_program_that_ends_in_the_midst_of_its_data_ends(ending, status, table, small_checkpoint):
+def test_a_program_that_ends_in_the_middle_of_its_data_ends(ending, status, table, small_checkpoint):
     """It once hung after its last line, `tf-clip train` after Ctrl-C."""
     command = [sys.executable, "-m", "helpers.end_in_the_midst", small_checkpoint, table, ending]
     result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)

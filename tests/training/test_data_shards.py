@@ -255,7 +255,7 @@ def test_a_template_is_text_but_for_the_place_of_the_class(tmp_path):
     (tmp_path / "cat" / "0.png").write_bytes(IMAGES[0])
     assert read_pairs(tmp_path, template="{x} {}, {0}").read(0).captions == ["{x} cat, {0}"]
     for template in ("", "a photo", [], ["{}", "a photo"]):
-        with pytest.raises(ValueError, match="`template` must be sentences with {}"):
+        with pytest.raises(ValueError, match="`template` must be prompts with {}"):
             read_pairs(tmp_path, template=template)
 
 

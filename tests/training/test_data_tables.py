@@ -261,7 +261,7 @@ def test_what_cannot_be_read_as_a_whole_is_refused(folder):
     empty = folder / "empty.csv"
     empty.write_text("image,caption\n0.png,\n")
     with pytest.raises(
-        ValueError, match="`source` must have a row that can be used.*\n.*empty.csv:2: the caption is empty"
+        ValueError, match="`source` must have a readable example.*\n.*empty.csv:2: the caption is empty"
     ):
         read_pairs(empty)
     utf_16 = folder / "utf16.csv"

@@ -97,7 +97,7 @@ def test_a_probe_of_embeddings_is_class_embeddings(tiny_model, tiny_processor):
     np.testing.assert_allclose(
         class_probabilities(embeds, classes, scale), likelihoods / likelihoods.sum(axis=1, keepdims=True), atol=1e-4
     )
-    with pytest.raises(ValueError, match="`model` must have as many features as the probe, 28"):
+    with pytest.raises(ValueError, match="`model` must have the number of features of the probe, 28"):
         probe.to_classifier(tiny_model)
 
 
@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_refused(changes, message):
 def test_unknown_features_are_refused(tiny_model, tiny_processor):
     with pytest.raises(ValueError, match="`features` must be one of"):
         image_features(tiny_model, tiny_processor, ["x"], "logits")
-    with pytest.raises(ValueError, match="`images` must hold an image that can be read"):
+    with pytest.raises(ValueError, match="`images` must hold a readable image"):
         image_features(tiny_model, tiny_processor, [b"x", "/nowhere"], skip_unreadable=True)
     with pytest.raises(ValueError, match="must be whole images"):
         image_features(tiny_model, tiny_processor, [b"x"])

@@ -81,5 +81,5 @@ def test_images_come_once_with_all_their_captions(pairs):
 
 
 def test_nothing_to_read_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="must hold a pair that can be read"):
+    with pytest.raises(ValueError, match="must hold a readable pair"):
         images_and_captions(ListedPairs([str(tmp_path / "no.png")], [["x"]]))

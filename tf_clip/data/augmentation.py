@@ -1,4 +1,4 @@
-"""Random changes of training images, in the graph, and the same for the same seed."""
+"""Random changes of training images, in the graph; the same seed gives the same changes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's "L"
 class Augmentation:
     """What is drawn for each image and epoch.
 
-    The default is what OpenCLIP trains with, near the CLIP paper's "random square crop from resized images" and nothing
-    else: a random part of the image, resized with Pillow's filter to the model's size.
+    The default is OpenCLIP's, close to the CLIP paper's "random square crop from resized images": a random part of the
+    image, resized with Pillow's filter to the model's size.
 
     Args:
         scale: the part's share of the image's area, from and to.
         ratio: the part's width by its height, from and to.
         flip_prob: how often the image is mirrored. Captions that say left or right become wrong.
-        color_jitter: brightness, contrast and saturation, each multiplied by a factor of up to so much more or less
-            than 1; and hue, turned by up to so much of a circle. In a random order, as torchvision's ColorJitter.
+        color_jitter: the largest changes of brightness, contrast, saturation and hue, in a random order. A change of
+            0.3 multiplies by a factor from 0.7 to 1.3; hue is turned by at most this part of a circle.
         color_jitter_prob: how often `color_jitter` is applied.
         gray_scale_prob: how often the image loses its colors.
 
@@ -155,7 +155,7 @@ class Augmentation:
 
 
 def _happens(probability: float, seed: tf.Tensor) -> tf.Tensor:
-    # Apart from what is drawn with the same seed for the change itself.
+    # Independent of what is drawn with the same seed for the change itself.
     return tf.random.stateless_uniform([], tf.random.fold_in(seed, 1)) < probability
 
 

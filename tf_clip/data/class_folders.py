@@ -17,7 +17,7 @@ def class_folder_pairs(folder: str, templates: Sequence[str]) -> ListedPairs:
 
     Args:
         folder: has one folder for each class. In its name "_" stands for a space.
-        templates: sentences with `{}` where the class's name goes; each makes a caption.
+        templates: prompts with `{}` where the class's name goes; each makes a caption.
 
     Returns:
         Pairs in the order of the names; those of one class belong together.

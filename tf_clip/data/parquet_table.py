@@ -25,7 +25,7 @@ except ImportError as error:
 MAX_GROUP_BYTES = 1 << 30
 """Largest row group whose images are read; a few of them are in memory at a time."""
 MIXED_GROUPS = 4
-"""So many row groups are shuffled together: images of a row group can only be read together."""
+"""Number of row groups that are shuffled together: the images of a row group can only be read together."""
 
 _PARQUET_ERRORS = (pyarrow.ArrowException, *READ_ERRORS)
 _BATCH_ROWS = 4096
@@ -48,7 +48,8 @@ def parquet_pairs(files: Sequence[str], columns: Columns, image_folder: str | No
         return ParquetPairs(opened, columns)
     if any(file.has_bytes for file in opened):
         raise ValueError(
-            f"`source` must have paths in all files or bytes in all. Received: source={list(files)!r}. Read them apart."
+            "`source` must have paths in all files or bytes in all. "
+            f"Received: source={list(files)!r}. Read them one by one."
         )
     rows = TableRows(columns, image_folder)
     for file in opened:
@@ -217,7 +218,7 @@ class _ParquetFile:
 
     def _not_whole(self, error: Exception) -> str:
         rule = "`source` must be a whole Parquet file."
-        return f"{rule} Received: source={self.path!r} ({_first_line(error)}). Write it anew."
+        return f"{rule} Received: source={self.path!r} ({_first_line(error)}). Write it again."
 
 
 class _Readable:

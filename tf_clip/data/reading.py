@@ -46,7 +46,7 @@ def read_pairs(
         group_column: tables only: rows that are equal in this column belong together, so that each caption is right for
             each image. None takes rows with the same path, and in class folders the class.
         image_folder: tables of paths only: where relative paths begin.
-        template: class folders only: one sentence or several with `{}` for the class; None for `"a photo of a {}."`.
+        template: class folders only: one template or several with `{}` for the class; None for `"a photo of a {}."`.
         format: one of `FORMATS`; None goes by the file's name.
 
     Returns:
@@ -129,7 +129,7 @@ def _format(files: Sequence[str], wanted: str | None) -> str:
         )
     kinds = {wanted or _format_of(path) for path in files}
     if len(kinds) > 1:
-        raise ValueError(f"`source` must be of one format. Received: files of {sorted(kinds)}. Read them apart.")
+        raise ValueError(f"`source` must be of one format. Received: files of {sorted(kinds)}. Read them one by one.")
     return kinds.pop()
 
 

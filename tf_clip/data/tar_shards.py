@@ -1,6 +1,6 @@
 """WebDataset's tar shards to pairs: an index of the members, which are then read where they lie.
 
-Nothing is unpacked: a member's name is only ever a name, and links lead nowhere.
+Nothing is unpacked: a member's name is never used as a path, and links are not followed.
 """
 
 from __future__ import annotations

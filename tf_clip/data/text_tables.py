@@ -161,7 +161,7 @@ def _column_names(fields: list[str], path: str) -> list[str]:
 
 def _no_header(path: str, why: str) -> str:
     rule = "`source` must begin with a line of column names, in UTF-8."
-    return f"{rule} Received: source={path!r}, {why}. Save it anew."
+    return f"{rule} Received: source={path!r}, {why}. Save it again."
 
 
 def _by_name(names: list[str], fields: list[str]) -> dict[str, Any]:

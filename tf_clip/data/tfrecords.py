@@ -63,7 +63,7 @@ class RecordPairs(Pairs):
         return f"{self._files[file]}: record {row - self._first_of[file]}"
 
     def read(self, row: int) -> Pair:
-        """Reads a record and takes it apart."""
+        """Reads a record and parses it."""
         data = read_part(self._files[self._file_of[row]], self._offsets[row], self._sizes[row], MAX_FILE_BYTES)
         try:
             features = tf.train.Example.FromString(data).features.feature

@@ -192,10 +192,10 @@ class TrainingData:
         self._stop(TooManySkipped(self.skipped, len(self._pairs) + len(self._pairs.skipped), 1.0))
 
     def _candidate(self, order: np.ndarray, slot: int, attempt: int) -> int | None:
-        """Returns the row that stands at a place of an epoch if `attempt` others cannot.
+        """Returns the row at a place of an epoch after `attempt` rows there were unreadable.
 
-        They are taken from the same place of the batches behind, so that none is twice in a batch, and from other
-        places only when all batches are through.
+        It is taken from the same place of the following batches, so that no row is twice in a batch, and from other
+        places only when all batches were tried.
         """
         batch, place = divmod(slot, self._batch_size)
         further, aside = attempt % self._num_batches, attempt // self._num_batches

@@ -1,4 +1,4 @@
-"""What models here are trained with: losses of pairs, on logits or on embeddings, and the classifier's."""
+"""Losses: of pairs, on logits or on embeddings, and of the image classifier."""
 
 from tf_clip.losses.classification import classification_loss
 from tf_clip.losses.on_embeddings import ContrastiveLoss, GlobalBatch, PairLoss, SigmoidLoss

@@ -1,1 +1,1 @@
-"""What `CLIPModel.fit` is fed with."""
+"""Training: recipes, optimizer, resuming, callbacks, the linear probe."""

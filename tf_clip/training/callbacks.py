@@ -128,7 +128,7 @@ class StopAtNonFiniteLoss(keras.callbacks.Callback):
 
     Args:
         folder: where `nonfinite_epoch<n>_batch<m>.npz` is written: the batch, by the names of its inputs, and
-            the one before, by the same names after `previous_`, since its step may have spoilt the weights.
+            the batch before, by the same names after `previous_`, since its step may have broken the weights.
         data: what `train` is given; asked for the batch again.
 
     Raises:
@@ -171,7 +171,7 @@ class TrainingLog(keras.callbacks.Callback):
 
     A line of a batch has `epoch` and `batch`, from 1, `step`, `learning_rate`, `logit_scale`, `seconds` since
     training began in this process, and the batch's metrics; one of an epoch `epoch` and its metrics. In a run
-    that goes on, lines of batches that will be done again are taken out first.
+    that is resumed, lines of batches that will be done again are removed first.
 
     Args:
         path: the file.

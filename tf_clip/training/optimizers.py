@@ -1,4 +1,4 @@
-"""AdamW by PyTorch's rule, with a learning rate for each variable, and the average of the weights on the way."""
+"""AdamW by PyTorch's rule, with a learning rate for each variable and an average of the weights."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class AdamW(keras.optimizers.Optimizer):
 
 
 def layerwise_rates(model: Any, decay: float) -> dict[str, float]:
-    """Says what each variable's learning rate is multiplied with: less, the farther below the output it is.
+    """Returns the factor of each variable's learning rate, which falls from the output to the input.
 
     In each tower, the final norm and the projection keep the rate, the last block has `decay` times it, the
     block before `decay` squared, and so on down to the embeddings. A ResNet's stages count as blocks, its

@@ -32,7 +32,7 @@ class LinearProbe:
         weights: float32 `[num_features, num_classes]`.
         bias: float32 `[num_classes]`.
         class_names: the classes' names.
-        C: the inverse of the regularisation's strength that was chosen, as scikit-learn counts it.
+        C: the inverse of the regularization's strength that was chosen, as scikit-learn counts it.
         validation_accuracy: by the C that were tried, the share of the validation images named right.
     """
 
@@ -95,8 +95,8 @@ class LinearProbe:
         width = model.config.vision_config.hidden_size
         if len(self.weights) != width:
             raise ValueError(
-                f"`model` must have as many features as the probe, {len(self.weights)}. Received: a tower of width "
-                f"{width}. Fit the probe on features='patch_mean' of this model."
+                f"`model` must have the number of features of the probe, {len(self.weights)}. "
+                f"Received: a tower of width {width}. Fit the probe on features='patch_mean' of this model."
             )
         stored = variables_below(model.image_encoder, "image_encoder")
         for path, variable in variables_below(classifier.image_encoder, "image_encoder").items():
@@ -117,7 +117,7 @@ def linear_probe(
     refit: bool = True,
     on_progress: Callable[[float, float], None] | None = None,
 ) -> LinearProbe:
-    """Fits L2-regularised logistic regression by L-BFGS, its strength chosen on validation images.
+    """Fits L2-regularized logistic regression by L-BFGS, its strength chosen on validation images.
 
     Args:
         features: float `[num_images, num_features]`, the `values` of `image_features`.
@@ -228,7 +228,7 @@ def image_features(
         on_progress=on_progress,
     )
     if not rows:
-        raise ValueError(f"`images` must hold an image that can be read. Received: {len(images)} others. Add some.")
+        raise ValueError(f"`images` must hold a readable image. Received: {len(images)} others. Add some.")
     return ImageFeatures(np.concatenate(rows), indices, failures)
 
 

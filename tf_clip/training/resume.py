@@ -1,4 +1,4 @@
-"""Everything that a run needs to go on after it was stopped, in one file that is whole at any time."""
+"""The state that a stopped run is resumed from, in one file that is whole at any time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Progress:
         step: how many batches are done over all epochs.
         sums: of each metric over the batches done in this epoch.
         history: the metrics of the epochs done.
-        settings: what the run was started with; a run that goes on must have the same.
+        settings: what the run was started with; a resumed run must have the same.
     """
 
     epoch: int = 0
@@ -44,8 +44,7 @@ class Progress:
 def save_state(path: str | os.PathLike[str], model: Any, progress: Progress) -> None:
     """Writes weights, the optimizer's state, the state of random numbers and the progress.
 
-    The file before is replaced only when the new one is on the disk, so that whatever ends the program leaves one
-    that is whole.
+    The file is whole at any time, even if the program is killed.
 
     Args:
         path: the file; its folder is made when missing.
@@ -75,7 +74,7 @@ def read_progress(path: str | os.PathLike[str]) -> Progress:
     if said.get("format") != str(_FORMAT):
         raise ValueError(
             f"`path` must be a file that a training run of this version wrote. Received: {path}, which says "
-            f"{said.get('format')!r} in place of {_FORMAT}. Start the run anew."
+            f"{said.get('format')!r} in place of {_FORMAT}. Start the run again."
         )
     return Progress(**json.loads(said["progress"]))
 
@@ -113,7 +112,7 @@ def restore_state(path: str | os.PathLike[str], model: Any) -> Progress:
 
 
 def require_same_settings(progress: Progress, settings: Mapping[str, Any]) -> None:
-    """Refuses to go on with other settings, since the result would be neither run's.
+    """Refuses to resume with other settings, since the result would be neither run's.
 
     Raises:
         ValueError: something differs; all of it is listed.
@@ -123,7 +122,7 @@ def require_same_settings(progress: Progress, settings: Mapping[str, Any]) -> No
     changed = [name for name in names if now.get(name) != progress.settings.get(name)]
     if changed:
         listed = "; ".join(f"{name} was {progress.settings.get(name)!r}, is {now.get(name)!r}" for name in changed)
-        raise ValueError(f"`settings` must be those of the run that goes on. Received: {listed}. Set them back.")
+        raise ValueError(f"`settings` must be those of the resumed run. Received: {listed}. Set them back.")
 
 
 def _state_of(model: Any) -> Iterator[tuple[str, Any]]:
@@ -148,5 +147,5 @@ def _opened(path: Path) -> Any:
         return safe_open(path, framework="numpy")
     except Exception as error:  # the library raises a kind of its own for each release
         raise ValueError(
-            f"`path` must be a file that a training run wrote. Received: {path} ({error}). Start the run anew."
+            f"`path` must be a file that a training run wrote. Received: {path} ({error}). Start the run again."
         ) from error

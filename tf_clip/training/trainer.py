@@ -1,4 +1,4 @@
-"""`train`: Keras's `fit`, epoch by epoch, which goes on after a stop at any batch as if there had been none."""
+"""`train`: Keras's `fit`, epoch by epoch, which resumes after a stop at any batch with the same result."""
 
 from __future__ import annotations
 
@@ -65,28 +65,28 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     settings: Mapping[str, Any] | None = None,
 ) -> TrainingRun:
-    """Trains with `fit`, saves as it goes, and goes on exactly where a run in the same folder was stopped.
+    """Trains with `fit`, saves the state of the run, and resumes a run that was stopped in the same folder.
 
-    Saved are weights, the optimizer's state, random seeds and the place in the data: every `save_every` batches,
-    after each epoch, and at Ctrl-C or SIGTERM, which end the run after the batch that is being computed (a second
-    Ctrl-C ends it at once). What a killed run has done since it saved last is done again, with the same result.
+    The state is the weights, the optimizer's state, random seeds and the position in the data. It is saved every
+    `save_every` batches, after each epoch, and at Ctrl-C or SIGTERM. These end the run after the current batch; a
+    second Ctrl-C ends it at once. A killed run repeats the batches since its last save, with the same result.
 
-    Callbacks see `fit` as one call over all epochs. The logs of a batch are of that batch alone, those of an
-    epoch the mean over its batches. What callbacks remember themselves, as `EarlyStopping` does, is not saved.
+    Callbacks see one call of `fit` over all epochs. The logs of a batch are of that batch alone; those of an epoch are
+    the mean over its batches. What callbacks remember themselves, as `EarlyStopping` does, is not saved.
 
     Args:
         model: a compiled model; `Recipe.compile` compiles one.
         data: the batches: a `TrainingData`.
-        epochs: how often the data is gone through, over all runs.
+        epochs: passes over the data, over all runs.
         folder: where `resume.safetensors` is written.
         save_every: batches from one save to the next.
-        resume: go on with the run in `folder`, or start it if there is none.
+        resume: resume the run in `folder`, or start one if there is none.
         callbacks: callbacks of Keras and of `tf_clip.training.callbacks`, called in this order.
-        settings: what else must be the same in a run that goes on, as values that JSON can hold; optimizer,
-            epochs and what the data says of itself are compared anyway.
+        settings: what else must be the same in a resumed run, as values that JSON can hold; optimizer, epochs and
+            the data's settings are always compared.
 
     Returns:
-        How far the run came. Weights that were averaged stay beside the model's own: see `averaged_weights`.
+        How far the run came. Averaged weights are not put into the model: see `averaged_weights`.
 
     Raises:
         ValueError: an argument is out of range, the folder has a run and `resume` is False, or the run had
@@ -138,7 +138,7 @@ def _settings_of(model: Any, data: Any, epochs: int) -> dict[str, Any]:
 
 
 class _Loop(keras.callbacks.Callback):
-    """Counts, saves, and hands on to the callbacks what makes several fits look like one."""
+    """Counts and saves; calls the callbacks as if all epochs were one `fit`."""
 
     def __init__(
         self,
@@ -220,7 +220,7 @@ class _Loop(keras.callbacks.Callback):
 
 
 class _Interruption:
-    """Notes Ctrl-C and SIGTERM while its block runs, in place of ending the program; the second Ctrl-C does."""
+    """Notes Ctrl-C and SIGTERM while its block runs; only a second Ctrl-C ends the program."""
 
     def __init__(self) -> None:
         self.came = False

@@ -1,4 +1,4 @@
-"""Pairs kept back from training, and their images and captions as evaluation takes them."""
+"""Validation pairs: split off from the training pairs, and listed as evaluation takes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tf_clip.tasks.reading import readable
 
 
 class SomePairs(Pairs):
-    """Some rows of other pairs, numbered anew; it is `Pairs`, too.
+    """Some rows of other pairs, numbered from 0.
 
     Args:
         pairs: all of them.
@@ -54,8 +54,8 @@ def split_pairs(pairs: Pairs, share: float, *, seed: int = 0, keep_groups: bool 
         pairs: all of them.
         share: of the pairs, above 0 and below 1, that are kept back; one at least.
         seed: decides which.
-        keep_groups: leave what belongs together on one side, so that no image is on both; False for folders
-            of classes, where all images of a class belong together.
+        keep_groups: keep a group on one side, so that no image is on both; False for folders of classes, where
+            all images of a class are one group.
 
     Returns:
         The pairs to train on, with all skipped examples, and those kept back.
