@@ -30,13 +30,13 @@ def run(options: argparse.Namespace) -> int:
     from tf_clip.cli import classification_page, tables
     from tf_clip.cli.encoding import embed_with_progress, ranked
     from tf_clip.cli.loading import load_encoder
-    from tf_clip.tasks.zero_shot import class_embeddings, class_probabilities
+    from tf_clip.tasks.zero_shot import class_embeddings, class_probabilities, scoring
 
     templates = options.template or ("{}",)
     processor, encoder = load_encoder(options.model, len(paths) + len(labels) * len(templates))
     class_embeds = class_embeddings(encoder, processor, labels, templates)
     embedded = embed_with_progress(encoder, processor, paths, options.batch_size)
-    probabilities = class_probabilities(embedded.embeds, class_embeds, float(encoder.logit_scale.numpy()))
+    probabilities = class_probabilities(embedded.embeds, class_embeds, **scoring(encoder))
     scored = [
         (paths[index], ranked(labels, scores, options.top))
         for index, scores in zip(embedded.indices, probabilities, strict=True)

@@ -82,6 +82,7 @@ def _to_folder(options: argparse.Namespace) -> int:
     paths = image_paths(options.images)
     from tf_clip.cli import tables
     from tf_clip.cli.loading import load_compiled
+    from tf_clip.families.family import family_of
     from tf_clip.tasks.embedding_files import embed_images_to_file, embed_texts_to_file, file_facts, text_lines
 
     # Always the same engine: a continued job must give the same file.
@@ -108,6 +109,7 @@ def _to_folder(options: argparse.Namespace) -> int:
                 options.texts_file,
                 options.output,
                 longest=encoder.config.text_config.max_position_embeddings,
+                padding=family_of(encoder).padding,
                 on_progress=advance,
                 **shared,
             )

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from tf_clip.evaluation.classification import ClassificationReport, classification_report, require_targets
@@ -14,7 +13,7 @@ from tf_clip.evaluation.retrieval import target_ranks
 from tf_clip.evaluation.templates import template_set
 from tf_clip.models.two_towers import TwoTowerModel
 from tf_clip.preprocessing.processor import Processor
-from tf_clip.tasks.zero_shot import class_embeddings, probabilities
+from tf_clip.tasks.zero_shot import class_embeddings, probabilities, scoring
 from tf_clip.unit_length import unit_rows
 
 
@@ -99,7 +98,7 @@ def zero_shot_classifier(
     Source: Radford et al. 2021, section 3.1.4; open_clip's `build_zero_shot_classifier`.
     """
     embeds = class_embeddings(model, processor, class_names, _templates(templates))
-    return ZeroShotClassifier(tuple(class_names), embeds, float(keras.ops.convert_to_numpy(model.logit_scale)))
+    return ZeroShotClassifier(tuple(class_names), embeds, **scoring(model))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,6 +104,7 @@ class CompiledModel:
     Attributes:
         config: the model's configuration.
         logit_scale: the model's temperature, a logarithm, float32 `[]`.
+        logit_bias: what is added to its logits, float32 `[]`; None where it has none.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class CompiledModel:
         self.config = model.config
         self.logit_scale = tf.constant(keras.ops.convert_to_numpy(model.logit_scale), tf.float32)
         bias = model.logit_bias
-        self._logit_bias = 0.0 if bias is None else float(keras.ops.convert_to_numpy(bias))
+        self.logit_bias = None if bias is None else tf.constant(keras.ops.convert_to_numpy(bias), tf.float32)
         image, text = model.image_encoder, model.text_encoder
         side, channels = image.config.image_size, getattr(image.config, "num_channels", 3)
         self._image_shape = (side, side, channels)
@@ -180,7 +181,8 @@ class CompiledModel:
             return self(**input_ids)
         text_embeds, image_embeds = self.encode_text(input_ids, attention_mask), self.encode_image(pixel_values)
         scale = np.float32(math.exp(float(self.logit_scale)))
-        logits = (text_embeds @ image_embeds.T * scale + np.float32(self._logit_bias)).astype(np.float32)
+        bias = np.float32(0.0 if self.logit_bias is None else self.logit_bias)
+        logits = (text_embeds @ image_embeds.T * scale + bias).astype(np.float32)
         return CLIPOutput(
             logits_per_image=logits.T, logits_per_text=logits, text_embeds=text_embeds, image_embeds=image_embeds
         )

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from tf_clip.families.family import family_of
 from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.reading import readable
 from tf_clip.unit_length import unit_rows
@@ -19,6 +20,7 @@ class PairEncoder(Protocol):
 
     config: Any
     logit_scale: Any
+    logit_bias: Any
 
     def get_image_features(self, pixel_values: Any) -> Any:
         """Encodes images, float `[batch, projection_dim]`."""
@@ -139,11 +141,12 @@ def embed_texts(
         float32 `[num_texts, projection_dim]`, of unit length.
     """
     texts = list(texts)
-    longest = model.config.text_config.max_position_embeddings
+    longest = min(model.config.text_config.max_position_embeddings, processor.tokenizer.model_max_length)
+    padding = family_of(model).padding
     rows = []
     for start in range(0, len(texts), batch_size):
         batch = texts[start : start + batch_size]
-        inputs = processor(text=batch, max_length=min(longest, processor.tokenizer.model_max_length))
+        inputs = processor(text=batch, padding=padding, max_length=longest)
         rows.append(unit_rows(model.get_text_features(**inputs)))
         if on_progress:
             on_progress(len(batch))

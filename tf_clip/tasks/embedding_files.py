@@ -196,11 +196,12 @@ def embed_texts_to_file(
     *,
     width: int,
     longest: int,
+    padding: str = "longest",
     model: str = "",
     batch_size: int = 256,
     on_progress: Callable[[int], None] | None = None,
 ) -> EmbeddingJob:
-    """Embeds the lines of a file into `text_embeds.npy`, those of about one length together.
+    """Embeds the lines of a file into `text_embeds.npy`, sorted by length chunk by chunk.
 
     Args:
         encode: from `input_ids` and `attention_mask` to features.
@@ -209,6 +210,7 @@ def embed_texts_to_file(
         folder: where the files are written, or where a job of the same texts and model is to go on.
         width: of the features.
         longest: tokens that the model takes; longer texts are cut.
+        padding: of the model's family; with `"max_length"` all texts are encoded at the longest length.
         model: see `embed_images_to_file`.
         batch_size: texts a forward pass; bounds the memory. See `embed_images_to_file`.
         on_progress: called with the number of texts just done.
@@ -230,7 +232,7 @@ def embed_texts_to_file(
     longest = min(longest, processor.tokenizer.model_max_length)
 
     def tokens_of(texts: list[str]) -> dict[str, np.ndarray]:
-        tokens = processor(text=texts, max_length=longest, return_tensors="np")
+        tokens = processor(text=texts, padding=padding, max_length=longest, return_tensors="np")
         return {name: np.asarray(value) for name, value in tokens.items()}
 
     chunks = ((start, list(islice(lines, TEXT_CHUNK))) for start in range(0, count, TEXT_CHUNK))
@@ -243,7 +245,7 @@ def embed_texts_to_file(
             order = np.argsort(lengths, kind="stable")
             for first in range(0, len(order), batch_size):
                 rows = order[first : first + batch_size]
-                length = int(lengths[rows[-1]])
+                length = int(lengths[rows[-1]]) if padding == "longest" else longest
                 features = encode(**{name: value[rows, :length] for name, value in tokens.items()})
                 file.put(start + rows, np.asarray(features))
                 if on_progress:

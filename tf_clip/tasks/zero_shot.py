@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
 from tf_clip.errors import require
+from tf_clip.families.family import family_of
 from tf_clip.preprocessing.processor import Processor
 from tf_clip.tasks.embedding import PairEncoder, embed_texts
 from tf_clip.unit_length import unit_rows
@@ -60,6 +63,13 @@ def class_probabilities(
         float32 `[num_images, num_labels]`; with `"softmax"`, each row sums to 1.
     """
     return probabilities(np.exp(logit_scale) * image_embeds @ class_embeds.T + logit_bias, scores).astype(np.float32)
+
+
+def scoring(model: PairEncoder) -> dict[str, Any]:
+    """Returns what `class_probabilities` asks of a model: `logit_scale`, `scores` and `logit_bias`."""
+    bias = 0.0 if model.logit_bias is None else float(keras.ops.convert_to_numpy(model.logit_bias))
+    scale = float(keras.ops.convert_to_numpy(model.logit_scale))
+    return {"logit_scale": scale, "scores": family_of(model).scores, "logit_bias": bias}
 
 
 def probabilities(logits: np.ndarray, scores: str = "softmax") -> np.ndarray:
