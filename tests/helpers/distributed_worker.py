@@ -29,7 +29,7 @@ def prepare(hows: set[str]) -> None:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 
-def scope(how: str) -> contextlib.AbstractContextManager[Any]:
+def scope(how: str) -> Any:
     """Returns what a model is to be made in."""
     if keras.backend.backend() == "jax":
         import jax

@@ -76,6 +76,7 @@ def log_of(folder):
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
+@pytest.mark.command
 def test_a_table_with_unreadable_rows_trains_and_lists_them(run, table, small_checkpoint, tmp_path):
     out = tmp_path / "out"
     config = tmp_path / "options.toml"
@@ -125,6 +126,7 @@ def test_every_recipe_is_offered():
     assert set(OFFERED_RECIPES) == {*RECIPES, "probe"}
 
 
+@pytest.mark.command
 def test_ctrl_c_saves_and_the_printed_command_goes_on(run, table, tmp_path, monkeypatch, capsys):
     def words(folder):
         yield from ("--data", table, "--output", tmp_path / folder, "--batch-size", 8, "--epochs", 3)
@@ -155,6 +157,7 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(run, table, tmp_path, monk
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.command
 def test_folders_of_classes_are_evaluated_by_their_names(run, class_folders, small_checkpoint, tmp_path):
     out = tmp_path / "out"
     status, output, errors = run(
@@ -173,6 +176,7 @@ def test_folders_of_classes_are_evaluated_by_their_names(run, class_folders, sma
     assert any(np.abs(one - other).max() > 1e-5 for one, other in pairs)
 
 
+@pytest.mark.command
 def test_lora_writes_the_adapter_and_the_model_that_it_makes(run, class_folders, small_checkpoint, tmp_path):
     words = ["--data", class_folders, "--output", tmp_path / "out", "--recipe", "lora", "--adapter", "lora[r=2]"]
     status, _, errors = run(*words, "--epochs", 2, "--batch-size", 6, "--learning-rate", 1e-2)
@@ -192,6 +196,7 @@ def test_lora_writes_the_adapter_and_the_model_that_it_makes(run, class_folders,
     np.testing.assert_allclose(start.get_image_features(pixels), tuned.get_image_features(pixels), atol=1e-5)
 
 
+@pytest.mark.command
 def test_nothing_is_not_the_default(run, table, tmp_path):
     """No weight decay and no warm-up were once taken for what the recipe says."""
     words = ["--data", table, "--output", tmp_path / "out", "--epochs", 1, "--batch-size", 8]
@@ -200,6 +205,7 @@ def test_nothing_is_not_the_default(run, table, tmp_path):
     assert first["learning_rate"] > 9e-4
 
 
+@pytest.mark.command
 def test_a_broken_validation_image_is_listed(run, class_folders, tmp_path):
     shutil.copytree(class_folders, tmp_path / "kept")
     (tmp_path / "kept" / "red" / "broken.png").write_bytes(b"broken")
@@ -211,6 +217,7 @@ def test_a_broken_validation_image_is_listed(run, class_folders, tmp_path):
     assert "1 unreadable examples were skipped" in errors and "broken.png" in errors
 
 
+@pytest.mark.command
 def test_a_probe_is_an_image_classifier(run, class_folders, tmp_path):
     out = tmp_path / "out"
     (class_folders / "red" / "broken.png").write_bytes(b"broken")
@@ -227,29 +234,12 @@ def test_a_probe_is_an_image_classifier(run, class_folders, tmp_path):
     assert [classifier.config.id2label[index] for index in logits.argmax(axis=1)] == list(COLORS)
 
 
+@pytest.mark.command
 def test_too_many_unreadable_rows_stop_with_the_list(run, table, tmp_path):
     status, _, errors = run("--data", table, "--output", tmp_path, "--max-skipped-share", 0.01, "--batch-size", 8)
     assert status == 2
     assert "`--max-skipped-share` must be at least" in errors
     assert "caption is empty" in errors
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("learning_rat = 1", "'learning_rat' in .*Did you mean learning-rate"),
-        ("epochs = [[1]]", "`epochs` must be text, a number or a list of them"),
-        ("epochs = ", "`--config` must be a TOML file"),
-        ("resume = true", "'resume' in"),
-        ("epochs = false", "`epochs` must be a value"),
-    ],
-)
-def test_bad_configurations_are_refused(run, tmp_path, text, message):
-    config = tmp_path / "options.toml"
-    config.write_text(text)
-    status, _, errors = run("--config", config)
-    assert status == 2
-    assert re.search(message, errors), errors
 
 
 @pytest.mark.parametrize(
