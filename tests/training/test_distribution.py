@@ -69,18 +69,26 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_config):
-    """Runs all cases, each on one device, too, in four processes; returns their folders."""
-    folders, runs = {}, {"mirrored": [], "workers": [], "data_parallel": []}
+    """Runs all cases, each on one device, too, in six processes; returns their folders."""
+    folders = {}
+    # Of MirroredStrategy one a process: the collective operations of a second have the numbers of the first's.
+    runs = {"mirrored": [], "workers": [], "data_parallel": [[]]}
     for name, (how, settings) in CASES.items():
         folders[name] = tmp_path_factory.mktemp(how)
         make(folders[name], tiny_config, **settings)
-        runs["mirrored" if how == "workers" else how].append(("one", folders[name]))
-        runs[how].append((how, folders[name]))
+        if how == "mirrored":
+            runs[how].append([("one", folders[name]), (how, folders[name])])
+        elif how == "workers":
+            runs["mirrored"][0].insert(0, ("one", folders[name]))
+            runs[how].append([(how, folders[name])])
+        else:
+            runs[how][0] += [("one", folders[name]), (how, folders[name])]
+    (of_workers,), (of_jax,) = runs["workers"], runs["data_parallel"]
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     processes = [
-        start(runs["mirrored"], KERAS_BACKEND="tensorflow"),
-        *(start(runs["workers"], KERAS_BACKEND="tensorflow", TF_CONFIG=config) for config in cluster()),
-        start(runs["data_parallel"], KERAS_BACKEND="jax", **flags),
+        *(start(of_one, KERAS_BACKEND="tensorflow") for of_one in runs["mirrored"]),
+        *(start(of_workers, KERAS_BACKEND="tensorflow", TF_CONFIG=config) for config in cluster()),
+        start(of_jax, KERAS_BACKEND="jax", **flags),
     ]
     try:
         # Only what hangs takes so long; a machine with other work to do takes minutes.
