@@ -40,7 +40,7 @@ GROUND = {"tf_clip", *FLOORS[0]}
 MAY_IMPORT_TENSORFLOW = {
     *("preprocessing", "data", "training", "export", "inference", "benchmark", "serving"),
     # On its backend alone, for what `keras.ops` has no name for: loops of one round at a time, and replicas.
-    *("losses.chunks", "models.encoding_in_chunks", "models.replicas"),
+    *("losses.rows", "models.encoding_in_chunks", "models.replicas"),
     # Likewise, to give it an array's memory.
     "array_memory",
     # For protocol buffers of TensorFlow Serving, and for its start-up messages.
@@ -53,9 +53,7 @@ FILES = {
 TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
 ROOTS = {"tf_clip", "tf_clip.__main__"}
 # What is left to be mended, file by file.
-UPWARDS: set[str] = {
-    "tf_clip.data.training_data",
-}
+UPWARDS: set[str] = set()
 NAMING: set[str] = {
     "tf_clip.inference.tower_weights",
 }
