@@ -56,7 +56,10 @@ def test_what_is_wrong_is_not_sent_again(connect, server):
     [
         ("Task size 2 is larger than maximum input batch size 1", "a `batch_size` of at most that"),
         ('Serving signature name: "classify" not found in signature def', "exported with labels"),
-        ("Batching session Run() input tensors must have equal 0th dimension size", "`similarity` is not for that"),
+        (
+            "Batching session Run() input tensors must have equal 0th dimension size",
+            "`similarity` does not allow",
+        ),
     ],
 )
 def test_refusals_say_what_to_do(connect, server, message, advice):

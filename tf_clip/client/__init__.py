@@ -1,7 +1,7 @@
 """Clients of a served tf_clip model: `RestClient` and `GrpcClient`.
 
 `RestClient` imports neither TensorFlow nor Keras. `GrpcClient` needs tensorflow-serving-api, whose messages
-hold TensorFlow's own and so import TensorFlow. Each loads when it is first used.
+contain TensorFlow's own and so import TensorFlow. Each is imported when it is first used.
 """
 
 from __future__ import annotations

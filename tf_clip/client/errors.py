@@ -1,24 +1,24 @@
-"""`ServingError`: what the server said, its code, and what to do."""
+"""`ServingError`: the server's message, its code, and what to do next."""
 
 from __future__ import annotations
 
 import re
 
-# As TensorFlow Serving says it, and the local server.
+# The messages of TensorFlow Serving and of the local server.
 _TOO_MANY_ROWS = re.compile(r"larger than maximum input batch size (\d+)|must have 1 to (\d+) rows")
 
 
 class ServingError(RuntimeError):
-    """Raised when a server cannot be reached, refuses a request, or answers something else than was asked.
+    """Raised when a server cannot be reached, refuses a request, or sends an unexpected answer.
 
     Args:
-        message: the server's own sentence, or what went wrong on the way.
+        message: the server's own message, or the failure of the connection.
         code: the HTTP status such as 400, gRPC's code such as `"UNAVAILABLE"`, or None when no answer came.
         advice: what to do next.
         retryable: whether the same request may succeed later.
         retry_after: the seconds that the server asked to wait, or None.
 
-    The arguments are attributes; `attempts` counts the requests sent in vain.
+    The arguments are attributes; `attempts` is the number of requests sent.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ServingError(RuntimeError):
 
     @property
     def most_rows(self) -> int | None:
-        """How many rows a request may have, when it was refused for having more."""
+        """The number of rows that a request may have, if it was refused for having more."""
         found = _TOO_MANY_ROWS.search(self.message)
         return int(found[1] or found[2]) if found else None
 
@@ -52,13 +52,13 @@ class ServingError(RuntimeError):
 
 
 def advice_for(code: int | str | None, message: str) -> str:
-    """Returns what to do about a refusal, from its code and the server's sentence."""
+    """Returns what to do about a refusal, from its code and the server's message."""
     if _TOO_MANY_ROWS.search(message):
         return "Give the client a `batch_size` of at most that."
     if "Batching" in message and "0th dimension" in message:
         return (
-            "The server batches, and `similarity` is not for that: compare the results of `encode_images` and "
-            "`encode_texts`, use `similarity_pairs`, or serve the model without batching."
+            "The server batches requests, which `similarity` does not allow: compare the results of `encode_images` "
+            "and `encode_texts`, use `similarity_pairs`, or serve the model without batching."
         )
     if "ignature" in message and "not found" in message:
         return "`metadata()` lists the signatures; `classify` is there when the model was exported with labels."

@@ -1,4 +1,4 @@
-"""Images and texts of any kind to the bytes that are sent."""
+"""The bytes that are sent, from images and texts of any kind."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def check_images(images: Any) -> list[Any]:
-    """Returns the images as a list, after a look at their kinds: a mistake shows before anything is sent.
+    """Returns the images as a list, checked before anything is sent.
 
     Raises:
-        TypeError, ValueError: one is no path, bytes, uint8 array or PIL image.
+        TypeError, ValueError: one is not a path, bytes, a uint8 array or a PIL image.
     """
     if isinstance(images, (str, bytes, Path)):
         raise TypeError(f"`images` must be a list. Received: images={images!r:.80}. Put the image in a list.")
@@ -39,10 +39,10 @@ def check_images(images: Any) -> list[Any]:
 
 
 def check_texts(texts: Any) -> list[str | bytes]:
-    """Returns the texts as a list, after a look at their kinds.
+    """Returns the texts as a list, checked before anything is sent.
 
     Raises:
-        TypeError: one is no str or bytes.
+        TypeError: one is not str or bytes.
     """
     if isinstance(texts, (str, bytes)):
         raise TypeError(f"`texts` must be a list. Received: texts={texts!r:.80}. Put the text in a list.")
@@ -80,10 +80,10 @@ def text_bytes(text: str | bytes) -> bytes:
 
 
 def name_of(item: Any) -> str:
-    """Returns how an error names an input: paths and texts by themselves, the rest by its kind."""
+    """Returns the name of an input in errors: a path or text itself, of others the type."""
     return repr(str(item))[:80] if isinstance(item, (str, Path)) else type(item).__name__
 
 
 def _is_pil(image: Any) -> bool:
-    # Without importing Pillow for those who send paths.
+    # By name, since clients that send paths need no Pillow.
     return any(kind.__module__ == "PIL.Image" for kind in type(image).__mro__)

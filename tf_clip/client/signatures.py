@@ -62,7 +62,7 @@ class Signature:
             if name in self.column_per_text and array.shape[1] != texts:
                 raise ServingError(
                     f"the answer has {name!r} of {array.shape[1]} columns for {texts} texts",
-                    advice="Check that the server does not batch: `similarity` is not for that.",
+                    advice="Check that the server does not batch requests, which `similarity` does not allow.",
                 )
             arrays[name] = array
         return arrays
