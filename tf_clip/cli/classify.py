@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tf_clip.cli.arguments import add_images, add_labels, add_top, model_and_json, runs
 from tf_clip.cli.inputs import image_paths, labels_of
+from tf_clip.files import write_text
 
 if TYPE_CHECKING:
     from tf_clip.cli.arguments import Commands
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         for index, scores in zip(embedded.indices, probabilities, strict=True)
     ]
     if options.html:
-        options.html.write_text(classification_page.page(scored, options.model), encoding="utf-8")
+        write_text(options.html, tables.printable(classification_page.page(scored, options.model)))
     skipped = tables.skipped(paths, embedded.failures)
     if options.json:
         rows = [{"image": str(path), "scores": scores} for path, scores in scored]

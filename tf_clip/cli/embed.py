@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_clip.cli.arguments import add_images, add_texts, model_and_json, runs
 from tf_clip.cli.inputs import image_paths, require_file, texts_of
+from tf_clip.files import replacing_file
 
 if TYPE_CHECKING:
     from tf_clip.cli.arguments import Commands
@@ -58,7 +59,8 @@ def _to_file(options: argparse.Namespace) -> int:
     if texts:
         arrays["texts"] = np.array(texts, dtype=np.str_)
         arrays["text_embeds"] = embed_texts(encoder, processor, texts)
-    with options.out.open("wb") as file:  # numpy would add .npz to a path
+    # numpy would add .npz to a path.
+    with replacing_file(options.out) as path, path.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     shapes = {name: list(array.shape) for name, array in arrays.items()}
     skipped = tables.skipped(paths, embedded.failures)

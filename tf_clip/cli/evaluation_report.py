@@ -10,6 +10,7 @@ import numpy as np
 
 from tf_clip.cli import tables
 from tf_clip.evaluation.ranks import recall_curve
+from tf_clip.files import write_text
 
 _LONGEST_CURVE = 100
 
@@ -33,10 +34,9 @@ def finish(options: argparse.Namespace, result: dict[str, Any], page: str) -> in
         result: the metrics and all that the JSON file holds.
         page: the HTML.
     """
-    options.output.mkdir(parents=True, exist_ok=True)
     text = tables.printable(json.dumps(result, indent=2, ensure_ascii=False))
-    (options.output / "report.json").write_text(text + "\n", encoding="utf-8")
-    (options.output / "report.html").write_text(tables.printable(page), encoding="utf-8")
+    write_text(options.output / "report.json", text + "\n")
+    write_text(options.output / "report.html", tables.printable(page))
     if options.json:
         tables.print_json(result)
     else:

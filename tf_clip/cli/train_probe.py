@@ -12,6 +12,7 @@ from tf_clip.cli.loading import load
 from tf_clip.cli.train_data import read, sides
 from tf_clip.cli.train_options import RUN_FILE, as_toml, run_options
 from tf_clip.data.skipped import SkippedExample
+from tf_clip.files import write_text
 from tf_clip.training.probe import image_features, linear_probe
 from tf_clip.training.validation import images_and_captions
 
@@ -60,7 +61,7 @@ def train_probe(options: argparse.Namespace) -> list[SkippedExample]:
         probe = linear_probe(found_sides[0][0], targets[0], found_sides[1][0], targets[1], names)
     probe.to_classifier(model).save_pretrained(options.output)
     processor.save_pretrained(options.output)
-    (options.output / RUN_FILE).write_text(as_toml(run_options(options)), encoding="utf-8")
+    write_text(options.output / RUN_FILE, as_toml(run_options(options)))
     tables.show_facts(
         {
             "model": str(options.output),

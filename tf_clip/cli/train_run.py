@@ -32,6 +32,7 @@ from tf_clip.data.augmentation import Augmentation
 from tf_clip.data.pairs import Pairs
 from tf_clip.data.skipped import SkippedExample, TooManySkipped, listed
 from tf_clip.data.training_data import TrainingData
+from tf_clip.files import write_text
 from tf_clip.losses import ContrastiveLoss, SigmoidLoss
 from tf_clip.models.load import load_model, load_processor, open_checkpoint
 from tf_clip.models.two_towers import TwoTowerModel
@@ -110,7 +111,7 @@ def _fit(options: argparse.Namespace, chosen: dict[str, Any]) -> int:
         StopAtNonFiniteLoss(options.output, data),
         TrainingDisplay(options.batch_size),
     ]
-    (options.output / RUN_FILE).write_text(as_toml(chosen), encoding="utf-8")
+    write_text(options.output / RUN_FILE, as_toml(chosen))
     try:
         result = fit(
             model,
@@ -247,6 +248,6 @@ def _report_skipped(folder: Path, skipped: Sequence[SkippedExample]) -> int:
     every = list(dict.fromkeys([*before, *skipped]))
     if not every:
         return EXIT_DONE
-    path.write_text("".join(json.dumps(row) + "\n" for row in every), encoding="utf-8")
+    write_text(path, "".join(json.dumps(row) + "\n" for row in every))
     tables.warn(f"{len(every)} unreadable examples were skipped:\n{listed(every)}")
     return EXIT_SOME_SKIPPED
