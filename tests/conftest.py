@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import gzip
 import importlib.metadata
@@ -108,21 +107,20 @@ def tier(request, monkeypatch):
     apart = {"serving", "web", "parity"} & set(request.path.relative_to(ROOT / "tests").parts)
     if marks or apart:
         return
-    start, parse = subprocess.Popen.__init__, argparse.ArgumentParser.parse_known_args
+    start = subprocess.Popen.__init__
 
     def started(self, command, *arguments, **options):
         assert str(sys.executable) not in map(str, command), "mark this test `process`: it starts an interpreter"
         start(self, command, *arguments, **options)
 
-    def parsed(self, *arguments, **options):
-        assert not self.prog.startswith("tf-clip"), "mark this test `command`: it runs tf-clip"
-        return parse(self, *arguments, **options)
+    def runs_a_command():  # what follows the arguments, which a test of the default tier may parse
+        pytest.fail("mark this test `command`: it runs tf-clip")
 
     def forked(self):
         pytest.fail("mark this test `process`: it starts an interpreter")
 
     monkeypatch.setattr(subprocess.Popen, "__init__", started)
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parsed)
+    monkeypatch.setattr("tf_clip.cli.main.import_tensorflow", runs_a_command)
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", forked)
 
 

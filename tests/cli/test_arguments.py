@@ -82,7 +82,11 @@ def test_unusable_arguments_end_with_status_2(words, message, capsys):
         (["classify", "a.png", "--labels-file", "a"], "`labels` must differ.", "`--labels-file` must differ."),
         (["info", "--model", "x"], "`name_or_path` must be a name.", "`--model` must be a name."),
         (["convert", "x", "y", "--to", "hf"], "`name_or_path` must be a name.", "`SRC` must be a name."),
-        (["evaluate", "retrieval", "x", "--output", "y"], "`source` must be a table.", "`DATA` must be a table."),
+        (
+            ["evaluate", "retrieval", "x", "--output", "y"],
+            "`source` must be a table. Received: source='x'.",
+            "`DATA` must be a table. Received: 'x'.",
+        ),
         (["models"], "`engine` is named images=3 in x.png.", "`engine` is named images=3 in x.png."),
     ],
 )

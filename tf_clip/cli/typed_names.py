@@ -36,7 +36,9 @@ def with_typed_names(message: str, options: argparse.Namespace) -> str:
         return message
     any_name = "|".join(map(re.escape, names))
     message = re.sub(f"`({any_name})`", lambda match: f"`{names[match[1]]}`", message)
-    return re.sub(f"(?<=Received: )({any_name})=", lambda match: f"{names[match[1]]} ", message)
+    # A positional argument is typed without its name.
+    typed = {name: f"{option} " if option.startswith("-") else "" for name, option in names.items()}
+    return re.sub(f"(?<=Received: )({any_name})=", lambda match: typed[match[1]], message)
 
 
 def _names_of(options: argparse.Namespace) -> dict[str, str]:
