@@ -274,6 +274,6 @@ def test_the_page(found, tmp_path, monkeypatch):
     assert "nan" not in text.lower().replace("tf_clip", "")
     assert drawn == ["bench.png"]
     kept = json.loads((tmp_path / "out" / "bench.json").read_text())["models"]["tiny"]["goals"]
-    assert [goal["goal"] for goal in kept] == [goal["goal"] for goal in found["goals"]]
-    measured = [[goal["measured"] for goal in goals] for goals in (kept, found["goals"])]
-    assert measured[0] == pytest.approx(measured[1], rel=1e-6)
+    for ours, theirs in zip(kept, found["goals"], strict=True):
+        assert ours["goal"] == theirs["goal"]
+        assert ours["measured"] == pytest.approx(theirs["measured"], rel=1e-6)
