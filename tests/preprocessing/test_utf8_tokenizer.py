@@ -252,8 +252,8 @@ def test_every_key_is_in_its_slot(numbers):
     table = PairHash.of(keys)
     slots = (keys ^ table.twists[keys % len(table.twists)]) % len(table.keys)
     np.testing.assert_array_equal(table.keys[slots], keys)
-    np.testing.assert_array_equal(table.index[slots], np.arange(len(keys)))
-    assert (table.index >= 0).sum() == len(keys)
+    np.testing.assert_array_equal(table.places[slots], np.arange(len(keys)))
+    assert (table.places >= 0).sum() == len(keys)
 
 
 # In LiteRT, with CLIP's own vocabulary.
