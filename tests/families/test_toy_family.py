@@ -1,0 +1,137 @@
+"""A family that the package does not know goes all the way: load, call, fit, save, a new process, compile, export."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from helpers import environment
+from helpers.toy_family import ToyModel, ToyProcessor, toy_processor
+
+import tf_clip
+from tf_clip import class_embeddings, compile_for_inference, embed_images, zero_shot_classifier
+from tf_clip.export import LiteRTModel
+from tf_clip.families.family import family_of
+from tf_clip.models.load import load
+
+TEXTS = ["an owl", "a bus", ""]
+LABELS = ["owl", "bus"]
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """Its weights are seeded."""
+    keras.utils.set_random_seed(0)
+    model = ToyModel()
+    model.logit_scale.assign(1.0)
+    return model, toy_processor()
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(toy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    for part in toy:
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def logits(toy, pixels):
+    model, processor = toy
+    return np.asarray(model(**processor(text=TEXTS, images=list(pixels))).logits_per_image)
+
+
+def unit(rows):
+    return np.asarray(rows) / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_texts_are_padded_as_the_family_says(toy):
+    assert family_of(toy[0]).padding == "max_length"
+    assert toy[1](text=TEXTS)["input_ids"].shape == (3, 10)
+
+
+def test_fit_lowers_the_loss_of_its_scores(toy, pixels):
+    model = ToyModel()
+    model.compile(keras.optimizers.Adam(3e-2))
+    inputs = toy[1](text=TEXTS, images=list(pixels))
+    losses = model.fit(inputs, epochs=30, verbose=0).history["loss"]
+    assert losses[-1] < losses[0] / 2
+    assert type(model._pair_loss) is tf_clip.SigmoidLoss
+    returned = model(**inputs, return_loss=True)
+    np.testing.assert_allclose(returned.loss, tf_clip.sigmoid_loss(returned.logits_per_text), rtol=1e-5)
+
+
+def test_it_is_loaded_by_its_folder_alone(folder, pixels, logits):
+    loaded = load(folder)
+    assert (type(loaded.model), type(loaded.processor)) == (ToyModel, ToyProcessor)
+    inputs = loaded.processor(text=TEXTS, images=list(pixels))
+    np.testing.assert_array_equal(loaded.model(**inputs).logits_per_image, logits)
+
+
+@pytest.mark.process
+def test_it_is_loaded_in_a_new_process(toy, folder, pixels, logits, tmp_path):
+    np.save(tmp_path / "pixels.npy", pixels)
+    toy[0].save(tmp_path / "model.keras")
+    code = f"""
+import sys
+import keras, numpy as np
+import helpers.toy_family
+from tf_clip.models.load import load
+
+loaded = load({str(folder)!r})
+inputs = loaded.processor(text={TEXTS!r}, images=list(np.load({str(tmp_path / "pixels.npy")!r})))
+restored = keras.models.load_model({str(tmp_path / "model.keras")!r})
+np.savez({str(tmp_path / "found.npz")!r}, *(model(**inputs).logits_per_image for model in (loaded.model, restored)))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=120)
+    with np.load(tmp_path / "found.npz") as found:
+        for name in found.files:
+            np.testing.assert_allclose(found[name], logits, atol=1e-6)
+
+
+def test_compiled_it_computes_the_same(toy, pixels, logits):
+    model, processor = toy
+    fast = compile_for_inference(model, processor, engine="tensorflow", cache_dir=None)
+    np.testing.assert_allclose(fast(**processor(text=TEXTS, images=list(pixels))).logits_per_image, logits, atol=1e-5)
+    np.testing.assert_allclose(fast.get_image_features(pixels)[:1], fast.get_image_features(pixels[:1]), atol=1e-5)
+
+
+def test_its_probabilities_are_of_each_pair_alone(toy, pixels):
+    model, processor = toy
+    classifier = zero_shot_classifier(model, processor, LABELS)
+    images = embed_images(model, processor, list(pixels)).embeds
+    classes = class_embeddings(model, processor, LABELS)
+    wanted = 1 / (1 + np.exp(10.0 - np.exp(1.0) * images @ classes.T))
+    np.testing.assert_allclose(classifier.probabilities(images), wanted, atol=1e-6)
+
+
+def test_a_saved_model_of_it(toy, pixels, logits, tmp_path):
+    from helpers.served_models import encoded, signatures_of
+
+    model, processor = toy
+    served = signatures_of(tf_clip.export.saved_model(model, processor, tmp_path, labels=LABELS))
+    wanted = unit(model.get_text_features(**processor(text=TEXTS)))
+    np.testing.assert_allclose(served["encode_text"](text=TEXTS)["text_embeds"], wanted, atol=1e-5)
+    files = [encoded(shape=(16, 16, 3), seed=seed) for seed in range(2)]
+    found = served["similarity"](image_bytes=files, text=TEXTS)
+    expected = model(**processor(text=TEXTS, images=files)).logits_per_image
+    np.testing.assert_allclose(found["logits_per_image"], expected, atol=1e-5)
+    np.testing.assert_allclose(found["probabilities"], 1 / (1 + np.exp(-np.asarray(expected))), atol=1e-5)
+
+
+def test_litert_files_of_it(toy, pixels, tmp_path):
+    model, processor = toy
+    tf_clip.export.litert(model, processor, tmp_path, parts=["image", "text_from_utf8"])
+    runtime = LiteRTModel(tmp_path)
+    texts = unit(model.get_text_features(**processor(text=TEXTS)))
+    images = unit(model.get_image_features(**processor(images=list(pixels))))
+    np.testing.assert_allclose(runtime.encode_texts(TEXTS), texts, atol=1e-5)
+    np.testing.assert_allclose(runtime.encode_images(list(pixels)), images, atol=1e-5)
