@@ -52,11 +52,6 @@ FILES = {
 }
 TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
 ROOTS = {"tf_clip", "tf_clip.__main__"}
-# What is left to be mended, file by file.
-UPWARDS: set[str] = set()
-NAMING: set[str] = {
-    "tf_clip.inference.tower_weights",
-}
 
 
 def names_imported(tree: ast.Module) -> Iterator[str]:
@@ -87,14 +82,7 @@ def part_of(module: str) -> str:
     return folder
 
 
-def but(left, modules):
-    """Parametrizes a test by files, of which some are still to be mended."""
-    broken = pytest.mark.xfail(strict=True, reason="still to be mended")
-    cases = [pytest.param(module, marks=[broken] if module in left else []) for module in sorted(modules)]
-    return pytest.mark.parametrize("module", cases)
-
-
-@but(UPWARDS, FILES.keys() - ROOTS)
+@pytest.mark.parametrize("module", sorted(FILES.keys() - ROOTS))
 def test_imports_point_downwards(module):
     part = part_of(module)
     for other in ARROWS[module] - {"tf_clip"}:
@@ -144,7 +132,10 @@ def named_in(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.name.rpartition(".")[2]
 
 
-@but(NAMING, FILES.keys() - {"tf_clip"} - {module for module in FILES if module.startswith("tf_clip.families.")})
+@pytest.mark.parametrize(
+    "module",
+    sorted(FILES.keys() - {"tf_clip"} - {module for module in FILES if module.startswith("tf_clip.families.")}),
+)
 def test_no_family_is_named_outside_its_folder(module):
     found = [f"line {line}: {name}" for line, name in named_in(TREES[module]) if name in CLASSES_OF_FAMILIES]
     assert not found, f"{module} must ask the family's record instead: {found}"
