@@ -8,10 +8,10 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import environment
-from helpers.toy_family import ToyModel, ToyProcessor, toy_processor
 
 import tf_clip
+from helpers import environment
+from helpers.toy_family import ToyModel, ToyProcessor, toy_processor
 from tf_clip import class_embeddings, compile_for_inference, embed_images, zero_shot_classifier
 from tf_clip.export import LiteRTModel
 from tf_clip.families.family import family_of
