@@ -6,7 +6,7 @@ import math
 
 import tensorflow as tf
 
-from tf_clip.preprocessing.images.image_processor import CLIP_MEAN, CLIP_STD
+from tf_clip.families.clip.openclip import OPENAI_MEAN, OPENAI_STD
 
 _LUMINANCE = (0.299, 0.587, 0.114)
 
@@ -28,7 +28,7 @@ def augment(rgba: tf.Tensor, size: int) -> tf.Tensor:
     moved = _move(tf.concat([color * alpha, alpha], axis=-1), size)
     color, alpha = moved[..., :3], moved[..., 3:]
     images = _jitter(color + _backgrounds(tf.shape(rgba)[0]) * (1.0 - alpha))
-    return (images - tf.constant(CLIP_MEAN)) / tf.constant(CLIP_STD)
+    return (images - tf.constant(OPENAI_MEAN)) / tf.constant(OPENAI_STD)
 
 
 def _chance(batch: tf.Tensor, share: float) -> tf.Tensor:

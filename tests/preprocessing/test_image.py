@@ -13,8 +13,8 @@ from PIL import Image
 
 from helpers.image_files import noise, written
 from tf_clip import CLIPFeatureExtractorTF
+from tf_clip.families.clip.openclip import OPENAI_MEAN, OPENAI_STD
 from tf_clip.preprocessing.images import image_processor as image_module
-from tf_clip.preprocessing.images.image_processor import CLIP_MEAN, CLIP_STD
 
 BYTES_ONLY = {"do_rescale": False, "do_normalize": False}
 BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\0\1\0\0" * 2 + bytes(9)
@@ -109,7 +109,7 @@ def test_where_a_center_crop_of_7_begins(style, starts):
 def test_a_photo_at_clips_own_size():
     image = noise((480, 641, 3))
     pixels = prepared_as_hugging_face_does(image, 224, (224, 224))
-    expected = (pixels / 255 - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
+    expected = (pixels / 255 - np.array(OPENAI_MEAN)) / np.array(OPENAI_STD)
     actual = pixels_of(CLIPFeatureExtractorTF(), image)
     assert (actual.shape, actual.dtype) == ((1, 224, 224, 3), np.float32)
     np.testing.assert_allclose(actual[0], expected, atol=2e-6)
@@ -118,7 +118,7 @@ def test_a_photo_at_clips_own_size():
 def test_padding_is_black_before_the_values_are_normalized():
     extractor = CLIPFeatureExtractorTF(do_resize=False, crop_size=4)
     corner = pixels_of(extractor, np.full((1, 1, 3), 255, np.uint8))[0, 0, 0]
-    np.testing.assert_allclose(corner, -np.array(CLIP_MEAN) / np.array(CLIP_STD), rtol=1e-6)
+    np.testing.assert_allclose(corner, -np.array(OPENAI_MEAN) / np.array(OPENAI_STD), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_options_and_sizes_that_come_again_are_not_traced_again(monkeypatch):
 def test_the_extractors_kept_for_options_are_few(small):
     for size in range(1, 100):
         small._with({"size": size})
-    assert image_module._extractor_with.cache_info().currsize <= 32
+    assert image_module._with_options.cache_info().currsize <= 32
     assert small._with({"size": 99}) is small._with({"size": 99})
 
 
@@ -278,7 +278,7 @@ def test_four_channels_are_composited_on_white_as_pillow_does(small):
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 3), (300, 1, 3)])
 def test_the_smallest_images_come_out_whole(small, shape):
     image = noise(shape)
-    expected = (prepared_as_hugging_face_does(image, 20, (20, 20)) / 255 - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
+    expected = (prepared_as_hugging_face_does(image, 20, (20, 20)) / 255 - np.array(OPENAI_MEAN)) / np.array(OPENAI_STD)
     np.testing.assert_allclose(pixels_of(small, image)[0], expected, atol=2e-6)
 
 

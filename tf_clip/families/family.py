@@ -78,8 +78,6 @@ class Family:
         tensor_names: how its variables are called in Hugging Face's files; None takes the variables' own paths.
         layouts: the files of others that it reads, asked in this order.
         write_openclip: writes a model in OpenCLIP's files, or None.
-        read_openclip_preprocessor: from a parsed `open_clip_config.json` and its name to the `preprocessor_config.json`
-            that it stands for, or None.
         cost: what its towers cost, or None where it does not say.
         published: its published checkpoints, `families.published.KnownModel` each.
         oddities: from a `config.json` to what is odd about it, for people.
@@ -103,7 +101,6 @@ class Family:
     tensor_names: TensorNames | None = None
     layouts: tuple[Layout, ...] = ()
     write_openclip: Callable[..., None] | None = None
-    read_openclip_preprocessor: Callable[[Mapping[str, Any], str], dict[str, Any]] | None = None
     cost: Cost | None = None
     published: Callable[[], tuple[Any, ...]] = lambda: ()
     oddities: Callable[[Mapping[str, Any]], list[str]] = lambda config: []

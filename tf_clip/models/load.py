@@ -99,9 +99,13 @@ def load_processor(source: str | Path | Checkpoint) -> Processor:
         ValueError: one of them is broken.
     """
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
-    path = family_of(checkpoint.config).processor
-    kind: type[Processor] = Processor if path is None else class_at(path)
-    return kind.from_pretrained(checkpoint.folder)
+    return processor_class(checkpoint.config).from_folder(checkpoint.folder)
+
+
+def processor_class(config: Any) -> type[Processor]:
+    """Returns the class that prepares inputs, of the family of a configuration, parsed or not."""
+    path = family_of(config).processor
+    return Processor if path is None else class_at(path)
 
 
 def load(source: str | Path | Checkpoint, *, dtype: Any = None, **kwargs: Any) -> Loaded:

@@ -1,4 +1,4 @@
-"""`CLIPProcessor`: images and strings of any kind to what `CLIPModel` takes."""
+"""`Processor`: images and strings of any kind to what a two-tower model takes."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ if TYPE_CHECKING:
 
 
 class Processor:
-    """Wraps a `CLIPTokenizer` and a `CLIPFeatureExtractorTF`, and opens image files.
+    """Wraps a tokenizer and an image processor, and opens image files.
+
+    A family's processor is a subclass that names its own `tokenizer_class` and `image_processor_class`.
 
     Args:
-        image_processor: the feature extractor.
-        tokenizer: the tokenizer.
+        image_processor: prepares images.
+        tokenizer: turns strings into ids.
 
     Call arguments:
-        text: see `CLIPTokenizer`; or None.
+        text: see `BytePairTokenizer`; or None.
         images: an image or a list of them: a path or a file's bytes (both turned upright by their
             orientation tag), a PIL image or uint8 pixels (both taken as they lie); or None.
-        padding, truncation, max_length: see `CLIPTokenizer`.
+        padding, truncation, max_length: see `BytePairTokenizer`.
         return_tensors: `"tf"`, `"np"`, `"jax"` or `"pt"`.
 
     Returns:
-        A dictionary with `input_ids` and `attention_mask` when there is text, and `pixel_values`
-        when there are images: the keyword arguments of `CLIPModel`.
+        A dictionary of what the tokenizer returns when there is text, and `pixel_values` when there are images: the
+        keyword arguments of the model.
 
     Raises:
         FileNotFoundError: a path does not exist.
@@ -45,7 +47,7 @@ class Processor:
         >>> sorted(processor(text=["a cat"], images="examples/images/owl.png"))
         ['attention_mask', 'input_ids', 'pixel_values']
 
-    Source: transformers' CLIPProcessor. Differences: tensors are TensorFlow's and channels last by default.
+    Source: transformers' processors. Differences: tensors are TensorFlow's and channels last by default.
     """
 
     tokenizer_class: ClassVar[type[BytePairTokenizer]] = BytePairTokenizer
@@ -67,8 +69,12 @@ class Processor:
             FileNotFoundError: there is no such checkpoint, or a file of it is missing.
             ValueError: a file is broken.
         """
-        folder = hub.resolve_folder(name_or_path, revision)
-        return cls(cls.image_processor_class.from_pretrained(folder), cls.tokenizer_class.from_pretrained(folder))
+        return cls.from_folder(hub.resolve_folder(name_or_path, revision))
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Reads the tokenizer and preprocessor files of a local folder; see `from_pretrained`."""
+        return cls(cls.image_processor_class.from_folder(folder), cls.tokenizer_class.from_folder(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the tokenizer's and the preprocessor's files into a folder."""
@@ -79,7 +85,7 @@ class Processor:
         self,
         text: Any = None,
         images: Any = None,
-        padding: bool | str = True,
+        padding: bool | str | None = None,
         truncation: bool = True,
         max_length: int | None = None,
         return_tensors: str = "tf",
@@ -87,13 +93,13 @@ class Processor:
         """Prepares both; see the class."""
         if text is None and images is None:
             raise ValueError("`text` or `images` must be given. Received neither. Pass at least one.")
-        convert = converter(return_tensors)
+        convert = dict if return_tensors == "tf" else converter(return_tensors)
         inputs: dict[str, Any] = {}
         if text is not None:
             inputs.update(self.tokenizer(text, padding, truncation, max_length))
         if images is not None:
             inputs.update(self.image_processor(self._opened(images)))
-        return {name: convert(tensor) for name, tensor in inputs.items()}
+        return convert(inputs)
 
     def _opened(self, images: Any) -> Any:
         """Reads files, of more formats than the graph knows; all else passes as it is."""
@@ -106,5 +112,5 @@ class Processor:
         ]
 
     def batch_decode(self, ids: Any, skip_special_tokens: bool = False) -> list[str]:
-        """Turns rows of ids back into strings; see `CLIPTokenizer.decode`."""
+        """Turns rows of ids back into strings; see `BytePairTokenizer.decode`."""
         return self.tokenizer.batch_decode(ids, skip_special_tokens=skip_special_tokens)

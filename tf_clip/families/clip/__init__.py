@@ -62,7 +62,6 @@ FAMILY = Family(
     tensor_names=TENSOR_NAMES,
     layouts=LAYOUTS,
     write_openclip=openclip.write,
-    read_openclip_preprocessor=openclip.read_preprocessor,
     cost=COST,
     published=_published,
     oddities=_oddities,

@@ -1,4 +1,4 @@
-"""`CLIPFeatureExtractorTF`: images to `pixel_values`, in eager code, `tf.function` and `tf.data`."""
+"""`ImageProcessor`: images to `pixel_values`, in eager code, `tf.function` and `tf.data`."""
 
 from __future__ import annotations
 
@@ -6,54 +6,41 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tf_clip.checkpoints import files, hub
-from tf_clip.checkpoints.files import read_json
-from tf_clip.families.family import families
+from tf_clip.checkpoints import hub
+from tf_clip.files import write_text
 from tf_clip.preprocessing.images.decode import composite_on_white, decode_rgb, reason_of
+from tf_clip.preprocessing.images.image_options import (
+    CONFIG_FILES,
+    ImageArguments,
+    ImageOptions,
+    picked,
+    read_options,
+)
 from tf_clip.preprocessing.images.opening import open_image
-from tf_clip.preprocessing.images.orientation import turned_upright
-from tf_clip.preprocessing.images.resample import FILTERS, Resampler
+from tf_clip.preprocessing.images.resample import Resampler
 from tf_clip.preprocessing.return_kinds import converter
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-BICUBIC = 3
-CROP_STYLES = ("huggingface", "openai")
-
-_CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
-_OPTIONS = (
-    "do_convert_rgb",
-    "do_resize",
-    "size",
-    "resample",
-    "do_center_crop",
-    "crop_size",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-    "crop_style",
-    "apply_exif",
-)
+    from typing_extensions import Self, Unpack
 
 
 class ImageProcessor(tf.Module):
-    """Resizes, crops and normalizes images as CLIP was trained to see them.
+    """Resizes, crops and normalizes images as a model was trained to see them.
 
-    Resizing and cropping give the very bytes that Pillow gives. It feeds `CLIPImageEncoder`.
+    Resizing and cropping give the very bytes that Pillow gives. A family's image processor is a subclass that states
+    its own `defaults`.
 
     Args:
-        do_resize: whether to resize.
+        do_resize: whether to resize. This argument and those below take the class's `defaults` for None, and what
+            is usual where these say nothing: every step is done, `size` must be given, `crop_size` is the same,
+            bicubic, and pixels become [0, 1].
         size: `{"shortest_edge": n}` keeps the aspect ratio, `{"height": h, "width": w}` does not; an
             integer is a shortest edge. Pixels.
         resample: Pillow's number of the filter: 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
@@ -76,7 +63,7 @@ class ImageProcessor(tf.Module):
         images: encoded images (bytes, a list of bytes, a string tensor of rank 0 or 1; JPEG, PNG,
             WebP or GIF), PIL images, or uint8 pixels: one `[height, width, channels]`, a batch of them, or
             a list of images of any sizes and kinds. 1 channel is repeated, 4 are composited on white.
-        do_resize ... do_convert_rgb: as above, for this call alone; None takes the object's own.
+        do_resize ... apply_exif: as above, for this call alone; None takes the object's own.
         return_tensors: `"tf"`, `"np"`, `"jax"` or `"pt"`; `"tf"` inside a graph.
 
     Returns:
@@ -91,42 +78,25 @@ class ImageProcessor(tf.Module):
     Source: transformers 5's CLIPImageProcessor, PIL backend, but channels last.
     """
 
-    def __init__(
-        self,
-        *,
-        do_resize: bool = True,
-        size: Mapping[str, int] | int = 224,
-        resample: int = BICUBIC,
-        do_center_crop: bool = True,
-        crop_size: Mapping[str, int] | int = 224,
-        do_rescale: bool = True,
-        rescale_factor: float = 1 / 255,
-        do_normalize: bool = True,
-        image_mean: Sequence[float] | float = CLIP_MEAN,
-        image_std: Sequence[float] | float = CLIP_STD,
-        do_convert_rgb: bool = True,
-        crop_style: str = "huggingface",
-        apply_exif: bool = True,
-    ) -> None:
-        super().__init__(name="clip_feature_extractor")
-        if resample not in FILTERS:
-            raise ValueError(
-                f"`resample` must be one of Pillow's {sorted(FILTERS)}. Received: resample={resample!r}. "
-                f"CLIP uses {BICUBIC}, bicubic."
-            )
-        if crop_style not in CROP_STYLES:
-            raise ValueError(
-                f"`crop_style` must be one of {CROP_STYLES}. Received: crop_style={crop_style!r}. "
-                "Take the one of the library that the model was trained with."
-            )
-        self.do_convert_rgb, self.crop_style, self.apply_exif = do_convert_rgb, crop_style, apply_exif
-        self.do_resize, self.do_center_crop = do_resize, do_center_crop
-        self.do_rescale, self.do_normalize = do_rescale, do_normalize
-        self.shortest_edge, self.resized_to = _size(size)
-        self.crop_to = _square_or_pair("crop_size", crop_size)
-        self.resample, self.rescale_factor = int(resample), float(rescale_factor)
-        self.image_mean = _three_numbers("image_mean", image_mean)
-        self.image_std = _three_numbers("image_std", image_std)
+    defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """A family's own values of the arguments, where neither a caller nor a file gives them."""
+    config_files: ClassVar[tuple[str, ...]] = CONFIG_FILES
+    """The files that may hold the options."""
+    hugging_face_class: ClassVar[str] = "BaseImageProcessor"
+    """The class that transformers reads the saved file with."""
+
+    def __init__(self, **options: Unpack[ImageArguments]) -> None:
+        super().__init__(name="image_processor")
+        self._options = own = ImageOptions.of(options, self.defaults)
+        self.do_convert_rgb, self.apply_exif = own.do_convert_rgb, own.apply_exif
+        self.do_resize, self.shortest_edge, self.resized_to = own.do_resize, own.shortest_edge, own.resized_to
+        self.resample, self.do_center_crop, self.crop_to = own.resample, own.do_center_crop, own.crop_to
+        self.crop_style, self.do_rescale, self.rescale_factor = (
+            own.crop_style,
+            own.do_rescale,
+            own.rescale_factor,
+        )
+        self.do_normalize, self.image_mean, self.image_std = own.do_normalize, own.image_mean, own.image_std
         # Nothing here is for AutoGraph to translate, which takes longer than all else in a first call.
         self._traced_bytes = tf.function(
             self._from_bytes, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
@@ -147,82 +117,46 @@ class ImageProcessor(tf.Module):
             FileNotFoundError: there is no such checkpoint, or it has none of the files.
             ValueError: the file is broken or has a value that cannot be honored.
         """
-        return cls(**_read_options(hub.resolve_folder(name_or_path, revision)))
+        return cls.from_folder(hub.resolve_folder(name_or_path, revision))
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Reads the options in a local folder; see `from_pretrained`."""
+        options = cls._read(folder)
+        if options is None:
+            raise FileNotFoundError(
+                f"`folder` must hold {' or '.join(cls.config_files)}. Received: folder={str(folder)!r}. "
+                "Copy it from the checkpoint the model was trained with."
+            )
+        return cls(**options)
+
+    @classmethod
+    def _read(cls, folder: Path) -> ImageArguments | None:
+        """Returns the options in a folder, or None if no file there has any. A family may read files of its own."""
+        return read_options(folder)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the options, as `preprocessor_config.json` holds them."""
-        height, width = self.resized_to or (0, 0)
-        size = {"height": height, "width": width} if self.resized_to else {"shortest_edge": self.shortest_edge}
-        options = {
-            "image_processor_type": "CLIPImageProcessor",
-            "do_convert_rgb": self.do_convert_rgb,
-            "do_resize": self.do_resize,
-            "size": size,
-            "resample": self.resample,
-            "do_center_crop": self.do_center_crop,
-            "crop_size": {"height": self.crop_to[0], "width": self.crop_to[1]},
-            "do_rescale": self.do_rescale,
-            "rescale_factor": self.rescale_factor,
-            "do_normalize": self.do_normalize,
-            "image_mean": list(self.image_mean),
-            "image_std": list(self.image_std),
-        }
-        # Other libraries do not know these two.
-        if self.crop_style != CROP_STYLES[0]:
-            options["crop_style"] = self.crop_style
-        if not self.apply_exif:
-            options["apply_exif"] = False
-        return options
+        return self._options.to_dict(self.hugging_face_class)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `preprocessor_config.json` into a folder."""
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        (path / _CONFIG_FILES[0]).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_text(Path(folder) / CONFIG_FILES[0], json.dumps(self.to_dict(), indent=2) + "\n")
 
     def preprocess(
-        self,
-        images: Any,
-        *,
-        do_resize: bool | None = None,
-        size: Mapping[str, int] | int | None = None,
-        resample: int | None = None,
-        do_center_crop: bool | None = None,
-        crop_size: Mapping[str, int] | int | None = None,
-        do_rescale: bool | None = None,
-        rescale_factor: float | None = None,
-        do_normalize: bool | None = None,
-        image_mean: Sequence[float] | float | None = None,
-        image_std: Sequence[float] | float | None = None,
-        do_convert_rgb: bool | None = None,
-        return_tensors: str = "tf",
+        self, images: Any, *, return_tensors: str = "tf", **options: Unpack[ImageArguments]
     ) -> dict[str, Any]:
         """Prepares images, the same as calling the object; see the class."""
-        options = {
-            "do_resize": do_resize,
-            "size": size,
-            "resample": resample,
-            "do_center_crop": do_center_crop,
-            "crop_size": crop_size,
-            "do_rescale": do_rescale,
-            "rescale_factor": rescale_factor,
-            "do_normalize": do_normalize,
-            "image_mean": image_mean,
-            "image_std": image_std,
-            "do_convert_rgb": do_convert_rgb,
-        }
-        convert = converter(return_tensors)
-        pixel_values = self._with(_options_of(options))._prepare(images)
-        return {"pixel_values": convert(pixel_values)}
+        convert = dict if return_tensors == "tf" else converter(return_tensors)
+        processor = self if all(value is None for value in options.values()) else self._with(options)
+        return convert({"pixel_values": processor._prepare(images)})
 
     __call__ = preprocess
 
-    def _with(self, changes: dict[str, Any]) -> Self:
-        """Returns an extractor with other options; the same one for the same options, which is traced already."""
-        if not changes:
-            return self
-        options = type(self)(**{**_options_of(self.to_dict()), **changes}).to_dict()
-        return self if options == self.to_dict() else _extractor_with(type(self), json.dumps(options))
+    def _with(self, changes: ImageArguments) -> Self:
+        """Returns a processor with other options; the same one for the same options, which is traced already."""
+        options = ImageOptions.of(changes, picked(self.to_dict()))
+        return self if options == self._options else cast("Self", _with_options(cast(Any, type(self)), options))
 
     def _prepare(self, images: Any) -> tf.Tensor:
         if isinstance(images, Image.Image):
@@ -301,8 +235,7 @@ class ImageProcessor(tf.Module):
         Returns:
             uint8 `[height, width, 3]`.
         """
-        pixels = decode_rgb(data, place)
-        return turned_upright(pixels, data) if self.apply_exif else pixels
+        return decode_rgb(data, place, apply_exif=self.apply_exif)
 
     def prepare_file(self, data: tf.Tensor, place: tf.Tensor | str = "") -> tf.Tensor:
         """Prepares one encoded image, in a graph.
@@ -335,7 +268,8 @@ class ImageProcessor(tf.Module):
         resized = self._resized_shape(shape) if self.do_resize else shape
         window = tf.constant(self.crop_to) if self.do_center_crop else resized
         offset = crop_offset(resized - window, self.crop_style)
-        return Resampler(*map(tf.unstack, (shape, resized, offset, window)), self.resample)
+        shape, resized, offset, window = map(tf.unstack, (shape, resized, offset, window))
+        return Resampler(shape, resized, offset, window, self.resample)
 
     def _spec(self) -> tf.TensorSpec:
         return tf.TensorSpec([*(self.crop_to if self.do_center_crop else (None, None)), 3], tf.float32)
@@ -395,8 +329,8 @@ class ImageProcessor(tf.Module):
 
 
 @functools.lru_cache(maxsize=32)
-def _extractor_with(kind: type[ImageProcessor], options: str) -> ImageProcessor:
-    return kind(**_options_of(json.loads(options)))
+def _with_options(kind: type[ImageProcessor], options: ImageOptions) -> ImageProcessor:
+    return kind(**picked(options.to_dict("")))
 
 
 def crop_offset(surplus: tf.Tensor, style: str) -> tf.Tensor:
@@ -425,60 +359,3 @@ def _stack(rows: list[tf.Tensor]) -> tf.Tensor:
             f"Received: do_center_crop=False and sizes {sorted(shapes)}. Set do_center_crop=True."
         )
     return tf.stack(rows)
-
-
-def _size(size: Mapping[str, int] | int) -> tuple[int, tuple[int, int] | None]:
-    """Returns the shortest edge and None, or 0 and (height, width)."""
-    shortest_edge = size.get("shortest_edge") if isinstance(size, Mapping) and len(size) == 1 else size
-    if _is_length(shortest_edge):
-        return shortest_edge, None
-    return 0, _square_or_pair("size", size)
-
-
-def _square_or_pair(name: str, size: Mapping[str, int] | int) -> tuple[int, int]:
-    if _is_length(size):
-        return size, size
-    if isinstance(size, Mapping) and set(size) == {"height", "width"} and all(map(_is_length, size.values())):
-        return size["height"], size["width"]
-    raise ValueError(
-        f"`{name}` must be a positive integer, or {{'height': h, 'width': w}}"
-        + (", or {'shortest_edge': n}" if name == "size" else "")
-        + f". Received: {name}={size!r}. Check the checkpoint's preprocessor_config.json."
-    )
-
-
-def _is_length(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _three_numbers(name: str, values: Sequence[float] | float) -> tuple[float, ...]:
-    values = [values] * 3 if isinstance(values, (int, float)) else values
-    if len(values) != 3 or (name == "image_std" and 0 in values):
-        raise ValueError(
-            f"`{name}` must be three numbers, one per channel, and a divisor not 0. Received: {name}={values!r}. "
-            "Check the checkpoint's preprocessor_config.json."
-        )
-    return tuple(map(float, values))
-
-
-def _options_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in _OPTIONS if values.get(name) is not None}
-
-
-def _read_options(folder: Path) -> dict[str, Any]:
-    for file_name in _CONFIG_FILES:
-        path = folder / file_name
-        values = read_json(path) if path.is_file() else None
-        # processor_config.json once held nothing about images, which were in the other file.
-        values = values.get("image_processor") if values and file_name == _CONFIG_FILES[1] else values
-        if values is not None:
-            return _options_of(values)
-    path = folder / files.OPENCLIP_CONFIG
-    if path.is_file():
-        described = read_json(path)
-        readers = (family.read_openclip_preprocessor for family in families())
-        return _options_of(next(read for read in readers if read)(described, str(path)))
-    raise FileNotFoundError(
-        f"`folder` must hold {' or '.join((*_CONFIG_FILES, files.OPENCLIP_CONFIG))}. Received: folder={str(folder)!r}. "
-        "Copy it from the checkpoint the model was trained with."
-    )

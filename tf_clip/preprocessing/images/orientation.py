@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_clip.preprocessing.images.first_frame import little_endian
-
 MAX_BLOCKS = 10_000
 """Blocks of a file that are looked at, each for some 10 microseconds; more would be an attack on time."""
 
@@ -90,6 +88,12 @@ def orientation(data: tf.Tensor) -> tf.Tensor:
     )
     in_exif = tf.cond(exif != b"", lambda: _orientation_in_exif(exif), lambda: tf.constant(0, tf.int64))
     return tf.cond((in_exif == 0) & (xmp != b""), lambda: _orientation_in_xmp(xmp), lambda: in_exif)
+
+
+def little_endian(values: tf.Tensor) -> tf.Tensor:
+    """Reads bytes as whole numbers, lowest byte first: uint8 `[..., n]` to int64 `[...]`."""
+    values = tf.cast(values, tf.int64)
+    return tf.reduce_sum(values * 256 ** tf.range(tf.shape(values, tf.int64)[-1]), axis=-1)
 
 
 def _exif_and_xmp(

@@ -60,15 +60,16 @@ def _sinc(x: tf.Tensor) -> tf.Tensor:
 
 
 NEAREST = 0
-FILTERS: dict[int, tuple[Callable[[tf.Tensor], tf.Tensor], float] | None] = {
-    NEAREST: None,
+FILTERS: dict[int, tuple[Callable[[tf.Tensor], tf.Tensor], float]] = {
     1: (_lanczos, 3.0),
     2: (_bilinear, 1.0),
     3: (_bicubic, 2.0),
     4: (_box, 0.5),
     5: (_hamming, 1.0),
 }
-"""Pillow's number of a filter -> its function and half-width in source pixels; nearest has none."""
+"""Pillow's number of a filter -> its function and half-width in source pixels."""
+RESAMPLES = (NEAREST, *FILTERS)
+"""All of Pillow's numbers; nearest weighs nothing."""
 
 
 class Resampler:
@@ -81,7 +82,7 @@ class Resampler:
         resized: int32 height and width that each whole image would be resized to.
         offset: int32 row and column of the resized image where the window starts; may be negative.
         window: int32 height and width of the window.
-        resample: Pillow's number of the filter, a key of `FILTERS`.
+        resample: Pillow's number of the filter, one of `RESAMPLES`.
 
     Call arguments:
         image: uint8 `[height, width, channels]`.
@@ -113,14 +114,18 @@ class Resampler:
         return tf.ensure_shape(pixels, [None, None, image.shape[2]])
 
 
-def _along_height(pixels: tf.Tensor, rows: _Pass) -> tf.Tensor:
+def _along_height(pixels: tf.Tensor, rows: _Pass | _NearestPass) -> tf.Tensor:
     width, channels = tf.shape(pixels)[1], pixels.shape[2]
     flat = tf.reshape(pixels, [tf.shape(pixels)[0], width * channels])
     return tf.reshape(rows(flat), [-1, width, channels])
 
 
 def _along_width(
-    pixels: tf.Tensor, first_row: tf.Tensor | int, last_row: tf.Tensor, columns: _Pass, first_column: tf.Tensor | int
+    pixels: tf.Tensor,
+    first_row: tf.Tensor | int,
+    last_row: tf.Tensor,
+    columns: _Pass | _NearestPass,
+    first_column: tf.Tensor | int,
 ) -> tf.Tensor:
     """Applies a pass to the columns of some rows, of which the needed ones begin at `first_column`."""
     width, channels = columns.last - columns.first, pixels.shape[2]

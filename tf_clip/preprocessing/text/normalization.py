@@ -11,11 +11,31 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_clip.preprocessing.text.unicode_tables import CODES, CharacterTable, Normalization
+from tf_clip.preprocessing.text.unicode_tables import CODES, Normalization
 
 # Of a number in the table: the combining class, how many characters the decomposition has, and where it begins.
 _CLASS_BITS, _LENGTH_BITS = 8, 3
 _CODE_BITS = 21
+_PAGE_BITS = 8
+
+
+class CharacterTable(tf.Module):
+    """A whole number for each character, in pages, since most pages of Unicode are alike.
+
+    Args:
+        values: int32 `[0x110000]`.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        super().__init__(name="character_table")
+        pages, page_of = np.unique(values.astype(np.int32).reshape(-1, 1 << _PAGE_BITS), axis=0, return_inverse=True)
+        self._first = tf.constant(page_of.reshape(-1) << _PAGE_BITS, tf.int32)
+        self._values = tf.constant(pages.reshape(-1), tf.int32)
+
+    def __call__(self, codes: tf.Tensor) -> tf.Tensor:
+        """Looks code points up, int32 of any shape."""
+        page = tf.bitwise.right_shift(codes, _PAGE_BITS)
+        return tf.gather(self._values, tf.gather(self._first, page) + (codes & ((1 << _PAGE_BITS) - 1)))
 
 
 class Characters(NamedTuple):
@@ -46,7 +66,8 @@ class CanonicalComposition(tf.Module):
 
     def __init__(self, data: Normalization) -> None:
         super().__init__(name="canonical_composition")
-        packed, parts = data.combining_class.copy(), []
+        parts: list[int] = []
+        packed = data.combining_class.copy()
         for code, decomposed in data.decomposition.items():
             packed[code] |= (len(decomposed) | len(parts) << _LENGTH_BITS) << _CLASS_BITS
             parts.extend(decomposed)

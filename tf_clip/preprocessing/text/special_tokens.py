@@ -33,7 +33,9 @@ class NormalizedTokens(tf.Module):
         """Puts marks in; each spans all that its token was made of."""
         firsts = sorted({letters[0] for letters, _ in self._tokens})
         could_begin = tf.reduce_any(characters.codes[:, tf.newaxis] == firsts, axis=1)
-        return tf.cond(tf.reduce_any(could_begin), lambda: self._apart(characters, could_begin), lambda: characters)
+        return Characters(
+            *tf.cond(tf.reduce_any(could_begin), lambda: self._apart(characters, could_begin), lambda: characters)
+        )
 
     def _with_marks(self, characters: Characters, could_begin: tf.Tensor) -> Characters:
         codes, first, last = characters

@@ -1,4 +1,4 @@
-"""`CLIPTokenizer`: strings to token ids, the same in eager code, `tf.function`, `tf.data` and a served graph."""
+"""`BytePairTokenizer`: strings to token ids, the same in eager code, `tf.function`, `tf.data` and a served graph."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import html
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text
 
 from tf_clip.checkpoints import hub
+from tf_clip.errors import require
 from tf_clip.preprocessing.return_kinds import RETURN_TENSORS, converter
-from tf_clip.preprocessing.text.byte_pair_encoding import BOS_MARK, END_OF_WORD, EOS_MARK, BytePairEncoder, byte_symbols
+from tf_clip.preprocessing.text.byte_pair_encoding import BOS_MARK, EOS_MARK, BytePairEncoder
+from tf_clip.preprocessing.text.offsets import byte_offsets
 from tf_clip.preprocessing.text.special_tokens import may_overlap
-from tf_clip.preprocessing.text.vocabulary import DEFAULT_MAX_LENGTH, SIDES, Vocabulary
+from tf_clip.preprocessing.text.token_ids import TokenIds
+from tf_clip.preprocessing.text.vocabulary import SIDES, Vocabulary
 from tf_clip.preprocessing.text.words import WordSplitter, places
 
 if TYPE_CHECKING:
@@ -25,26 +29,29 @@ if TYPE_CHECKING:
 _PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
 _TRUNCATIONS = (True, False, "longest_first", "only_first", "do_not_truncate")
 _ASCII_SPACE = r"[\t\n\v\f\r]"
-_SPACES = r"[\t-\r\x1c- \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"  # as str.strip
 _UNKNOWN = -1
 
 
-class BytePairTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.Detokenizer):
-    """Turns strings into the ids that CLIP's text tower reads.
+class BytePairTokenizer(TokenIds, tensorflow_text.TokenizerWithOffsets):
+    """Turns strings into token ids by the byte-pair encoding of OpenAI's CLIP.
 
     Texts are NFC-normalized and lower-cased, white space is collapsed, words are split by CLIP's
-    rules and merged by rank; each text starts with `<|startoftext|>` and ends with `<|endoftext|>`.
-    Either, written inside a text, is the special token itself.
+    rules and merged by rank; each text starts with `bos_token` and ends with `eos_token`. Either of them,
+    written inside a text, is the special token itself.
+
+    A family's tokenizer is a subclass that states its own `defaults`.
 
     Args:
         vocab: from symbol to id, as in `vocab.json`.
         merges: pairs of symbols, best first, as in `merges.txt`.
-        model_max_length: longest output, in tokens.
-        bos_token, eos_token, pad_token: the special tokens, all in `vocab`. Hugging Face pads with
+        model_max_length: longest output, in tokens. This argument and those below take the class's `defaults` for None.
+        bos_token, eos_token, pad_token: the special tokens, all in `vocab`. Hugging Face pads CLIP's texts with
             the end token, OpenCLIP with id 0, `"!"`.
+        padding: how far a call pads unless it says otherwise, `"longest"` or `"max_length"`.
         padding_side, truncation_side: `"right"` or `"left"`.
         normalized_tokens: which of `bos_token` and `eos_token` are found in normalized text, and so in any case; the
             others are found only as they are written. Files call these `"normalized": true`.
+        model_input_names: what a call returns, `"input_ids"` with or without `"attention_mask"`.
         clean: None, or `"openai"` to repair broken encodings and unescape HTML first, as OpenAI's own
             tokenizer does. That is Python code (`pip install "tf_clip[clean]"`): string tensors are refused.
 
@@ -52,7 +59,8 @@ class BytePairTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.De
         text: a string, a list of strings, or a string tensor of rank 0 or 1. Invalid UTF-8 is
             replaced by U+FFFD.
         padding: True or `"longest"` pads to the longest text, `"max_length"` to `max_length`; False
-            does not pad, so that all texts must have one length unless lists are asked for.
+            does not pad, so that all texts must have one length unless lists are asked for. None takes the
+            tokenizer's own.
         truncation: cut longer texts to `max_length`, keeping start and end token; False leaves them long.
         max_length: longest output, in tokens; None takes `model_max_length`.
         padding_side: None takes the tokenizer's own.
@@ -60,7 +68,8 @@ class BytePairTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.De
         return_tensors: `"tf"`, `"np"`, `"jax"`, `"pt"`, or None for lists of Python integers.
 
     Returns:
-        A dictionary with `input_ids` and `attention_mask` (1 keeps a token), int32 `[batch, length]`.
+        A dictionary of what `model_input_names` lists: `input_ids`, and `attention_mask` (1 keeps a token), int32
+        `[batch, length]`.
 
     Raises:
         TypeError: `text` is not made of strings.
@@ -71,48 +80,54 @@ class BytePairTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.De
     are on by default, since the tower takes nothing else; one string gives a batch of one.
     """
 
+    defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """A family's own values of the arguments, where neither a caller nor a file gives them."""
+    hugging_face_class: ClassVar[str] = "PreTrainedTokenizerFast"
+    """The class that transformers reads the saved files with."""
+
     def __init__(
         self,
         vocab: Mapping[str, int],
         merges: Iterable[tuple[str, str]],
         *,
-        model_max_length: int = DEFAULT_MAX_LENGTH,
-        bos_token: str = "<|startoftext|>",
-        eos_token: str = "<|endoftext|>",
-        pad_token: str = "<|endoftext|>",
-        padding_side: str = "right",
-        truncation_side: str = "right",
-        normalized_tokens: Iterable[str] = (),
+        model_max_length: int | None = None,
+        bos_token: str | None = None,
+        eos_token: str | None = None,
+        pad_token: str | None = None,
+        padding: str | None = None,
+        padding_side: str | None = None,
+        truncation_side: str | None = None,
+        normalized_tokens: Iterable[str] | None = None,
+        model_input_names: Sequence[str] | None = None,
         clean: str | None = None,
     ) -> None:
-        super().__init__(name="clip_tokenizer")
-        self._vocabulary = Vocabulary(
-            vocab,
-            tuple(merges),
-            bos_token=bos_token,
-            eos_token=eos_token,
-            pad_token=pad_token,
-            model_max_length=model_max_length,
-            padding_side=padding_side,
-            truncation_side=truncation_side,
-            normalized_tokens=frozenset(normalized_tokens),
-        )
-        self.model_max_length, self.padding_side, self.truncation_side = model_max_length, padding_side, truncation_side
-        self.bos_token_id, self.eos_token_id, self.pad_token_id = vocab[bos_token], vocab[eos_token], vocab[pad_token]
+        options: dict[str, Any] = {
+            "model_max_length": model_max_length,
+            "bos_token": bos_token,
+            "eos_token": eos_token,
+            "pad_token": pad_token,
+            "padding": padding,
+            "padding_side": padding_side,
+            "truncation_side": truncation_side,
+            "normalized_tokens": None if normalized_tokens is None else frozenset(normalized_tokens),
+            "model_input_names": None if model_input_names is None else tuple(model_input_names),
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        vocabulary = Vocabulary(vocab, tuple(merges), **{**self.defaults, **given})
+        super().__init__(vocabulary, name="byte_pair_tokenizer")
+        self.model_max_length, self.model_input_names = vocabulary.model_max_length, vocabulary.model_input_names
+        self.padding, self.padding_side = vocabulary.padding, vocabulary.padding_side
+        self.truncation_side = vocabulary.truncation_side
         self._clean = _cleaner(clean)
-        marks = {bos_token: BOS_MARK, eos_token: EOS_MARK}
-        in_normalized = self._vocabulary.normalized_tokens
+        marks = {vocabulary.bos_token: BOS_MARK, vocabulary.eos_token: EOS_MARK}
+        in_normalized = vocabulary.normalized_tokens
         # The longer first, lest it begins with the other.
         as_written = sorted((token for token in marks if token not in in_normalized), key=len, reverse=True)
         self._marks = [(token, marks[token]) for token in as_written]
         self._marks_overlap = len(as_written) > 1 and may_overlap(as_written)
         self._splitter = WordSplitter({token: mark for token, mark in marks.items() if token in in_normalized})
-        self._encoder = BytePairEncoder(vocab, self._vocabulary.merges, self.bos_token_id, self.eos_token_id)
-        self._pieces = _pieces(self._vocabulary)
+        self._encoder = BytePairEncoder(vocab, vocabulary.merges, self.bos_token_id, self.eos_token_id)
         self._whole_words = self._find_whole_words()
-        self._special_ids = frozenset((self.bos_token_id, self.eos_token_id, self.pad_token_id))
-        spoken = [b"" if index in self._special_ids else piece for index, piece in enumerate(self._pieces)]
-        self._spoken = tf.constant(spoken)
         # What a token covers of its word: without the space after it, and a mark is one byte.
         is_mark = (self.bos_token_id, self.eos_token_id).__contains__
         lengths = [1 if is_mark(index) else len(piece.rstrip(b" ")) for index, piece in enumerate(self._pieces)]
@@ -129,16 +144,6 @@ class BytePairTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.De
                 tf.TensorSpec([], tf.bool),
             ],
         )
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids."""
-        return max(self._vocabulary.symbols.values()) + 1
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The symbols, the merges and the special tokens."""
-        return self._vocabulary
 
     @property
     def runs_in_graphs(self) -> bool:
@@ -160,13 +165,18 @@ class BytePairTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.De
             FileNotFoundError: there is no such checkpoint, or it has no tokenizer.
             ValueError: a file is broken or belongs to another kind of tokenizer.
         """
-        vocabulary = Vocabulary.read(hub.resolve_folder(name_or_path, revision))
+        return cls.from_folder(hub.resolve_folder(name_or_path, revision), clean=clean)
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, clean: str | None = None) -> Self:
+        """Reads the tokenizer files of a local folder; see `from_pretrained`."""
+        vocabulary = Vocabulary.read(folder, cls.defaults)
         options = {name: value for name, value in vars(vocabulary).items() if name not in ("symbols", "merges")}
         return cls(vocabulary.symbols, vocabulary.merges, clean=clean, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json` into a folder."""
-        self._vocabulary.write(folder)
+        self._vocabulary.write(folder, self.hugging_face_class, self.defaults)
 
     def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str, str]:
         """Writes the symbols and the merges alone.
@@ -183,7 +193,7 @@ class BytePairTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.De
     def __call__(
         self,
         text: Any,
-        padding: bool | str = True,
+        padding: bool | str | None = None,
         truncation: bool | str = True,
         max_length: int | None = None,
         return_tensors: str | None = "tf",
@@ -192,25 +202,25 @@ class BytePairTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.De
         add_special_tokens: bool = True,
     ) -> dict[str, Any]:
         """Tokenizes; see the class."""
+        padding = self.padding if padding is None else padding
         max_length = self.model_max_length if max_length is None else max_length
         side = self.padding_side if padding_side is None else padding_side
         _require_options(padding, truncation, max_length, return_tensors, side)
         is_padded, is_cut = padding not in (False, "do_not_pad"), truncation not in (False, "do_not_truncate")
         longest = max_length if is_cut else tf.int32.max
         pads_to = max_length if padding == "max_length" else 0
+        convert = dict if return_tensors in ("tf", None) else converter(return_tensors)
         texts = _as_string_tensor(text, self._clean)
         ids, mask = self._traced_encode(texts, longest, pads_to, side == "left", add_special_tokens)
-        if return_tensors is None and not is_padded:
-            kept = zip(ids.numpy(), mask.numpy() > 0, strict=True)
-            rows = [row[keep].tolist() for row, keep in kept]
-            return {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
-        if not is_padded:
-            ids = _require_one_length(ids, mask, padding)
-        outputs = {"input_ids": ids, "attention_mask": mask}
-        if return_tensors is None:
-            return {name: tensor.numpy().tolist() for name, tensor in outputs.items()}
-        convert = converter(return_tensors)
-        return {name: convert(tensor) for name, tensor in outputs.items()}
+        if not is_padded and return_tensors is None:
+            rows = [row[keep].tolist() for row, keep in zip(ids.numpy(), mask.numpy() > 0, strict=True)]
+            outputs = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
+        elif return_tensors is None:
+            outputs = {"input_ids": ids.numpy().tolist(), "attention_mask": mask.numpy().tolist()}
+        else:
+            ids = ids if is_padded else _require_one_length(ids, mask, padding)
+            outputs = {"input_ids": ids, "attention_mask": mask}
+        return convert({name: outputs[name] for name in self.model_input_names})
 
     def encode(
         self,
@@ -224,9 +234,9 @@ class BytePairTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.De
         """Returns one text's ids; as in Hugging Face's, neither padded nor cut unless asked for."""
         if not isinstance(text, (str, bytes)):
             raise TypeError(f"`text` must be one string. Received: {text!r}. For several, call batch_encode.")
-        return self.batch_encode([text], padding, truncation, max_length, add_special_tokens=add_special_tokens)[
-            "input_ids"
-        ][0]
+        rows = self.batch_encode([text], padding, truncation, max_length, add_special_tokens=add_special_tokens)
+        ids: list[int] = rows["input_ids"][0]
+        return ids
 
     def batch_encode(
         self,
@@ -273,120 +283,14 @@ class BytePairTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.De
             last. Characters that NFC merges are one; a token that is part of a character has all of its bytes.
         """
         texts, shaped = _flattened(input)
-        tokens, starts, ends = self._tokens_and_offsets(texts)
-        return shaped(tokens), shaped(starts), shaped(ends)
-
-    def detokenize(self, input: Any) -> tf.Tensor:
-        """Turns ids back into strings, inside a graph, too; special tokens are left out.
-
-        Args:
-            input: ids, integers, a Tensor or RaggedTensor of rank 1 at least.
-
-        Returns:
-            Strings, one dimension less.
-
-        Raises:
-            tf.errors.InvalidArgumentError: an id is not in the vocabulary.
-        """
-        if not (isinstance(input, tf.RaggedTensor) or tf.is_tensor(input)):
-            input = tf.ragged.constant(input, tf.int32)
-        pieces = tf.ragged.map_flat_values(lambda ids: tf.gather(self._spoken, ids), input)
-
-        def as_text(joined: tf.Tensor) -> tf.Tensor:
-            text = tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
-            return tf.strings.regex_replace(text, f"^{_SPACES}|{_SPACES}$", "")
-
-        return tf.ragged.map_flat_values(as_text, tf.strings.reduce_join(pieces, axis=-1))
-
-    def decode(self, ids: Any, skip_special_tokens: bool = False) -> str:
-        """Turns one text's ids back into a string.
-
-        Args:
-            ids: integers `[length]`.
-            skip_special_tokens: leave out start, end and padding.
-
-        Returns:
-            The text, lower-case and with a space after each word: `"a cat , isn 't it ?"`.
-
-        Raises:
-            ValueError: an id is not in the vocabulary.
-        """
-        skipped = self._special_ids if skip_special_tokens else ()
-        kept = [index for index in np.asarray(ids).tolist() if index not in skipped]
-        unknown = [index for index in kept if index not in self._vocabulary.symbol_of]
-        if unknown:
-            raise ValueError(
-                f"`ids` must be ids of the vocabulary. Received: {unknown[0]}. "
-                "Decode with the tokenizer that made them."
-            )
-        return b"".join(self._pieces[index] for index in kept).decode("utf-8", errors="replace").strip()
-
-    def batch_decode(self, ids: Any, skip_special_tokens: bool = False) -> list[str]:
-        """Turns rows of ids back into strings; see `decode`."""
-        return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in ids]
-
-    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> int | list[int]:
-        """Looks symbols up; an unknown one gets the end token's id, as in Hugging Face's.
-
-        Args:
-            tokens: one symbol of the vocabulary, such as `"cat</w>"`, or several.
-        """
-        if isinstance(tokens, str):
-            return self._vocabulary.symbols.get(tokens, self.eos_token_id)
-        return [self._vocabulary.symbols.get(token, self.eos_token_id) for token in tokens]
-
-    def convert_ids_to_tokens(self, ids: int | Iterable[int]) -> str | list[str]:
-        """Looks ids up: one, or several.
-
-        Raises:
-            ValueError: an id is not in the vocabulary.
-        """
-        several = np.atleast_1d(np.asarray(ids)).tolist()
-        unknown = [index for index in several if index not in self._vocabulary.symbol_of]
-        if unknown:
-            raise ValueError(f"`ids` must be ids of the vocabulary. Received: {unknown[0]}. Use ids of this tokenizer.")
-        tokens = [self._vocabulary.symbol_of[index] for index in several]
-        return tokens[0] if np.ndim(ids) == 0 else tokens
-
-    def build_inputs_with_special_tokens(
-        self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
-    ) -> list[int]:
-        """Puts start and end around ids; a second text follows after an end of its own."""
-        ids = [self.bos_token_id, *token_ids_0, self.eos_token_id]
-        return ids if token_ids_1 is None else [*ids, self.eos_token_id, *token_ids_1, self.eos_token_id]
-
-    def get_special_tokens_mask(
-        self,
-        token_ids_0: Sequence[int],
-        token_ids_1: Sequence[int] | None = None,
-        already_has_special_tokens: bool = False,
-    ) -> list[int]:
-        """Tells which ids are special tokens, 1 for each that is.
-
-        Args:
-            token_ids_0: ids of a text.
-            token_ids_1: ids of a second one.
-            already_has_special_tokens: whether `token_ids_0` holds start and end; else what
-                `build_inputs_with_special_tokens` returns is meant.
-
-        Raises:
-            ValueError: there is a second text, though the first has its special tokens.
-        """
-        if not already_has_special_tokens:
-            second = [] if token_ids_1 is None else [1, *[0] * len(token_ids_1), 1]
-            return [1, *[0] * len(token_ids_0), 1, *second]
-        if token_ids_1 is not None:
-            raise ValueError(
-                "`token_ids_1` must be None when `already_has_special_tokens`. Received: two texts. "
-                "Pass all ids as token_ids_0."
-            )
-        return [int(index in self._special_ids) for index in token_ids_0]
-
-    def create_token_type_ids_from_sequences(
-        self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
-    ) -> list[int]:
-        """Returns a zero for each id of `build_inputs_with_special_tokens`: CLIP has no token types."""
-        return [0] * len(self.build_inputs_with_special_tokens(token_ids_0, token_ids_1))
+        marked = self._marked(tf.strings.regex_replace(texts, _ASCII_SPACE, " "))
+        words = self._splitter(marked)
+        tokens = self._encoder.encode(words.words)
+        lengths = tf.gather(self._lengths, tokens.values)
+        starts, ends = byte_offsets(marked, words.characters, lengths, self._marks)
+        splits = tf.gather(tokens.row_splits, words.row_splits)
+        rows = tf.RaggedTensor.from_row_splits(tokens.values, splits, validate=False)
+        return shaped(rows), shaped(rows.with_values(starts)), shaped(rows.with_values(ends))
 
     def _encode_rows(
         self, texts: tf.Tensor, longest: tf.Tensor, pads_to: tf.Tensor, pads_left: tf.Tensor, adds_special: tf.Tensor
@@ -444,42 +348,6 @@ class BytePairTokenizer(tensorflow_text.TokenizerWithOffsets, tensorflow_text.De
             texts = tf.strings.regex_replace(texts, re.escape(frame.format(token)), mark)
         return texts
 
-    def _tokens_and_offsets(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        marked = self._marked(tf.strings.regex_replace(texts, _ASCII_SPACE, " "))
-        words = self._splitter(marked)
-        tokens = self._encoder.encode(words.words)
-        text_splits = tf.gather(tokens.row_splits, words.row_splits)
-        # Tokens lie on the words' bytes one after another, and so do characters.
-        ends = tf.cumsum(tf.gather(self._lengths, tokens.values))
-        starts = ends - tf.gather(self._lengths, tokens.values)
-        character_of = tf.repeat(tf.range(tf.size(words.characters.codes)), _utf8_length(words.characters.codes))
-        first = tf.gather(words.characters.first, tf.gather(character_of, starts))
-        last = tf.gather(words.characters.last, tf.gather(character_of, ends - 1))
-        begins, ends = self._bytes_of_characters(marked)
-        return tuple(
-            tf.RaggedTensor.from_row_splits(values, text_splits, validate=False)
-            for values in (tokens.values, tf.gather(begins, first), tf.gather(ends, last))
-        )
-
-    def _bytes_of_characters(self, marked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the first byte of each character in its own text, and the byte after its last, int64 `[characters]`.
-
-        Characters are counted as `WordSplitter` does, with the tab before each text.
-        """
-        codes, begins = tf.strings.unicode_decode_with_offsets(tf.strings.join(["\t", marked]), "UTF-8", "replace")
-        whole = tf.cast(tf.strings.length(marked), tf.int64)[:, tf.newaxis] + 1
-        ends = tf.concat([begins[:, 1:], whole], axis=1)
-        # A mark is longer in the text, and all that follows moves; so does the tab, which is not in the text.
-        zero = tf.constant(0, tf.int64)
-        longer = tf.where(codes.values == ord("\t"), zero - 1, zero)
-        for token, mark in self._marks:
-            longer += tf.where(codes.values == mark[0], zero + len(token.encode()) - 1, zero)
-        moved = tf.cumsum(longer)
-        # It begins anew in each text.
-        before = tf.gather(tf.concat([[0], moved], axis=0), codes.row_starts())
-        moved -= tf.gather(before, codes.value_rowids())
-        return begins.values + moved - longer, ends.values + moved
-
     def _find_whole_words(self) -> tf.lookup.StaticHashTable:
         """Makes the table of words that are one token, and of the marks.
 
@@ -535,25 +403,6 @@ def _filled(strings: tf.Tensor, known: tf.Tensor, encode: Callable[[tf.Tensor], 
 
     values, splits = tf.cond(tf.reduce_all(is_known), all_known, some_unknown)
     return tf.RaggedTensor.from_row_splits(values, splits, validate=False)
-
-
-def _pieces(vocabulary: Vocabulary) -> list[bytes]:
-    """Returns the bytes that each id stands for in a decoded text."""
-    byte_of = {symbol: byte for byte, symbol in enumerate(byte_symbols())}
-    specials = (vocabulary.bos_token, vocabulary.eos_token)
-    pieces = [b""] * (max(vocabulary.symbols.values()) + 1)
-    for symbol, index in vocabulary.symbols.items():
-        letters = symbol.removesuffix(END_OF_WORD)
-        if symbol in specials or not all(letter in byte_of for letter in letters):
-            pieces[index] = symbol.encode()
-        else:
-            space = b" " if symbol.endswith(END_OF_WORD) else b""
-            pieces[index] = bytes(byte_of[letter] for letter in letters) + space
-    return pieces
-
-
-def _utf8_length(codes: tf.Tensor) -> tf.Tensor:
-    return 1 + sum(tf.cast(codes >= least, tf.int32) for least in (0x80, 0x800, 0x10000))
 
 
 def _flattened(input: Any) -> tuple[tf.Tensor, Callable[[tf.RaggedTensor], Any]]:
@@ -629,21 +478,9 @@ def _require_one_length(ids: tf.Tensor, mask: tf.Tensor, padding: Any) -> tf.Ten
 
 
 def _require_options(padding: Any, truncation: Any, max_length: int, return_tensors: Any, padding_side: Any) -> None:
-    if padding not in _PADDINGS:
-        raise ValueError(f"`padding` must be one of {_PADDINGS}. Received: padding={padding!r}. True is usual.")
-    if truncation not in _TRUNCATIONS:
-        raise ValueError(
-            f"`truncation` must be one of {_TRUNCATIONS}. Received: truncation={truncation!r}. True is usual."
-        )
-    if max_length < 2:
-        raise ValueError(
-            f"`max_length` must leave room for the start and the end token. Received: max_length={max_length}. "
-            "Use at least 2."
-        )
-    if padding_side not in SIDES:
-        raise ValueError(f"`padding_side` must be one of {SIDES}. Received: padding_side={padding_side!r}.")
-    if return_tensors not in (*RETURN_TENSORS, None):
-        raise ValueError(
-            f"`return_tensors` must be one of {(*RETURN_TENSORS, None)}. Received: return_tensors={return_tensors!r}. "
-            "None gives lists."
-        )
+    kinds = (*RETURN_TENSORS, None)
+    require(padding in _PADDINGS, "padding", f"one of {_PADDINGS}", padding, "True is usual.")
+    require(truncation in _TRUNCATIONS, "truncation", f"one of {_TRUNCATIONS}", truncation, "True is usual.")
+    require(max_length >= 2, "max_length", "at least 2, for the start and the end token", max_length, "Take more.")
+    require(padding_side in SIDES, "padding_side", f"one of {SIDES}", padding_side, "'right' is usual.")
+    require(return_tensors in kinds, "return_tensors", f"one of {kinds}", return_tensors, "None gives lists.")

@@ -9,34 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 OTHER, LETTER, NUMBER, SPACE = range(4)
 """What a character is to CLIP's word pattern."""
 
 CODES = 0x110000
-_PAGE_BITS = 8
 _HANGUL_FIRST, _L_FIRST, _V_FIRST, _T_FIRST = 0xAC00, 0x1100, 0x1161, 0x11A7
 _L_COUNT, _V_COUNT, _T_COUNT = 19, 21, 28
-
-
-class CharacterTable(tf.Module):
-    """A whole number for each character, in pages, since most pages of Unicode are alike.
-
-    Args:
-        values: int32 `[0x110000]`.
-    """
-
-    def __init__(self, values: np.ndarray) -> None:
-        super().__init__(name="character_table")
-        pages, page_of = np.unique(values.astype(np.int32).reshape(-1, 1 << _PAGE_BITS), axis=0, return_inverse=True)
-        self._first = tf.constant(page_of.reshape(-1) << _PAGE_BITS, tf.int32)
-        self._values = tf.constant(pages.reshape(-1), tf.int32)
-
-    def __call__(self, codes: tf.Tensor) -> tf.Tensor:
-        """Looks code points up, int32 of any shape."""
-        page = tf.bitwise.right_shift(codes, _PAGE_BITS)
-        return tf.gather(self._values, tf.gather(self._first, page) + (codes & ((1 << _PAGE_BITS) - 1)))
 
 
 class Normalization(NamedTuple):
@@ -63,7 +42,8 @@ class Normalization(NamedTuple):
 
 @functools.cache
 def _file() -> dict[str, Any]:
-    return json.loads(Path(__file__).with_name("unicode.json").read_text("utf-8"))
+    data: dict[str, Any] = json.loads(Path(__file__).with_name("unicode.json").read_text("utf-8"))
+    return data
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""`Vocabulary`: what a CLIP tokenizer's files say, read and written in Hugging Face's layouts."""
+"""`Vocabulary`: what a tokenizer's files say, read and written in Hugging Face's layouts."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from tf_clip.checkpoints.files import read_json
+from tf_clip.errors import require
+from tf_clip.files import write_text
 
-DEFAULT_MAX_LENGTH = 77
 SIDES = ("right", "left")
-_START, _END = "<|startoftext|>", "<|endoftext|>"
+_PADDINGS = ("longest", "max_length")
+_OUTPUTS = ("input_ids", "attention_mask")
 # Symbols and merges, as Hugging Face calls the two files and as KerasHub does.
 _PAIRS = (("vocab.json", "merges.txt"), ("assets/tokenizer/vocabulary.json", "assets/tokenizer/merges.txt"))
-# What transformers writes into tokenizer.json for CLIP.
-_NORMALIZERS = [
+# How OpenAI's CLIP finds words, as transformers writes it into tokenizer.json. The pattern names two special tokens,
+# whatever the vocabulary calls its own.
+_NORMALIZERS: list[dict[str, Any]] = [
     {"type": "NFC"},
     {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
     {"type": "Lowercase"},
 ]
 _PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-# transformers' names of special tokens in its order, and what CLIP has for each.
+# transformers' names of special tokens in its order, and the field that tells each one's default.
 _NAMES = {
-    "bos_token": _START,
-    "eos_token": _END,
-    "unk_token": _END,
+    "bos_token": "bos_token",
+    "eos_token": "eos_token",
+    "unk_token": "eos_token",
     "sep_token": None,
-    "pad_token": _END,
+    "pad_token": "pad_token",
     "cls_token": None,
     "mask_token": None,
 }
@@ -46,23 +49,28 @@ class Vocabulary:
         merges: pairs of symbols, best first.
         bos_token, eos_token, pad_token: special tokens, each one of `symbols`.
         model_max_length: longest output, in tokens.
+        padding: how far texts are padded unless a call says otherwise: `"longest"`, to the longest of a batch, or
+            `"max_length"`, to `model_max_length`.
         padding_side, truncation_side: where tokens are added or cut, `"right"` or `"left"`.
         normalized_tokens: which of `bos_token` and `eos_token` are found in normalized text.
+        model_input_names: what the model takes, `"input_ids"` with or without `"attention_mask"`.
 
     Raises:
-        ValueError: a special token is not one of `symbols` or holds white space, a side is neither, or a normalized
-            token is none of the two.
+        ValueError: a special token is not one of `symbols` or contains white space, or an option is not one of those
+            above.
     """
 
     symbols: Mapping[str, int]
     merges: tuple[tuple[str, str], ...]
-    bos_token: str = _START
-    eos_token: str = _END
-    pad_token: str = _END
-    model_max_length: int = DEFAULT_MAX_LENGTH
+    bos_token: str
+    eos_token: str
+    pad_token: str
+    model_max_length: int
+    padding: str = "longest"
     padding_side: str = "right"
     truncation_side: str = "right"
     normalized_tokens: frozenset[str] = frozenset()
+    model_input_names: tuple[str, ...] = _OUTPUTS
 
     def __post_init__(self) -> None:
         for name in ("bos_token", "eos_token", "pad_token"):
@@ -74,9 +82,14 @@ class Vocabulary:
                 )
             if token.split() != [token]:
                 raise ValueError(f"`{name}` must hold no white space. Received: {name}={token!r}. Name another token.")
-        for name in ("padding_side", "truncation_side"):
-            if getattr(self, name) not in SIDES:
-                raise ValueError(f"`{name}` must be one of {SIDES}. Received: {name}={getattr(self, name)!r}.")
+        for name, allowed in (
+            ("padding", _PADDINGS),
+            ("padding_side", SIDES),
+            ("truncation_side", SIDES),
+            ("model_input_names", (_OUTPUTS, _OUTPUTS[:1])),
+        ):
+            value = getattr(self, name)
+            require(value in allowed, name, f"one of {allowed}", value, f"{allowed[0]!r} is usual.")
         others = self.normalized_tokens - {self.bos_token, self.eos_token}
         if others:
             raise ValueError(
@@ -91,8 +104,12 @@ class Vocabulary:
         return {index: symbol for symbol, index in self.symbols.items()}
 
     @classmethod
-    def read(cls, folder: str | Path) -> Vocabulary:
+    def read(cls, folder: str | Path, defaults: Mapping[str, Any]) -> Vocabulary:
         """Reads symbols and merges in Hugging Face's or KerasHub's files, and what others say of special tokens.
+
+        Args:
+            folder: where the files are.
+            defaults: the other fields' values where no file gives them.
 
         Raises:
             FileNotFoundError: the folder has none of these.
@@ -110,15 +127,21 @@ class Vocabulary:
                 f"Received: folder={str(folder)!r}. Copy them from the checkpoint the model was trained with."
             )
         config, listed = _read_special_tokens(folder)
-        options = _options(config)
-        specials = {options.get("bos_token", _START), options.get("eos_token", _END)}
-        return cls(symbols, merges, **options, normalized_tokens=specials & _normalized_tokens(config, listed))
+        options = {**defaults, **_options(config)}
+        normalized = _normalized_tokens(config, listed, defaults)
+        options["normalized_tokens"] = normalized & {options["bos_token"], options["eos_token"]}
+        return cls(symbols, merges, **options)
 
-    def write(self, folder: str | Path) -> None:
-        """Writes `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json` for transformers, too."""
-        self.write_symbols(folder)
+    def write(self, folder: str | Path, tokenizer_class: str, defaults: Mapping[str, Any]) -> None:
+        """Writes `vocab.json`, `merges.txt`, `tokenizer.json` and `tokenizer_config.json` for transformers, too.
+
+        Args:
+            folder: made when missing.
+            tokenizer_class: transformers' class that these files are for.
+            defaults: what `read` takes. Padding and model inputs are written where they are the family's own.
+        """
         config = {
-            "tokenizer_class": "CLIPTokenizer",
+            "tokenizer_class": tokenizer_class,
             "model_max_length": self.model_max_length,
             "bos_token": self.bos_token,
             "eos_token": self.eos_token,
@@ -128,18 +151,19 @@ class Vocabulary:
             "truncation_side": self.truncation_side,
             "added_tokens_decoder": {str(token.pop("id")): token for token in self._added_tokens()},
         }
-        write = functools.partial(json.dumps, indent=2, ensure_ascii=False)
-        (Path(folder) / "tokenizer_config.json").write_text(write(config) + "\n", encoding="utf-8")
-        (Path(folder) / "tokenizer.json").write_text(write(self._tokenizer_json()) + "\n", encoding="utf-8")
+        for name, usual in (("padding", _PADDINGS[0]), ("model_input_names", _OUTPUTS)):
+            if name in defaults or getattr(self, name) != usual:
+                config[name] = getattr(self, name)
+        self.write_symbols(folder)
+        for file, values in (("tokenizer_config.json", config), ("tokenizer.json", self._tokenizer_json())):
+            write_text(Path(folder) / file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
     def write_symbols(self, folder: str | Path, prefix: str | None = None) -> tuple[str, str]:
         """Writes `vocab.json` and `merges.txt`, with a prefix and a hyphen before both names; returns their paths."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        symbols, merges = (folder / (f"{prefix}-{name}" if prefix else name) for name in _PAIRS[0])
-        symbols.write_text(json.dumps(dict(self.symbols), ensure_ascii=False) + "\n", encoding="utf-8")
+        symbols, merges = (Path(folder) / (f"{prefix}-{name}" if prefix else name) for name in _PAIRS[0])
+        write_text(symbols, json.dumps(dict(self.symbols), ensure_ascii=False) + "\n")
         lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges)]
-        merges.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(merges, "\n".join(lines) + "\n")
         return str(symbols), str(merges)
 
     def _added_tokens(self) -> list[dict[str, Any]]:
@@ -242,16 +266,18 @@ def _read_special_tokens(folder: Path) -> tuple[dict[str, Any], list[dict[str, A
     return config, read_json(path).get("added_tokens") or [] if path.is_file() else []
 
 
-def _normalized_tokens(config: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> set[str]:
+def _normalized_tokens(
+    config: Mapping[str, Any], listed: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]
+) -> frozenset[str]:
     """Returns the tokens that are called normalized.
 
-    Source: transformers 5 for what counts where files contradict themselves: first the list; then the last name of
-    a token, but not where it repeats an earlier one. A name without a description says no.
+    Source: transformers 5, where files contradict themselves: the list comes first; then the last of a token's names,
+    unless it repeats an earlier one. A name without a description means "not normalized".
     """
-    named = [config.get(name, default) for name, default in _NAMES.items()]
+    named = [config.get(name, defaults.get(default or "")) for name, default in _NAMES.items()]
     described = dict.fromkeys(_described(token) for token in named if token is not None)
     flags = {content: bool(normalized) for content, normalized in [*described, *map(_described, listed)]}
-    return {content for content, normalized in flags.items() if normalized}
+    return frozenset(content for content, normalized in flags.items() if normalized)
 
 
 def _described(token: str | Mapping[str, Any]) -> tuple[str, bool | None]:
@@ -262,6 +288,8 @@ def _described(token: str | Mapping[str, Any]) -> tuple[str, bool | None]:
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Picks what a `Vocabulary` holds."""
     options: dict[str, Any] = {}
+    if config.get("padding") in _PADDINGS:
+        options["padding"] = config["padding"]
     for name in ("padding_side", "truncation_side"):
         if config.get(name) is not None:
             options[name] = config[name]
@@ -272,4 +300,7 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     limit = config.get("model_max_length")
     if limit is not None and limit < _NO_LIMIT:
         options["model_max_length"] = int(limit)
+    names = config.get("model_input_names")
+    if names is not None:
+        options["model_input_names"] = tuple(name for name in _OUTPUTS if name in names)  # others are other models'
     return options

@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from tf_clip.preprocessing.text import unicode_tables
 from tf_clip.preprocessing.text.byte_pair_encoding import BOS_MARK, EOS_MARK
-from tf_clip.preprocessing.text.normalization import CanonicalComposition, Characters
+from tf_clip.preprocessing.text.normalization import CanonicalComposition, Characters, CharacterTable
 from tf_clip.preprocessing.text.special_tokens import NormalizedTokens
-from tf_clip.preprocessing.text.unicode_tables import NUMBER, SPACE, CharacterTable
+from tf_clip.preprocessing.text.unicode_tables import NUMBER, SPACE
 
 # Of a number in the table: how far away the lower case is, what the character is, and whether it asks for more work.
 _CODE_BITS, _CLASS_BITS = 21, 2
@@ -110,7 +110,8 @@ class WordSplitter(tf.Module):
         codes = tf.strings.unicode_decode(tf.strings.join([_TAB, text]), "UTF-8")
         index = tf.range(tf.size(codes))
         codes, *_, info = self._normalize(Characters(codes, index, index))
-        return _lowered((codes + info) & _CODE_MASK, info)[1:].numpy().tolist()
+        found: list[int] = _lowered((codes + info) & _CODE_MASK, info)[1:].numpy().tolist()
+        return found
 
     def _normalize(self, characters: Characters) -> tuple[tf.Tensor, ...]:
         """Brings characters to NFC, and makes two of each whose lower case is two."""
@@ -132,7 +133,8 @@ def places(mask: tf.Tensor) -> tf.Tensor:
 
 def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """Keeps what is rarely needed a function of its own: in a graph, a branch that is not taken costs time, too."""
-    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+    apart: Callable[..., Any] = tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+    return apart
 
 
 def _lowered(codes: tf.Tensor, info: tf.Tensor) -> tf.Tensor:
