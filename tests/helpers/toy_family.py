@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import keras
@@ -107,8 +108,28 @@ class ToyModel(TwoTowerModel):
     config_class = ToyConfig
 
 
+class ToyTokenizer(BytePairTokenizer):
+    defaults = MappingProxyType(
+        {
+            "model_max_length": 10,
+            "bos_token": "<|startoftext|>",
+            "eos_token": "<|endoftext|>",
+            "pad_token": "<|endoftext|>",
+            "padding": "max_length",
+        }
+    )
+
+
+class ToyImageProcessor(ImageProcessor):
+    defaults = MappingProxyType(
+        {"size": {"height": 16, "width": 16}, "do_center_crop": False, "image_mean": 0.5, "image_std": 0.5}
+    )
+
+
 class ToyProcessor(Processor):
     """The package's tokenizer and image processor, with defaults of the family's own."""
+
+    tokenizer_class, image_processor_class = ToyTokenizer, ToyImageProcessor
 
 
 register(
@@ -134,6 +155,4 @@ def toy_processor() -> ToyProcessor:
 
     symbols = byte_symbols()
     names = [*symbols, *(symbol + "</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = BytePairTokenizer({name: index for index, name in enumerate(names)}, [], model_max_length=10)
-    images = ImageProcessor(size={"height": 16, "width": 16}, do_center_crop=False, image_mean=0.5, image_std=0.5)
-    return ToyProcessor(images, tokenizer)
+    return ToyProcessor(ToyImageProcessor(), ToyTokenizer({name: index for index, name in enumerate(names)}, []))

@@ -6,7 +6,25 @@ import pytest
 import tokenizers
 
 from helpers.reference_tokenizer import reference_tokenizer
-from tf_clip.preprocessing.text.vocabulary import DEFAULT_MAX_LENGTH, Vocabulary
+from tf_clip import CLIPTokenizer
+from tf_clip.preprocessing.text import vocabulary as module
+
+DEFAULTS = CLIPTokenizer.defaults
+DEFAULT_MAX_LENGTH = DEFAULTS["model_max_length"]
+
+
+class Vocabulary(module.Vocabulary):
+    """A vocabulary with CLIP's defaults."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **{**DEFAULTS, **options})
+
+    @classmethod
+    def read(cls, folder):
+        return super().read(folder, DEFAULTS)
+
+    def write(self, folder):
+        super().write(folder, CLIPTokenizer.hugging_face_class, DEFAULTS)
 
 
 @pytest.fixture

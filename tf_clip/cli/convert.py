@@ -10,6 +10,7 @@ from tf_clip.cli.arguments import EXIT_DONE, add_weights_dtype, runs
 
 if TYPE_CHECKING:
     from tf_clip.cli.arguments import Commands
+    from tf_clip.preprocessing.images.image_processor import ImageProcessor
 
 _NO_PREPROCESSING = "The source does not say how to prepare images: no preprocessor_config.json was written."
 _NO_VOCABULARY = "The source has no vocabulary: no tokenizer was written. Copy vocab.json and merges.txt beside it."
@@ -37,14 +38,13 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"`--dtype` must be float32 for --to keras. Received: {options.dtype}. Leave it out.")
     from tf_clip.cli import tables
     from tf_clip.families.config import TwoTowerConfig
-    from tf_clip.models.load import load_model, open_checkpoint
+    from tf_clip.models.load import load_model, open_checkpoint, processor_class
     from tf_clip.models.pretrained import write_openclip
-    from tf_clip.preprocessing.images.image_processor import ImageProcessor
-    from tf_clip.preprocessing.text.tokenizer import BytePairTokenizer
 
     with tables.status(f"Reading {options.source}"):
         checkpoint = open_checkpoint(options.source)
         path = checkpoint.folder
+        parts = processor_class(checkpoint.config)
         model = load_model(checkpoint)
     with tables.status(f"Writing {target}"):
         if options.to == "keras":
@@ -52,15 +52,17 @@ def run(options: argparse.Namespace) -> int:
             model.save(target)
         elif options.to == "hf":
             model.save_pretrained(target, dtype=options.dtype, max_shard_size=options.max_shard_size)
-            _copy(ImageProcessor, path, target, _NO_PREPROCESSING)
-            _copy(BytePairTokenizer, path, target, _NO_VOCABULARY)
+            _copy(parts.image_processor_class, path, target, _NO_PREPROCESSING)
+            _copy(parts.tokenizer_class, path, target, _NO_VOCABULARY)
         else:
             if not isinstance(model.config, TwoTowerConfig):
                 raise ValueError(
                     f"`SRC` must be a whole CLIP model for --to openclip. Received: {path}. Take --to hf for a part."
                 )
-            write_openclip(model, target, preprocessing=_preprocessor_of(path), dtype=options.dtype)
-            _copy(BytePairTokenizer, path, target, _NO_VOCABULARY)
+            write_openclip(
+                model, target, preprocessing=_preprocessor_of(parts.image_processor_class, path), dtype=options.dtype
+            )
+            _copy(parts.tokenizer_class, path, target, _NO_VOCABULARY)
     tables.show_facts({str(target): f"{model.count_params():,} parameters as {options.to}, from {checkpoint.layout}"})
     return EXIT_DONE
 
@@ -70,17 +72,16 @@ def _copy(part: Any, source: Path, target: Path, missing: str) -> None:
     from tf_clip.cli import tables
 
     try:
-        part.from_pretrained(source).save_pretrained(target)
+        part.from_folder(source).save_pretrained(target)
     except FileNotFoundError:
         tables.warn(missing)
 
 
-def _preprocessor_of(source: Path) -> dict[str, Any] | None:
+def _preprocessor_of(images: type[ImageProcessor], source: Path) -> dict[str, Any] | None:
     from tf_clip.cli import tables
-    from tf_clip.preprocessing.images.image_processor import ImageProcessor
 
     try:
-        return ImageProcessor.from_pretrained(source).to_dict()
+        return images.from_folder(source).to_dict()
     except FileNotFoundError:
         tables.warn("The source does not say how to prepare images: OpenAI's mean and standard deviation were written.")
         return None

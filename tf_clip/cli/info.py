@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_clip.cli.arguments import EXIT_DONE, model_and_json, runs
@@ -33,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
 
     checkpoint = open_checkpoint(options.model)
     facts = {"path": str(checkpoint.path), "format": checkpoint.layout, **_described(checkpoint)}
-    facts["preprocessing"] = _preprocessing(checkpoint.path)
+    facts["preprocessing"] = _preprocessing(checkpoint)
     known = published.find(options.model)
     if known:
         facts["published"] = f"by {known.publisher}, trained on {known.trained_on}, license {known.license}"
@@ -73,11 +72,11 @@ def _described(checkpoint: Checkpoint) -> dict[str, Any]:
     return facts
 
 
-def _preprocessing(path: Path) -> str:
-    from tf_clip.preprocessing.images.image_processor import ImageProcessor
+def _preprocessing(checkpoint: Checkpoint) -> str:
+    from tf_clip.models.load import processor_class
 
     try:
-        images = ImageProcessor.from_pretrained(path)
+        images = processor_class(checkpoint.config).image_processor_class.from_folder(checkpoint.folder)
     except FileNotFoundError:
         return "not said by the checkpoint"
     size = "x".join(map(str, images.crop_to))

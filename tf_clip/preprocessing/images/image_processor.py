@@ -97,7 +97,7 @@ class ImageProcessor(tf.Module):
             own.rescale_factor,
         )
         self.do_normalize, self.image_mean, self.image_std = own.do_normalize, own.image_mean, own.image_std
-        # Nothing here is for AutoGraph to translate, which takes longer than all else in a first call.
+        # AutoGraph has nothing to translate here, and would take most of a first call's time.
         self._traced_bytes = tf.function(
             self._from_bytes, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
         )
@@ -203,7 +203,7 @@ class ImageProcessor(tf.Module):
             try:
                 return self._traced_bytes(files)
             except tf.errors.InvalidArgumentError:
-                pass  # One by one tells which it is.
+                pass  # The loop below finds which one it is.
         return _stack([self._prepare_file(data, first_index + index) for index, data in enumerate(files)])
 
     def _prepare_file(self, data: tf.Tensor, index: int) -> tf.Tensor:
@@ -276,7 +276,7 @@ class ImageProcessor(tf.Module):
 
     def normalize(self, pixels: tf.Tensor) -> tf.Tensor:
         """Rescales and normalizes an image of the wanted size, uint8 `[height, width, 3]`, to float32."""
-        # By rows: the three channels alone are too short for a vector of the processor.
+        # By rows: three channels are too few values for a vector instruction.
         shape = tf.shape(pixels)
         scale, shift = (tf.tile(values, shape[1:2]) for values in self.scale_and_shift())
         normalized = tf.cast(tf.reshape(pixels, [shape[0], 3 * shape[1]]), tf.float32) * scale + shift

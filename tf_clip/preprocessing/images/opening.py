@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+IMAGE_ERRORS = (OSError, ValueError)
+"""What `open_image` and an `ImageProcessor` raise for an image that is missing or cannot be read."""
+
 
 def open_image(
     source: str | Path | bytes | Image.Image, *, apply_exif: bool = True, index: int | None = None
@@ -20,13 +23,13 @@ def open_image(
     Args:
         source: a path, a file's bytes, or a PIL image. Of an animation the first frame counts.
         apply_exif: whether files are turned upright by their orientation tag; PIL images are taken as they lie.
-        index: the image's place in a list, for the message of an error.
+        index: the image's position in a list, for the message of an error.
 
     Returns:
         uint8 `[height, width, 3]`; transparent pixels are composited on white, 16 bits cut to 8.
 
     Raises:
-        FileNotFoundError: the path does not exist.
+        FileNotFoundError: the path does not exist; another OSError if its file cannot be read.
         ValueError: it is not an image, is cut short, or has more pixels than Pillow deems safe.
     """
     if isinstance(source, Image.Image):
@@ -59,9 +62,9 @@ def _decode(data: bytes, apply_exif: bool) -> np.ndarray:
 
 
 class _Quietly:
-    """Hides what Pillow warns of, such as a broken EXIF block, which is no reason to leave out an image.
+    """Hides Pillow's warnings, such as of a broken EXIF block: the image is still good.
 
-    Threads may be inside together: `catch_warnings` alone would leave the filters of whoever came last.
+    Several threads may be inside at once. `catch_warnings` alone would restore the filters of the last one.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ _JPEG_XMP_NAME = b"http://ns.adobe.com/xap/1.0/\0"
 _PNG_XMP_NAME = b"XML:com.adobe.xmp\0\0"  # the second zero says that it is not compressed
 # Byte order and a version, in all the ways that Pillow takes.
 _TIFF_HEADERS = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"MM\0+")
-# By the number of a value's type: how many bytes it takes, 0 for types that Pillow passes over.
+# By the number of a value's type: how many bytes it takes, 0 for types that Pillow skips.
 _TYPE_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 0)
 _WHOLE_NUMBERS = (3, 4, 6, 8, 9, 13, 16)
 
@@ -99,7 +99,7 @@ def little_endian(values: tf.Tensor) -> tf.Tensor:
 def _exif_and_xmp(
     data: tf.Tensor, start: int, head_size: int, block_at: Callable[[tf.Tensor, tf.Tensor], _Block]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Goes from block to block, and returns what the first of EXIF and the first of XMP hold."""
+    """Walks the blocks, and returns the contents of the first EXIF block and of the first XMP block."""
     length = _length(data)
 
     def is_head_whole(position: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
@@ -145,7 +145,7 @@ def _webp_block(data: tf.Tensor, position: tf.Tensor) -> _Block:
     """Reads a chunk: a name, a length, and the body, to an even number of bytes."""
     name = tf.strings.substr(data, position, 4)
     size = little_endian(tf.io.decode_raw(tf.strings.substr(data, position + 4, 4), tf.uint8))
-    # Chunks that the flags of the file do not speak of are none.
+    # A chunk counts only if the file's flags announce it.
     flags = tf.io.decode_raw(tf.strings.substr(data, 20, 1), tf.uint8)[0]
     is_exif, is_xmp = (name == b"EXIF") & (flags & 8 > 0), (name == b"XMP ") & (flags & 4 > 0)
     return _Block(8 + size + size % 2, tf.stack([position + 8, size]), is_exif, is_xmp)
@@ -172,7 +172,7 @@ def _orientation_in_directory(exif: tf.Tensor) -> tf.Tensor:
     kinds = tf.minimum(number(entries[:, 2:4]), len(_TYPE_SIZES) - 1)
     sizes = number(entries[:, 4:8]) * tf.gather(tf.constant(_TYPE_SIZES, tf.int64), kinds)
     positions = number(entries[:, 8:])
-    # Pillow passes over values once there are more of them than bytes, and stops at the first that is cut short.
+    # Pillow skips values once they sum up to more than the bytes, and stops at the first that is cut short.
     is_elsewhere = sizes > 4
     is_believed = ~is_elsewhere | (tf.cumsum(tf.where(is_elsewhere, sizes, 0)) <= length)
     is_cut = is_elsewhere & is_believed & (positions + sizes > length)

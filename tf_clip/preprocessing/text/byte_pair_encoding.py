@@ -121,8 +121,8 @@ class BytePairEncoder(tf.Module):
 def _ranks(pairs: Sequence[tuple[int, int]], merged: Sequence[int]) -> dict[tuple[int, int], int]:
     """Returns the rank of each pair that is merged, and `_NOT_NOW` for those that a token can reach across.
 
-    A token reaches across two neighbors when it comes from a pair whose left half ends with the one, and whose
-    right half begins with the other, in the course of its own merging.
+    A token reaches across two neighbors if it is merged from a pair whose left half ends with the first, and whose
+    right half begins with the second, at some step of their own merging.
     """
     made_of: dict[int, list[tuple[int, int]]] = {}
     for pair, token in zip(pairs, merged, strict=True):

@@ -121,18 +121,18 @@ class BytePairTokenizer(TokenIds, tensorflow_text.TokenizerWithOffsets):
         self._clean = _cleaner(clean)
         marks = {vocabulary.bos_token: BOS_MARK, vocabulary.eos_token: EOS_MARK}
         in_normalized = vocabulary.normalized_tokens
-        # The longer first, lest it begins with the other.
+        # The longer token first, in case it begins with the other.
         as_written = sorted((token for token in marks if token not in in_normalized), key=len, reverse=True)
         self._marks = [(token, marks[token]) for token in as_written]
         self._marks_overlap = len(as_written) > 1 and may_overlap(as_written)
         self._splitter = WordSplitter({token: mark for token, mark in marks.items() if token in in_normalized})
         self._encoder = BytePairEncoder(vocab, vocabulary.merges, self.bos_token_id, self.eos_token_id)
         self._whole_words = self._find_whole_words()
-        # What a token covers of its word: without the space after it, and a mark is one byte.
+        # How many bytes of its word a token covers: without the space after it; a mark is one byte.
         is_mark = (self.bos_token_id, self.eos_token_id).__contains__
         lengths = [1 if is_mark(index) else len(piece.rstrip(b" ")) for index, piece in enumerate(self._pieces)]
         self._lengths = tf.constant(lengths, tf.int32)
-        # Nothing here is for AutoGraph to translate, which takes longer than all else in a first call.
+        # AutoGraph has nothing to translate here, and would take most of a first call's time.
         self._traced_encode = tf.function(
             self._encode_rows,
             autograph=False,
@@ -304,8 +304,8 @@ class BytePairTokenizer(TokenIds, tensorflow_text.TokenizerWithOffsets):
         kept = tf.minimum(end - begin, longest - both)
         begin = end - kept if self.truncation_side == "left" else begin
         length = kept + both
-        width = tf.maximum(tf.reduce_max(length), pads_to)  # the least integer where there are no texts
-        # Each cell's place in its own text, from 0, the start token's; below 0 and beyond the end is padding.
+        width = tf.maximum(tf.reduce_max(length), pads_to)  # without texts, reduce_max is the least integer
+        # Each cell's position in its own text, from 0, the start token's. Below 0 and beyond the end is padding.
         shift = tf.where(pads_left, width - length, 0)
         place = tf.range(width) - shift[:, tf.newaxis]
         length = length[:, tf.newaxis]
@@ -317,7 +317,7 @@ class BytePairTokenizer(TokenIds, tensorflow_text.TokenizerWithOffsets):
         return tf.gather(tf.concat([specials, rows.values], axis=0), index), tf.cast(is_kept, tf.int32)
 
     def _tokens(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """Encodes texts `[n]`: each distinct run between white space once, and known words at one look-up."""
+        """Encodes texts `[n]`: each distinct piece between white space once, and known words by one look-up."""
         indices, chunks, shape = tf.raw_ops.StringSplitV2(input=texts, sep="")
         distinct, index = tf.unique(chunks)
         known = self._whole_words.lookup(tf.strings.lower(distinct))
@@ -337,10 +337,10 @@ class BytePairTokenizer(TokenIds, tensorflow_text.TokenizerWithOffsets):
         )
 
     def _marked(self, texts: tf.Tensor) -> tf.Tensor:
-        """Replaces special tokens that are found as they are written, before anything else is changed."""
+        """Replaces special tokens that are found as they are written; this comes before normalization."""
         frames = ("{}", "{}")
         if self._marks_overlap:
-            # Both in one go, from the left: the first is followed by "\v\f" then, and the second between these two.
+            # One pass from the left finds both: the first token becomes "token\v\f", the second "\vtoken\f".
             either = "|".join(f"({re.escape(token)})" for token, _ in self._marks)
             texts = tf.strings.regex_replace(texts, either, "\\1\v\\2\f")
             frames = ("{}\v\f", "\v{}\f")
@@ -351,17 +351,17 @@ class BytePairTokenizer(TokenIds, tensorflow_text.TokenizerWithOffsets):
     def _find_whole_words(self) -> tf.lookup.StaticHashTable:
         """Makes the table of words that are one token, and of the marks.
 
-        An entry counts only if the merges, too, make it one token; some vocabularies have entries that never come out.
+        An entry counts only if the merges make it one token, too; some vocabularies have entries that no text gives.
         """
         none = tf.lookup.KeyValueTensorInitializer([b""], tf.constant([_UNKNOWN], tf.int64))
         self._whole_words = tf.lookup.StaticHashTable(none, _UNKNOWN)
-        # A space after a piece says that it ends a word; white space within is none of a word.
+        # A piece with a space at its end is the end of a word. A word contains no white space.
         entries = {piece[:-1]: index for index, piece in enumerate(self._pieces) if piece.endswith(b" ")}
         entries = {word: index for word, index in entries.items() if word.split() == [word]}
         rows = self._split_and_merge(tf.constant(list(entries), tf.string, shape=[len(entries)]))
         is_whole = (rows.row_lengths() == 1).numpy()
         tokens = tf.gather(rows.values, tf.minimum(rows.row_starts(), tf.size(rows.values, tf.int64) - 1)).numpy()
-        # Words are looked up in lower case, too, so that none may hold a special token in any case.
+        # Words are also looked up in lower case, so an entry must not contain a special token in any case.
         specials = [token.lower().encode() for token, _ in self._marks]
         whole = {
             word: index
@@ -396,7 +396,7 @@ def _filled(strings: tf.Tensor, known: tf.Tensor, encode: Callable[[tf.Tensor], 
             tf.concat([tf.range(count), count + encoded.row_splits], axis=0),
             validate=False,
         )
-        # The place in the bank of each string is the other way round.
+        # `order` maps from the bank to the strings; its inverse maps from the strings to the bank.
         order = tf.concat([known_at, unknown_at], axis=0)
         rows = tf.gather(bank, tf.math.invert_permutation(order))
         return rows.values, rows.row_splits

@@ -19,7 +19,7 @@ from tf_clip.preprocessing.text.normalization import CanonicalComposition, Chara
 from tf_clip.preprocessing.text.special_tokens import NormalizedTokens
 from tf_clip.preprocessing.text.unicode_tables import NUMBER, SPACE
 
-# Of a number in the table: how far away the lower case is, what the character is, and whether it asks for more work.
+# Bits of a number in the table: the distance to the lower case, the character's class, and whether it is unusual.
 _CODE_BITS, _CLASS_BITS = 21, 2
 _CODE_MASK = (1 << _CODE_BITS) - 1
 _UNUSUAL = 1 << (_CODE_BITS + _CLASS_BITS)
@@ -61,9 +61,9 @@ class WordSplitter(tf.Module):
         classes[[BOS_MARK[0], EOS_MARK[0]]] = NUMBER
         expands = lower[:, 1] >= 0
         unusual = normalization.may_change() | expands
-        # Words are found in lower case, which a few capitals are no letters without.
+        # Words are found in lower case: a few capitals are letters only there.
         classes = classes[lower[:, 0]]
-        # How far away the lower case is, and not where: most pages of that are alike, and take no space.
+        # The distance to the lower case, not its position: most pages of distances are alike, and are stored once.
         distance = (lower[:, 0] - np.arange(len(lower))) & _CODE_MASK
         self._table = CharacterTable(distance | classes << _CODE_BITS | np.where(unusual, _UNUSUAL, 0))
         self._compose = CanonicalComposition(normalization)
@@ -101,7 +101,7 @@ class WordSplitter(tf.Module):
         words = tf.strings.unicode_encode(
             tf.RaggedTensor.from_row_splits(characters.codes, starts, validate=False), "UTF-8"
         )
-        # A text's first word has the number of all words before its tab.
+        # The index of a text's first word is the number of words before its tab.
         count = tf.gather(tf.cumsum(tf.cast(begins, tf.int64)), places(codes == ord(_TAB)))
         return Words(words, tf.concat([count, tf.size(words, tf.int64)[tf.newaxis]], axis=0), characters)
 
@@ -127,12 +127,12 @@ class WordSplitter(tf.Module):
 
 
 def places(mask: tf.Tensor) -> tf.Tensor:
-    """Returns where a mask is true, int64 `[m]`; `tf.boolean_mask` takes five times the operations."""
+    """Returns the indices at which a mask is true, int64 `[m]`; `tf.boolean_mask` takes five times the operations."""
     return tf.reshape(tf.where(mask), [-1])
 
 
 def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Keeps what is rarely needed a function of its own: in a graph, a branch that is not taken costs time, too."""
+    """Makes a rarely needed branch a function of its own: a branch inside the graph costs time even if not taken."""
     apart: Callable[..., Any] = tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
     return apart
 
@@ -156,8 +156,8 @@ def _word_begins(codes: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
 def _after_spelled_tokens(codes: tf.Tensor, begins: tf.Tensor, brackets: tf.Tensor) -> tf.Tensor:
     """Returns which characters follow "<|endoftext|>" or "<|startoftext|>", written in capitals, bool `[n]`.
 
-    The reference's pattern names both, and sees them in lower case: what was no special token then is still a match
-    of its own, if one may begin there, so that "<|ENDOFTEXT|>!!" ends with "|>" and "!!".
+    The reference's pattern names both tokens and is applied to lower case. So text that is no special token still
+    matches as one piece, where a match may begin: "<|ENDOFTEXT|>!!" ends with "|>" and "!!".
     """
     size = tf.size(codes, tf.int64)
     longest = max(map(len, SPELLED))
@@ -176,7 +176,7 @@ def _after_spelled_tokens(codes: tf.Tensor, begins: tf.Tensor, brackets: tf.Tens
 
 
 def _with_contractions(codes: tf.Tensor, begins: tf.Tensor, quotes: tf.Tensor) -> tf.Tensor:
-    """Lets the contractions at some quotes take their letters from the word that would begin there."""
+    """Joins each contraction's letters to its quote; without it a word would begin after the quote."""
     padded = tf.pad(codes, [[0, 3]])
     following = tf.gather(padded, quotes[:, tf.newaxis] + [1, 2])
     one = tf.reduce_any(following[:, :1] == [ord(letter) for letter in "stmd"], axis=1)
