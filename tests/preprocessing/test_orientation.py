@@ -231,7 +231,7 @@ _tags = st.tuples(
 )
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     before=_entries,
     tag=_tags,
@@ -251,7 +251,7 @@ def test_broken_blocks_are_read_as_far_as_pillow_reads_them(before, tag, order, 
     assert (tag if tag in TURNED else 0) == pillows_tag(data)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     st.sampled_from([PLACED["jpeg, before the scan"], PLACED["png, xmp"], PLACED["webp, behind an odd chunk"]]),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=5),

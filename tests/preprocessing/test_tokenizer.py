@@ -80,19 +80,19 @@ def test_ids_of_a_tiny_vocabulary_equal_the_reference(tiny_tokenizer, tiny_refer
     assert ids_of(tiny_tokenizer, text[:500]) == [tiny_reference.encode(text[:500]).ids]
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(texts=st.lists(st.text(KNOWN), min_size=1, max_size=5))
 def test_ids_of_any_text_equal_the_reference(real_tokenizer, real_reference, texts):
     assert ids_of(real_tokenizer, texts) == [real_reference.encode(text).ids for text in texts]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(text=st.text("aAbt'<|>sE endofx!1é\u0301", max_size=40))
 def test_ids_of_text_near_the_rules_equal_the_reference(real_tokenizer, real_reference, text):
     assert ids_of(real_tokenizer, text) == [real_reference.encode(text).ids]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.binary(max_size=12) | st.lists(st.sampled_from([b"a", b"\xe2\x82", b"\xf0\x9f", b"\x80"])).map(b"".join))
 def test_invalid_utf8_is_replaced_as_python_replaces_it(tiny_tokenizer, data):
     assert ids_of(tiny_tokenizer, data) == ids_of(tiny_tokenizer, data.decode("utf-8", errors="replace"))
@@ -622,7 +622,7 @@ def test_offsets_of_invalid_utf8_are_those_of_its_bytes(real_tokenizer, text, pi
     assert pieces_of(real_tokenizer, text) == pieces
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.lists(st.lists(st.sampled_from([*"aE's !1<é👩가\u0301\t\n", "<|endoftext|>", "photo", " "])).map("".join)))
 def test_offsets_rise_and_their_bytes_give_the_tokens(tiny_tokenizer, texts):
     texts = tf.constant(texts, tf.string, shape=[len(texts)])
@@ -637,7 +637,7 @@ def test_offsets_rise_and_their_bytes_give_the_tokens(tiny_tokenizer, texts):
         assert all(start in lasts or start == 0 or text[start - 1] in b" \t\n" for start in firsts if row)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.data())
 def test_detokenize_is_decode_without_special_tokens(real_tokenizer, data):
     ids = st.lists(st.integers(0, 511) | st.integers(0, EOS), max_size=8)

@@ -106,7 +106,7 @@ class ImageOptions:
         options |= {
             "shortest_edge": shortest_edge,
             "resized_to": resized_to,
-            "crop_to": _square_or_pair("crop_size", crop_size or shortest_edge or size),
+            "crop_to": _square_or_pair("crop_size", (shortest_edge or size) if crop_size is None else crop_size),
             "resample": int(resample),
             "rescale_factor": float(options["rescale_factor"]),
             "image_mean": _three_numbers("image_mean", options["image_mean"]),
