@@ -14,7 +14,6 @@ import tensorflow as tf
 import tensorflow_text
 
 from tf_clip.checkpoints import hub
-from tf_clip.errors import require
 from tf_clip.preprocessing.return_kinds import RETURN_TENSORS, converter
 from tf_clip.preprocessing.text.byte_pair_encoding import BOS_MARK, EOS_MARK, BytePairEncoder
 from tf_clip.preprocessing.text.offsets import byte_offsets
@@ -478,9 +477,19 @@ def _require_one_length(ids: tf.Tensor, mask: tf.Tensor, padding: Any) -> tf.Ten
 
 
 def _require_options(padding: Any, truncation: Any, max_length: int, return_tensors: Any, padding_side: Any) -> None:
-    kinds = (*RETURN_TENSORS, None)
-    require(padding in _PADDINGS, "padding", f"one of {_PADDINGS}", padding, "True is usual.")
-    require(truncation in _TRUNCATIONS, "truncation", f"one of {_TRUNCATIONS}", truncation, "True is usual.")
-    require(max_length >= 2, "max_length", "at least 2, for the start and the end token", max_length, "Take more.")
-    require(padding_side in SIDES, "padding_side", f"one of {SIDES}", padding_side, "'right' is usual.")
-    require(return_tensors in kinds, "return_tensors", f"one of {kinds}", return_tensors, "None gives lists.")
+    # Not `errors.require`: a string's way to its ids would enter one more file.
+    for argument, value, allowed in (
+        ("padding", padding, _PADDINGS),
+        ("truncation", truncation, _TRUNCATIONS),
+        ("padding_side", padding_side, SIDES),
+        ("return_tensors", return_tensors, (*RETURN_TENSORS, None)),
+    ):
+        if value not in allowed:
+            raise ValueError(
+                f"`{argument}` must be one of {allowed}. Received: {argument}={value!r}. {allowed[0]!r} is usual."
+            )
+    if max_length < 2:
+        raise ValueError(
+            f"`max_length` must leave room for the start and the end token. Received: max_length={max_length}. "
+            "Use at least 2."
+        )
