@@ -59,7 +59,7 @@ def pixels_of(extractor, images):
 def forgotten():
     """Lets go of the extractors that options have made: each keeps its graphs, tens of megabytes."""
     yield
-    image_module._extractor_with.cache_clear()
+    image_module._with_options.cache_clear()
 
 
 @pytest.fixture(scope="module")
