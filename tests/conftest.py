@@ -45,12 +45,24 @@ MOST_MIB = 2048
 PEAKS = pytest.StashKey[list[int]]()
 
 
+# From here on, what was freed is given back after each test, and not after each file alone.
+MUCH_MIB = 1400
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Gives back what a file's models and graphs took: they refer to themselves, and wait for the collector."""
-    if nextitem is None or nextitem.path != item.path:
+    """Gives back what models and graphs took: they refer to themselves, and wait for the collector."""
+    if nextitem is None or nextitem.path != item.path or _memory_in_use() > MUCH_MIB:
         gc.collect()
+        if "jax" in sys.modules:  # it keeps every program that it compiled
+            sys.modules["jax"].clear_caches()
         return_freed_memory()
+
+
+def _memory_in_use():
+    """Returns MiB, or 0 where the system does not say."""
+    path = Path("/proc/self/statm")
+    return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20 if path.exists() else 0
 
 
 def pytest_sessionfinish(session):
