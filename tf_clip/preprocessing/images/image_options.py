@@ -20,13 +20,11 @@ CROP_STYLES = ("huggingface", "openai")
 CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
 """The files that hold the options, in the order in which they count; the second has them as its `image_processor`."""
 
-# What an option is where neither a caller, nor a file, nor the family gives it.
+# What an option is where neither a caller, nor a file, nor the family gives it. `size` must be given by one of them.
 _USUAL: Mapping[str, Any] = {
     "do_resize": True,
-    "size": None,
     "resample": BICUBIC,
     "do_center_crop": True,
-    "crop_size": None,
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_normalize": True,
@@ -54,6 +52,9 @@ class ImageArguments(TypedDict, total=False):
     do_convert_rgb: bool | None
     crop_style: str | None
     apply_exif: bool | None
+
+
+_NAMES = tuple(ImageArguments.__annotations__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,18 +86,19 @@ class ImageOptions:
         """Reads options.
 
         Args:
-            values: the options, by name; None leaves one out.
+            values: the options, by name.
             defaults: the options that `values` leaves out.
 
         Raises:
             TypeError: there is no such option.
             ValueError: an option has no meaning.
         """
-        unknown = values.keys() - _USUAL.keys()
+        unknown = values.keys() - set(_NAMES)
         if unknown:
-            raise TypeError(f"{min(unknown)!r} is not an option of images. There are: {', '.join(_USUAL)}.")
-        options: dict[str, Any] = {**_USUAL, **defaults, **picked(values)}
-        size, crop_size = options.pop("size"), options.pop("crop_size")
+            raise TypeError(f"{min(unknown)!r} is not an option of images. There are: {', '.join(_NAMES)}.")
+        options: dict[str, Any] = {**_USUAL, **defaults}
+        options.update(values)
+        size = options.pop("size", None)
         shortest_edge, resized_to = _size(size)
         resample, style = options["resample"], options["crop_style"]
         numbers = f"one of Pillow's {list(RESAMPLES)}"
@@ -106,7 +108,7 @@ class ImageOptions:
         options |= {
             "shortest_edge": shortest_edge,
             "resized_to": resized_to,
-            "crop_to": _square_or_pair("crop_size", (shortest_edge or size) if crop_size is None else crop_size),
+            "crop_to": _square_or_pair("crop_size", options.pop("crop_size", shortest_edge or size)),
             "resample": int(resample),
             "rescale_factor": float(options["rescale_factor"]),
             "image_mean": _three_numbers("image_mean", options["image_mean"]),
@@ -168,7 +170,7 @@ def read_options(folder: Path) -> ImageArguments | None:
 
 def picked(values: Mapping[str, Any]) -> ImageArguments:
     """Picks the options among the values of a parsed file."""
-    return cast(ImageArguments, {name: values[name] for name in _USUAL if values.get(name) is not None})
+    return cast(ImageArguments, {name: values[name] for name in _NAMES if values.get(name) is not None})
 
 
 def _size(size: Any) -> tuple[int, tuple[int, int] | None]:

@@ -38,9 +38,9 @@ class ImageProcessor(tf.Module):
     its own `defaults`.
 
     Args:
-        do_resize: whether to resize. This argument and those below take the class's `defaults` for None, and what
-            is usual where these say nothing: every step is done, `size` must be given, `crop_size` is the same,
-            bicubic, and pixels become [0, 1].
+        do_resize: whether to resize. This argument and those below may be left out. The class's `defaults` count then,
+            and what is usual where these say nothing: every step is done, `size` must be given, `crop_size` is the
+            same, bicubic, and pixels become [0, 1].
         size: `{"shortest_edge": n}` keeps the aspect ratio, `{"height": h, "width": w}` does not; an
             integer is a shortest edge. Pixels.
         resample: Pillow's number of the filter: 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
@@ -155,7 +155,8 @@ class ImageProcessor(tf.Module):
 
     def _with(self, changes: ImageArguments) -> Self:
         """Returns a processor with other options; the same one for the same options, which is traced already."""
-        options = ImageOptions.of(changes, picked(self.to_dict()))
+        given = cast("ImageArguments", {name: value for name, value in changes.items() if value is not None})
+        options = ImageOptions.of(given, picked(self.to_dict()))
         return self if options == self._options else cast("Self", _with_options(cast(Any, type(self)), options))
 
     def _prepare(self, images: Any) -> tf.Tensor:
