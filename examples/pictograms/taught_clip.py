@@ -35,13 +35,10 @@ class TaughtCLIP(CLIPModel):
 
     def __init__(self, config: Any, vector_width: int, lesson_weight: float = 1.0, **kwargs: Any) -> None:
         self.vector_width, self.lesson_weight = vector_width, lesson_weight
-        super().__init__(config, **kwargs)  # ends with build, after which no layer may be added
-
-    def build(self, input_shape: Any = None) -> None:
-        """Makes the layer that the lessons need, and the rest of a `CLIPModel`."""
-        self.to_word_vector = keras.layers.Dense(self.vector_width, use_bias=False, name="to_word_vector")
+        super().__init__(config, **kwargs)
+        # What the lessons need beside a `CLIPModel`.
+        self.to_word_vector = keras.layers.Dense(vector_width, use_bias=False, name="to_word_vector")
         self.to_word_vector.build((None, self.config.projection_dim))
-        super().build(input_shape)
 
     def call(self, inputs: Any, **kwargs: Any) -> CLIPOutput:
         """Compares the pairs; the lessons are for the loss."""

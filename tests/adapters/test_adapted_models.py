@@ -211,7 +211,7 @@ def test_a_resnet_has_no_sites(tiny_config):
     model.add_adapter("a", "lora")
     assert set(model.adapters.get_adapter("a")) == {0, 1}
     ids = np.array([0], "int32")
-    with pytest.raises(ValueError, match="`image_adapter_ids` must be None"):
+    with pytest.raises(ValueError, match="`image_adapter_ids` must be left out: the image tower, a CLIPResNet"):
         model.get_image_features(np.zeros((1, 32, 32, 3), "float32"), adapter_ids=ids)
 
 

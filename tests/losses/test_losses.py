@@ -184,7 +184,7 @@ def test_a_saved_model_keeps_how_it_is_trained(tiny_model, pairs, tmp_path):
     tiny_model.save(tmp_path / "model.keras")
     restored = keras.saving.load_model(tmp_path / "model.keras")
     assert repr(restored._pair_loss) == "ContrastiveLoss(label_smoothing=0.1, chunk_size=4)"
-    assert restored.encode_chunk_size == 5
+    assert restored._encode_chunk_size == 5
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])

@@ -160,7 +160,7 @@ def test_a_resnet_has_no_attentions_and_one_size(tiny_config, tiny_inputs):
     case = Case("CLIPModel with a ResNet", tiny_config, tiny_inputs)
     assert isinstance(case.config.vision_config, CLIPResNetConfig)
     for option in ("output_attentions", "interpolate_pos_encoding"):
-        with pytest.raises(ValueError, match=f"`{option}` must be False: the image tower, a CLIPResNet"):
+        with pytest.raises(ValueError, match=f"`{option}` must be left out: the image tower, a CLIPResNet"):
             case.model()(**case.inputs, **{option: True})
     states = case.model()(**case.inputs, output_hidden_states=True).vision_model_output.hidden_states
     assert [state.shape[1:] for state in states] == [(16, 16, 8), (16, 16, 32), (8, 8, 64), (4, 4, 128), (2, 2, 256)]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from tf_clip.families.family import class_at, family_of
 from tf_clip.models.image_classification import ImageClassificationModel
 from tf_clip.models.pretrained import variables_below
 from tf_clip.models.two_towers import TwoTowerModel
@@ -91,7 +92,7 @@ class LinearProbe:
         config = model.config.to_dict()
         config["id2label"] = dict(enumerate(self.class_names))
         config["label2id"] = {name: index for index, name in enumerate(self.class_names)}
-        classifier = ImageClassificationModel(config)
+        classifier: ImageClassificationModel = _classifier_class(model)(config)
         width = model.config.vision_config.hidden_size
         if len(self.weights) != width:
             raise ValueError(
@@ -230,6 +231,17 @@ def image_features(
     if not rows:
         raise ValueError(f"`images` must hold a readable image. Received: {len(images)} others. Add some.")
     return ImageFeatures(np.concatenate(rows), indices, failures)
+
+
+def _classifier_class(model: TwoTowerModel) -> Any:
+    """Returns the class that a checkpoint of the model's family with a classifier is saved from."""
+    family = family_of(model)
+    if family.class_of is None:
+        raise ValueError(
+            f"`model` must be of a family with an image classifier. Received: {type(model).__name__} of {family.name}. "
+            "Keep the probe as it is."
+        )
+    return class_at(family.class_of(model.config.model_type, ("classifier.weight",)))
 
 
 def _tower_features(model: TwoTowerModel, pixel_values: Any, features: str) -> np.ndarray:
