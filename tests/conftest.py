@@ -40,7 +40,7 @@ def pytest_configure():
     )
 
 
-# What a process of tests may take. The aim is 2048; what was seen is 5024, mostly of traced graphs that nothing lets go.
+# What a process of tests may take. The aim is 2048; what was seen is 5024, mostly of graphs that nothing lets go of.
 MOST_MIB = 6144
 PEAKS = pytest.StashKey[list[int]]()
 
