@@ -107,7 +107,7 @@ def take_step(model: Any, kind: str, inputs: dict[str, Any]) -> dict[str, np.nda
     """Takes one step of plain descent; returns the adapter's weights from before."""
     import tensorflow as tf
 
-    before = hub_layout.to_tensors(model, "a", "a")
+    before = hub_layout.to_tensors(hub_layout.adapter_modules(model.adapters.sites, "a", "a"))
     model.train_adapter("a")
     with tf.GradientTape() as tape:
         output = model(**inputs, return_loss=True) if kind == JOINT else model(**inputs)
@@ -120,9 +120,9 @@ def take_step(model: Any, kind: str, inputs: dict[str, Any]) -> dict[str, np.nda
 
 def require_equal_steps(label: str, model: Any, before: dict[str, np.ndarray], stepped: Path) -> None:
     """Compares the weights after one step, and what it changed in parts of the largest change."""
-    ours = hub_layout.to_tensors(model, "a", "a")
+    ours = hub_layout.to_tensors(hub_layout.adapter_modules(model.adapters.sites, "a", "a"))
     model.load_adapter(stepped, load_as="b")
-    theirs = hub_layout.to_tensors(model, "b", "a")
+    theirs = hub_layout.to_tensors(hub_layout.adapter_modules(model.adapters.sites, "b", "a"))
     assert ours.keys() == theirs.keys() == before.keys()
     change = max(largest(theirs[name], before[name]) for name in before)
     worst = max(largest(ours[name], theirs[name]) for name in ours)
