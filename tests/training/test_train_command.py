@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -141,6 +142,7 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(run, table, tmp_path, monk
         if self._step == 9:
             signal.raise_signal(signal.SIGINT)
 
+    keras.utils.clear_session()  # as in a new process, where Keras numbers names anew
     with monkeypatch.context() as patch:
         patch.setattr(TrainingLog, "on_train_batch_end", then_ctrl_c)
         status, output, errors = run(*words("stopped"))
@@ -149,6 +151,7 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(run, table, tmp_path, monk
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
     (command,) = re.findall("^Go on with: tf-clip (.*)$", output, re.MULTILINE)
     assert log_of(tmp_path / "stopped") == log_of(tmp_path / "whole")[:10], "a line a batch, and one of epoch 1"
+    keras.utils.clear_session()
     assert main(shlex.split(command)) == 1
     assert "3 unreadable examples" in capsys.readouterr().err
     assert log_of(tmp_path / "stopped") == log_of(tmp_path / "whole")
