@@ -113,8 +113,8 @@ def test_two_train_as_one(trained, case):
             found = dict(file)
         assert found.keys() == expected.keys()
         for key, value in expected.items():
-            rtol = 0 if key.startswith("weight") else 1e-5
-            np.testing.assert_allclose(found[key], value, rtol=rtol, atol=1e-6, err_msg=f"{name}, {key}")
+            # Sums of half a batch each round otherwise than the sum of the whole: some units of the last place.
+            np.testing.assert_allclose(found[key], value, rtol=1e-5, atol=1e-6, err_msg=f"{name}, {key}")
     weights = {key: value for key, value in expected.items() if key.startswith("weight")}
     steps = [np.abs(value - expected[key.replace("weight", "start")]).max() for key, value in weights.items()]
     assert max(steps) > 1e-3
