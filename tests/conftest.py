@@ -45,24 +45,42 @@ MOST_MIB = 6144
 PEAKS = pytest.StashKey[list[int]]()
 
 
-# From here on, what was freed is given back after each test, and not after each file alone.
-MUCH_MIB = 1400
+# What memory may grow by between two collections, in MiB.
+GROWTH_MIB = 200
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item, nextitem):
-    """Gives back what models and graphs took: they refer to themselves, and wait for the collector."""
-    if nextitem is None or nextitem.path != item.path or _memory_in_use() > MUCH_MIB:
+class Memory:
+    """What this process of tests takes, and what it took after the last collection."""
+
+    after_collection = 0
+
+    @staticmethod
+    def in_use() -> int:
+        """Returns MiB, or 0 where the system does not say."""
+        path = Path("/proc/self/statm")
+        return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20 if path.exists() else 0
+
+    @classmethod
+    def collect(cls) -> None:
         gc.collect()
         if "jax" in sys.modules:  # it keeps every program that it compiled
             sys.modules["jax"].clear_caches()
         return_freed_memory()
+        cls.after_collection = cls.in_use()
 
 
-def _memory_in_use():
-    """Returns MiB, or 0 where the system does not say."""
-    path = Path("/proc/self/statm")
-    return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20 if path.exists() else 0
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """Leaves what is imported by now out of every later collection, which would look at it again each time."""
+    Memory.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem):
+    """Gives back what models and graphs took: they refer to themselves, and wait for the collector."""
+    if nextitem is not None and Memory.in_use() > Memory.after_collection + GROWTH_MIB:
+        Memory.collect()
 
 
 def pytest_sessionfinish(session):

@@ -86,6 +86,26 @@ def test_classify_as_a_table_and_a_page(run, images, tmp_path):
     assert "&lt;script&gt;" in html
 
 
+@pytest.mark.parametrize("count", [2, 70])
+def test_a_checkpoint_is_resolved_and_opened_once(run, images, monkeypatch, count):
+    from tf_clip.checkpoints import hub, source
+
+    calls = []
+    for module, name in ((hub, "resolve"), (source, "read_safetensors_file")):
+        monkeypatch.setattr(module, name, counted(calls, name, getattr(module, name)))
+    labels = ",".join(f"label {index}" for index in range(count))
+    assert run("classify", images, "--labels", labels)[0] == 0
+    assert sorted(calls) == ["read_safetensors_file", "resolve"]
+
+
+def counted(calls, name, function):
+    def call(*arguments, **options):
+        calls.append(name)
+        return function(*arguments, **options)
+
+    return call
+
+
 def test_similarity_ranks_images(run, images):
     status, out, _ = run("similarity", images, "--text", "a cat", "--text", "a dog", "--json")
     rows = json.loads(out)["texts"]
