@@ -16,12 +16,12 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
 import pytest
 
 from helpers import ROOT
 from helpers.needs import refuse_without
+from helpers.seeds import seed
 from tf_clip import CLIPConfig
 from tf_clip.machine import return_freed_memory
 
@@ -84,6 +84,7 @@ def pytest_runtest_teardown(nextitem):
 
 
 def pytest_sessionfinish(session):
+    gc.unfreeze()  # what a plugin imports at the end may look for who refers to what
     status = Path("/proc/self/status")
     if not status.exists():
         return
@@ -158,13 +159,13 @@ def tier(request, monkeypatch):
 def pytest_fixture_setup(fixturedef):
     """Begins each fixture that outlives a test from the same seed, whichever test asks for it first."""
     if fixturedef.scope != "function":
-        keras.utils.set_random_seed(0)
+        seed()
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     """Begins each test from the same seed."""
-    keras.utils.set_random_seed(0)
+    seed()
 
 
 @pytest.fixture(scope="session")

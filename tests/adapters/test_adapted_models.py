@@ -11,6 +11,8 @@ from keras import ops
 import tf_clip
 from helpers import ROOT
 from helpers.adapted import METHODS, add, array, disturb, make, parameters, result, value
+from helpers.eager import EAGER
+from helpers.seeds import seed
 from tf_clip.adapters.composition import Average, Parallel, Stack
 from tf_clip.adapters.config import LoRAConfig
 from tf_clip.adapters.methods.base import Adapter
@@ -298,8 +300,8 @@ def test_weight_files_have_the_paths_of_files_written_before(case, tmp_path):
 
 
 def test_keras_files_keep_fusions_and_compositions(case, tmp_path):
-    for seed, name in enumerate(("a", "b")):
-        add(case.model, name, "seq_bn[reduction_factor=4]", seed)
+    for number, name in enumerate(("a", "b")):
+        add(case.model, name, "seq_bn[reduction_factor=4]", number)
     case.model.adapters.add_adapter_fusion(["a", "b"], "static", name="both")
     from tf_clip.adapters.composition import Fuse
 
@@ -337,7 +339,7 @@ def test_half_precision(small_config, tiny_inputs, policy):
 def test_fused_attention_does_the_same(small_config, tiny_inputs, method):
     results = []
     for attention in ("eager", "sdpa"):
-        keras.utils.set_random_seed(0)
+        seed()
         model = tf_clip.CLIPModel(small_config, attn_implementation=attention)
         add(model, "a", METHODS[method], set_active=True)
         results.append(result(model(**tiny_inputs)))
@@ -348,11 +350,11 @@ def test_recomputed_blocks_train_adapters_the_same(small_config, tiny_inputs):
     pairs = {name: array[:2] for name, array in tiny_inputs.items()}
     weights = []
     for is_frugal in (False, True):
-        keras.utils.set_random_seed(0)
+        seed()
         model = tf_clip.CLIPModel(small_config, gradient_checkpointing=is_frugal)
         add(model, "a", "lora")
         model.train_adapter("a")
-        model.compile(keras.optimizers.SGD(0.1))
+        model.compile(keras.optimizers.SGD(0.1), **EAGER)
         model.fit(pairs, batch_size=2, verbose=0)
         weights.append([array(v.value) for v in parameters(model, "a")])
     for plain, frugal in zip(*weights, strict=True):
@@ -390,8 +392,8 @@ def test_prompts_of_images_leave_the_patches(case):
 
 
 def test_averaging_loras_by_their_changes(case):
-    for seed, rank in ((1, 2), (2, 3)):
-        add(case.model, f"r{rank}", f"lora[r={rank},alpha=5]", seed)
+    for number, rank in ((1, 2), (2, 3)):
+        add(case.model, f"r{rank}", f"lora[r={rank},alpha=5]", number)
     weights = [0.3, 0.7]
     case.model.adapters.average_adapter("svd", ["r2", "r3"], weights, "lora_delta_w_svd", svd_rank=5)
     for layer, parts in case.model.adapters.get_adapter("svd").items():
@@ -479,8 +481,8 @@ def test_functional_models_take_adapted_ones(case, tmp_path):
 
 
 def test_parallel_and_average_work_in_predict(case):
-    for seed, name in enumerate(("a", "b")):
-        add(case.model, name, "lora", seed)
+    for number, name in enumerate(("a", "b")):
+        add(case.model, name, "lora", number)
     case.model.active_adapters = Average("a", "b")
     ids = case.inputs["input_ids"]
     np.testing.assert_allclose(

@@ -6,12 +6,12 @@ import csv
 import json
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from helpers.html_text import Text, require_self_contained
+from helpers.seeds import seed
 from tf_clip import (
     CLIPModel,
     CLIPProcessor,
@@ -32,7 +32,7 @@ HOSTILE = "<script>alert('x')</script> & \"co\""
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, tiny_config, tiny_processor):
     folder = tmp_path_factory.mktemp("tiny")
-    keras.utils.set_random_seed(0)
+    seed()
     CLIPModel(tiny_config).save_pretrained(folder)
     tiny_processor.save_pretrained(folder)
     return folder

@@ -11,6 +11,7 @@ import pytest
 
 import tf_clip
 from helpers import environment
+from helpers.seeds import seed
 from helpers.toy_family import ToyModel, ToyProcessor, toy_processor
 from tf_clip import class_embeddings, compile_for_inference, embed_images, zero_shot_classifier
 from tf_clip.export import LiteRTModel
@@ -24,7 +25,7 @@ LABELS = ["owl", "bus"]
 @pytest.fixture(scope="module")
 def toy():
     """Its weights are seeded."""
-    keras.utils.set_random_seed(0)
+    seed()
     model = ToyModel()
     model.logit_scale.assign(1.0)
     return model, toy_processor()

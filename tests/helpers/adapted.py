@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 from keras import ops
 
 import tf_clip
+from helpers.seeds import seed
 
 # The narrowest forms that still are the method: towers here are 24 and 32 wide.
 METHODS = {
@@ -78,7 +78,7 @@ def result(output: Any) -> np.ndarray:
 
 
 def make(kind: str, config: Any, inputs: dict[str, Any]) -> Case:
-    keras.utils.set_random_seed(0)
+    seed()
     texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     images = {"pixel_values": inputs["pixel_values"]}
     if kind == "CLIPModel":

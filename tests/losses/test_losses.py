@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from helpers.arrays import array, assert_close
+from helpers.eager import EAGER
 from helpers.gradients import unit_rows, value_and_gradients
 from helpers.memory import ROWS, measured
 from tf_clip import CLIPConfig, CLIPModel, ContrastiveLoss, SigmoidLoss, contrastive_loss, sigmoid_loss
@@ -134,7 +135,8 @@ def pairs():
 def test_fit_reads_pair_ids(tiny_model, pairs, chunk_size):
     ids = np.repeat(np.arange(6, dtype="int32"), 2)
     logits = array(tiny_model(pairs)["logits_per_text"]).astype("float64")
-    tiny_model.compile(keras.optimizers.SGD(0.1), loss=ContrastiveLoss(chunk_size=chunk_size))
+    in_a_graph = {} if chunk_size else EAGER
+    tiny_model.compile(keras.optimizers.SGD(0.1), loss=ContrastiveLoss(chunk_size=chunk_size), **in_a_graph)
     with_ids = tiny_model.evaluate({**pairs, "pair_ids": ids}, batch_size=12, verbose=0, return_dict=True)
     without = tiny_model.evaluate(pairs, batch_size=12, verbose=0, return_dict=True)
     assert with_ids["loss"] == pytest.approx(softmax_formula(logits, ids, 0.0), rel=1e-5)
@@ -153,7 +155,7 @@ def test_the_models_own_loss_reads_pair_ids(tiny_model, pairs):
 def test_the_sigmoid_loss_trains_a_model_that_has_a_bias(tiny_config, pairs):
     model = CLIPModel(CLIPConfig.from_dict({**tiny_config.to_dict(), "logit_bias_init_value": -10.0}))
     logits = array(model(pairs)["logits_per_text"]).astype("float64")
-    model.compile(keras.optimizers.Adam(1e-2), loss=SigmoidLoss(chunk_size=5))
+    model.compile(keras.optimizers.Adam(1e-2), loss=SigmoidLoss(chunk_size=5), **EAGER)
     before = model.evaluate(pairs, batch_size=12, verbose=0, return_dict=True)["loss"]
     assert before == pytest.approx(sigmoid_formula(logits, np.arange(12), 0.0), rel=1e-5)
     bias = float(array(model.logit_bias))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from helpers.arrays import assert_close, assert_same
+from helpers.eager import EAGER
 from tf_clip import CLIPModel
 
 pytestmark = pytest.mark.backends
@@ -30,7 +31,7 @@ def test_fit_learns_random_pairs_from_chance(tiny_model, pairs):
 
 
 def test_temperature_is_clamped_in_training(tiny_model, pairs):
-    tiny_model.compile(keras.optimizers.SGD(0.01))
+    tiny_model.compile(keras.optimizers.SGD(0.01), **EAGER)
     tiny_model.logit_scale.assign(6.0)
     tiny_model.fit(pairs, batch_size=100, verbose=0)
     assert 4.5 < float(tiny_model.logit_scale.numpy()) <= np.log(100.0) + 1e-6
@@ -50,7 +51,7 @@ def test_what_is_no_loss_of_pairs_is_refused_rather_than_ignored(tiny_model):
 
 
 def test_training_goes_on_after_saving(tiny_config, tiny_model, pairs, tmp_path):
-    tiny_model.compile(keras.optimizers.Adam(1e-3))
+    tiny_model.compile(keras.optimizers.Adam(1e-3), **EAGER)
     tiny_model.fit(pairs, batch_size=50, shuffle=False, verbose=0)
     tiny_model.save(tmp_path / "model.keras")
     restored = keras.saving.load_model(tmp_path / "model.keras")
@@ -64,7 +65,7 @@ def test_training_goes_on_after_saving(tiny_config, tiny_model, pairs, tmp_path)
 def test_a_frozen_tower_stays(tiny_config, pairs, frozen, trained):
     model = CLIPModel(tiny_config)
     getattr(model, frozen).trainable = False
-    model.compile(keras.optimizers.Adam(1e-2))
+    model.compile(keras.optimizers.Adam(1e-2), **EAGER)
     weights = {name: getattr(model, name).get_weights() for name in (frozen, trained)}
     model.fit(pairs, batch_size=100, verbose=0)
     for before, after in zip(weights[frozen], getattr(model, frozen).get_weights(), strict=True):

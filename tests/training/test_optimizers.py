@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from helpers.eager import EAGER
 from tf_clip import CLIPModel
 from tf_clip.training.optimizers import AdamW, averaged_weights, layerwise_rates
 from tf_clip.training.recipes import Recipe, full, layerwise, lit
@@ -73,7 +74,7 @@ def test_rates_scale_steps_and_decay(tiny_model, random_pairs):
     """A first step of Adam moves each weight by its rate, whatever the gradient."""
     before = {variable.path: keras.ops.convert_to_numpy(variable) for variable in tiny_model.trainable_variables}
     recipe = Recipe(learning_rate=1e-3, warmup_steps=0, layer_decay=0.5, epsilon=1e-12, weight_decay=10.0)
-    recipe.compile(tiny_model, steps=10**6)
+    recipe.compile(tiny_model, steps=10**6, **EAGER)
     tiny_model.fit(random_pairs, batch_size=24, verbose=0)
     for path, rate in layerwise_rates(tiny_model, 0.5).items():
         if not path.endswith("fc1/kernel"):
@@ -93,7 +94,7 @@ def test_rates_for_what_is_not_trained_are_refused(tiny_model, random_pairs):
 
 def test_lit_moves_the_text_tower_alone(tiny_model, random_pairs):
     towers = {name: getattr(tiny_model, name).get_weights() for name in ("image_encoder", "text_encoder")}
-    lit(warmup_steps=0).compile(tiny_model, steps=10)
+    lit(warmup_steps=0).compile(tiny_model, steps=10, **EAGER)
     tiny_model.fit(random_pairs, batch_size=8, verbose=0)
     changed = {
         name: any(np.any(old != new) for old, new in zip(weights, getattr(tiny_model, name).get_weights(), strict=True))
@@ -113,7 +114,7 @@ def test_warm_up_and_cosine():
 @pytest.mark.parametrize("momentum", [0.5, None])
 def test_the_average_follows_the_weights(tiny_config, random_pairs, momentum):
     model = CLIPModel(tiny_config)
-    full(learning_rate=1e-2, warmup_steps=0, ema_momentum=momentum).compile(model, steps=100)
+    full(learning_rate=1e-2, warmup_steps=0, ema_momentum=momentum).compile(model, steps=100, **EAGER)
     if momentum is None:
         with pytest.raises(ValueError, match="must have been trained with an average"), averaged_weights(model):
             pass
@@ -137,7 +138,9 @@ def test_accumulated_batches_make_one_step(tiny_config, random_pairs):
     models = [CLIPModel(tiny_config) for _ in range(2)]
     models[1].set_weights(models[0].get_weights())
     for model, data, steps in ((models[0], half, 1), (models[1], twice, 2)):
-        Recipe(learning_rate=1e-3, warmup_steps=0, gradient_accumulation_steps=steps).compile(model, steps=10**6)
+        Recipe(learning_rate=1e-3, warmup_steps=0, gradient_accumulation_steps=steps).compile(
+            model, steps=10**6, **EAGER
+        )
         model.fit(data, batch_size=8, shuffle=False, verbose=0)
     for one, other in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-6)
@@ -155,7 +158,7 @@ def test_half_precision_learns(tiny_config, random_pairs, policy):
 
 
 def test_it_is_saved_with_the_model(tiny_model, random_pairs, tmp_path):
-    layerwise(ema_momentum=0.9).compile(tiny_model, steps=10)
+    layerwise(ema_momentum=0.9).compile(tiny_model, steps=10, **EAGER)
     tiny_model.fit(random_pairs, batch_size=12, verbose=0)
     tiny_model.save(tmp_path / "model.keras")
     restored = keras.saving.load_model(tmp_path / "model.keras")
@@ -187,6 +190,6 @@ def test_bad_averages_and_long_warm_ups_are_refused(tiny_model):
     with pytest.raises(ValueError, match="`use_ema` must not be given"):
         AdamW(1e-3, use_ema=True)
     with pytest.raises(ValueError, match="`warmup_steps` must be below the number of batches"):
-        full(warmup_steps=10).compile(tiny_model, steps=10)
+        full(warmup_steps=10).compile(tiny_model, steps=10, **EAGER)
     with pytest.raises(ValueError, match="`decay` must be above 0"):
         layerwise_rates(tiny_model, 0.0)
