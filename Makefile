@@ -11,7 +11,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 # with one in each, PyTorch's tests take a quarter of the time. Each thread's own arena of malloc keeps what is freed.
 TEST := OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 # The tiers are markers, described in setup.cfg: `make test` runs what has none of these, `make test-more` these.
-MORE := command or process or docs
+MORE := command or process or docs or slow
 # Quiet: TensorFlow's start-up messages say nothing about this project.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -93,10 +93,10 @@ demo: $(VENV)/installed ## classify and search shipped images, in the terminal a
 	@$(BIN)/tf-clip classify examples/images --labels-file examples/images/labels.txt --top 3 --html demo.html
 	@$(BIN)/tf-clip similarity examples/images --texts-file examples/images/sentences.txt --top 3
 
-test: $(VENV)/tested ## run the tests that take seconds each, offline: minutes
+test: $(VENV)/tested ## run the tests that take a second or so each, offline: minutes
 	$(TEST) -m "not ($(MORE) or real_size)"
 
-test-more: $(VENV)/tested ## run the tests that start programs, and the code blocks of README and docs
+test-more: $(VENV)/tested ## run the tests that take longer or start programs, and the code blocks of README and docs
 	$(TEST) -m "($(MORE)) and not real_size"
 
 test-backends: $(VENV)/with-torch ## run the tests marked `backends` on JAX and PyTorch (make test runs them on TensorFlow)

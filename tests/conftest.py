@@ -65,6 +65,8 @@ class Memory:
         gc.collect()
         if "jax" in sys.modules:  # it keeps every program that it compiled
             sys.modules["jax"].clear_caches()
+        if "tensorflow" in sys.modules:  # and this what it prepared of functions that are gone; so it forgets
+            sys.modules["tensorflow"].random.set_seed(0)
         return_freed_memory()
         cls.after_collection = cls.in_use()
 
@@ -166,6 +168,16 @@ def pytest_fixture_setup(fixturedef):
 def seeded():
     """Begins each test from the same seed."""
     seed()
+
+
+@pytest.fixture
+def no_graphs():
+    """Runs `tf.function` as Python does: for tests of what is computed, where making each graph would take a second."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

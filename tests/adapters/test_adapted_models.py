@@ -55,6 +55,7 @@ def shallow(text, vision, layers):
         return tf_clip.CLIPModel(config)
 
 
+@pytest.mark.slow
 def test_counts_are_adapter_hubs(monkeypatch):
     """Every count is linear in the numbers of layers, so that three shallow models tell those of deep ones."""
     monkeypatch.setattr(Adapter, "draw", lambda *_: keras.initializers.Zeros())  # random numbers take their time

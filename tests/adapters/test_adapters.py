@@ -25,6 +25,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family(family, tiny_model, tiny_inputs, tmp_path):
     base = array(tiny_model(**tiny_inputs).logits_per_image)

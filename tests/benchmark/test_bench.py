@@ -17,6 +17,7 @@ def loaded(tiny_checkpoint):
     return CLIPModel.from_pretrained(tiny_checkpoint), CLIPProcessor.from_pretrained(tiny_checkpoint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_work_returns_a_result_for_the_batch(loaded, kind):
     model, processor = loaded
@@ -25,6 +26,7 @@ def test_every_work_returns_a_result_for_the_batch(loaded, kind):
     assert np.isfinite(result).all()
 
 
+@pytest.mark.slow
 def test_measurements(loaded):
     done = []
     options = {"engines": ["tensorflow"], "batches": [1, 2], "kinds": ["image", "text"], "rounds": 3, "seconds": 0.01}

@@ -38,6 +38,7 @@ def tiles(question):
     return list(grid[: len(table["targets"])]), table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", FLOORS)
 def test_the_card_says_what_is_measured(question, model, processor, card):
     images, table = tiles(question)

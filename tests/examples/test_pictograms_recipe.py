@@ -71,6 +71,7 @@ def small(monkeypatch):
     return train
 
 
+@pytest.mark.slow
 def test_training_resumes_and_saves_a_plain_clip(small, data, tmp_path, capsys):
     small.train(data, tmp_path, epochs=1, batch_size=8, learning_rate=1e-3)
     small.train(data, tmp_path, epochs=2, batch_size=8, learning_rate=1e-3)
@@ -150,6 +151,7 @@ def test_splits_are_fixed():
     assert counts == {"test_concept": 200, "val_concept": 100, "train": 1606}
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_half_of_a_style_asks_the_other_half(monkeypatch, capsys):
     import fine_tune_style
     from held_out import read_held_out

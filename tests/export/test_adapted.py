@@ -11,6 +11,8 @@ from tf_clip.export.savedmodel.graph import EncodingGraph, Limits
 from tf_clip.export.weights import StoredWeights
 from tf_clip.preprocessing.images.decode import MAX_PIXELS
 
+pytestmark = pytest.mark.slow
+
 MIXED = "seq_bn[reduction_factor=4]|prefix_tuning[prefix_length=2,bottleneck_size=4]"
 
 

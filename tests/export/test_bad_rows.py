@@ -12,6 +12,8 @@ from tf_clip.export.savedmodel.graph import EncodingGraph, Limits
 from tf_clip.export.weights import StoredWeights
 from tf_clip.preprocessing.images.decode import MAX_PIXELS
 
+pytestmark = pytest.mark.slow
+
 GOOD = encoded("JPEG", (90, 60, 3))
 NOT_AN_IMAGE = b"not a JPEG, PNG, WebP or GIF file"
 BROKEN = b"the file is broken or cut short"

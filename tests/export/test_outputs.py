@@ -201,6 +201,7 @@ def test_the_file_beside_it_says_what_it_is(pictogram_folder):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "precision"), [("float16", 1e-3), ("bfloat16", 8e-3)])
 def test_half_precision_is_stored_and_float32_computed(small, dtype, precision):
     model, processor = small
@@ -250,6 +251,7 @@ def test_a_model_of_mixed_precision_is_computed_in_float32(small, tmp_path):
     assert mixed.dtype_policy.name == "mixed_bfloat16"
 
 
+@pytest.mark.slow
 def test_a_resnet_with_a_bias(small):
     model, processor = small
     vision = CLIPResNetConfig(depths=(1, 1, 1, 1), embedding_size=8, num_attention_heads=4, image_size=32)

@@ -128,6 +128,7 @@ class TestMeasure:
         assert batch_sizes_up_to(12) == [1, 2, 4, 8, 12]
 
 
+@pytest.mark.slow
 def test_progress_is_told(exported):
     told = exported[2]
     assert told[0] == "loading the model"
@@ -169,6 +170,7 @@ def test_models_config_as_it_is_and_with_its_comments_taken_in(exported):
     assert dict(config.version_labels) == {"stable": 3, "canary": 4}
 
 
+@pytest.mark.slow
 def test_warm_up_requests_are_read_back_and_run(exported, loaded):
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2

@@ -20,6 +20,8 @@ from tf_clip.families import family as families
 from tf_clip.families.config import TowerConfig, TwoTowerConfig
 from tf_clip.models.two_towers import TwoTowerModel
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["an owl", "a red bus and a", "", "é"]
 LABELS = ["owl", "bus", "rocket"]
 LONGEST = 16

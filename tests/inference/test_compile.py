@@ -34,6 +34,7 @@ def plain(small_model, tiny_processor):
     return compile_for_inference(small_model, tiny_processor, engine="tensorflow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["tensorflow", "xla", "litert"])
 def test_every_engine_computes_what_the_model_does(small_model, tiny_processor, images, pixels, captions, engine):
     fast = compile_for_inference(small_model, tiny_processor, engine=engine)
@@ -74,6 +75,7 @@ def test_texts_padded_on_the_left(small_model, plain, captions):
     assert_close(compile_for_inference(small_model, engine="xla").get_text_features(captions, mask), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "texts", "count"), [("tensorflow", 300, 70), ("xla", 34, 34)])
 def test_many_rows_come_back_in_their_order(small_model, tiny_processor, engine, texts, count):
     generator = np.random.default_rng(0)

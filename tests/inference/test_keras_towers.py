@@ -56,6 +56,7 @@ def masks(captions):
     return [None, shown.astype("int32"), left.astype("int64")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["tensorflow", "xla"])
 def test_a_subclass_of_a_tower_keeps_its_call(make_model, captions, masks, engine):
     model = make_model()

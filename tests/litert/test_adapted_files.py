@@ -1,11 +1,14 @@
 """Files of models with adapters: active they are in the graph, merged they cost nothing."""
 
 import numpy as np
+import pytest
 
 import tf_clip
 from helpers.adapted import add
 from helpers.lite_files import unit
 from tf_clip.export import LiteRTModel
+
+pytestmark = pytest.mark.slow
 
 CONFIGS = {"lora": "lora", "mixed": "seq_bn[reduction_factor=4]|prefix_tuning_flat[prefix_length=2]"}
 

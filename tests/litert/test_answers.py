@@ -13,6 +13,8 @@ from tf_clip.export.tflite.file import converted, operations_of
 from tf_clip.export.tflite.resize import ImageResizer
 from tf_clip.export.tflite.runtime import LiteRTFile, description_of, utf8_inputs
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["", "an owl", "ÜBER isn't 日本 🏯", "far too long for sixteen tokens", "a\u0301 <|endoftext|> b"]
 SIZES = [(20, 20), (21, 30), (300, 40), (40, 300), (7, 9), (1, 50), (50, 1), (20, 400), (123, 77), (64, 64)]
 

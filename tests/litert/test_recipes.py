@@ -11,6 +11,8 @@ from tf_clip import CLIPConfig, CLIPFeatureExtractorTF, CLIPModel, CLIPProcessor
 from tf_clip.export import LiteRTModel
 from tf_clip.export.tflite.file import operations_of
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["an owl", "a red bus", "the moon over a castle", "é"]
 
 

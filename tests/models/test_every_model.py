@@ -127,6 +127,7 @@ def test_it_is_a_layer_of_functional_models(case, tmp_path):
             assert_close(value, expected[name], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])
 def test_half_precision_runs_and_stays_close(case, policy):
     full, half = case.model(), case.model(dtype=policy)

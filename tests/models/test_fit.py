@@ -50,6 +50,7 @@ def test_what_is_no_loss_of_pairs_is_refused_rather_than_ignored(tiny_model):
         tiny_model.compile("sgd", metrics=["accuracy"])
 
 
+@pytest.mark.slow
 def test_training_goes_on_after_saving(tiny_config, tiny_model, pairs, tmp_path):
     tiny_model.compile(keras.optimizers.Adam(1e-3), **EAGER)
     tiny_model.fit(pairs, batch_size=50, shuffle=False, verbose=0)
@@ -75,6 +76,7 @@ def test_a_frozen_tower_stays(tiny_config, pairs, frozen, trained):
     )
 
 
+@pytest.mark.slow
 def test_recomputing_blocks_trains_the_same(tiny_config, tiny_model, pairs):
     frugal = CLIPModel(tiny_config, gradient_checkpointing=True)
     frugal.set_weights(tiny_model.get_weights())
@@ -92,6 +94,7 @@ def test_recomputing_with_dropout_is_refused(tiny_config):
         CLIPModel({**tiny_config.to_dict(), "text_config": text_config}, gradient_checkpointing=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_trains(tiny_config, pairs, policy):
     model = CLIPModel(tiny_config, dtype=policy)

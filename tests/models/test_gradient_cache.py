@@ -117,6 +117,7 @@ def test_recomputed_blocks_inside_of_chunks(tiny_config, weights, plain):
     assert_same_training(frugal.get_weights(), plain[0].get_weights(), weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["lora[r=2]", "prefix_tuning[prefix_length=2,bottleneck_size=4]", "vera", "Switch"])
 def test_adapters_in_chunks(tiny_config, weights, family):
     """Of prefix tuning and VeRA a part is neither tower's own."""

@@ -82,6 +82,7 @@ def test_resized_and_cropped_bytes_equal_hugging_faces(shape, shortest_edge):
     np.testing.assert_array_equal(pixels_of(extractor, image)[0], expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.tuples(st.integers(1, 30), st.integers(1, 30)), st.sampled_from([(1, 1), (7, 12), (20, 13)]))
 def test_the_center_crop_rounds_and_pads_as_hugging_faces_and_as_torchvisions(shape, crop):
@@ -98,6 +99,7 @@ def test_the_center_crop_rounds_and_pads_as_hugging_faces_and_as_torchvisions(sh
         ("openai", [-2, -2, -1, -1, 0, 0, 0, 1, 2, 2, 2, 3, 4]),
     ],
 )
+@pytest.mark.usefixtures("no_graphs")
 def test_where_a_center_crop_of_7_begins(style, starts):
     extractor = bytes_extractor((7, 7), do_resize=False, crop_style=style)
     for length, start in zip(range(2, 15), starts, strict=True):
@@ -126,6 +128,7 @@ def test_padding_is_black_before_the_values_are_normalized():
     [(10, (13, 10)), ({"shortest_edge": 10}, (13, 10)), ({"height": 7, "width": 9}, (7, 9))],
     ids=["integer", "shortest edge", "both"],
 )
+@pytest.mark.usefixtures("no_graphs")
 def test_the_forms_of_a_size(size, shape):
     extractor = CLIPFeatureExtractorTF(size=size, do_center_crop=False)
     assert pixels_of(extractor, noise((40, 30, 3))).shape == (1, *shape, 3)
@@ -143,6 +146,7 @@ def test_the_forms_of_a_size(size, shape):
     ],
     ids=["nothing", "rescale", "factor", "normalize", "crop", "resize"],
 )
+@pytest.mark.usefixtures("no_graphs")
 def test_each_step_can_be_switched_alone(options, expected):
     nothing = dict.fromkeys(["do_resize", "do_center_crop", "do_rescale", "do_normalize"], False)
     extractor = CLIPFeatureExtractorTF(**{**nothing, **options})
@@ -169,6 +173,7 @@ def test_each_step_can_be_switched_alone(options, expected):
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("no_graphs")
 def test_options_of_a_call_are_those_of_an_extractor(small, options):
     image = noise((40, 33, 3))
     wanted = pixels_of(CLIPFeatureExtractorTF(**{"size": 20, "crop_size": 20, **options}), image)
@@ -177,6 +182,7 @@ def test_options_of_a_call_are_those_of_an_extractor(small, options):
     assert small.to_dict() == before
 
 
+@pytest.mark.slow
 def test_options_of_a_call_work_however_images_come(small):
     options = {"size": 12, "crop_size": 11, "image_mean": 0.5, "do_rescale": False, "resample": 2}
     image = noise((40, 33, 3))
@@ -233,6 +239,7 @@ def test_pixels_that_are_not_rgb_are_refused_where_they_may_not_be_converted(sma
         small([noise((5, 5, 3)), Image.fromarray(noise((5, 5, channels)).squeeze())], do_convert_rgb=False)
 
 
+@pytest.mark.usefixtures("no_graphs")
 def test_rgb_needs_no_conversion(small):
     image = noise((25, 31, 3))
     images = [image, Image.fromarray(image), written(Image.fromarray(image[..., 0]).convert("RGB"), "PNG")]

@@ -242,6 +242,7 @@ def test_normalized_special_tokens_are_found_as_the_reference_finds_them(normali
     assert ids_of(tokenizer, text) == [reference.encode(text).ids]
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     text=st.lists(
@@ -272,6 +273,7 @@ def test_special_tokens_in_mixed_case_are_what_the_reference_makes_of_them(norma
     ],
 )
 @pytest.mark.parametrize("which", [(), (0,), (0, 1)])
+@pytest.mark.usefixtures("no_graphs")
 def test_special_tokens_of_any_kind_are_what_the_reference_makes_of_them(bos, eos, pieces, which):
     vocab = vocabulary_of([])
     vocab[bos], vocab[eos] = vocab.pop("<|startoftext|>"), vocab.pop("<|endoftext|>")
@@ -622,6 +624,7 @@ def test_offsets_of_invalid_utf8_are_those_of_its_bytes(real_tokenizer, text, pi
     assert pieces_of(real_tokenizer, text) == pieces
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.lists(st.lists(st.sampled_from([*"aE's !1<é👩가\u0301\t\n", "<|endoftext|>", "photo", " "])).map("".join)))
 def test_offsets_rise_and_their_bytes_give_the_tokens(tiny_tokenizer, texts):
@@ -729,6 +732,7 @@ def normalizing_tokenizer(real_vocabulary, real_merges):
     return CLIPTokenizer(real_vocabulary, real_merges, normalized_tokens=BOTH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tokenizer", "kind"),
     [

@@ -152,6 +152,7 @@ def test_arrays_of_a_few_bytes(size, tiny_tokenizer):
     assert differences(tiny_tokenizer, texts, lambda text: called(function, text)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("padding_side", "truncation_side", "max_length"), [("left", "left", 9), ("left", "right", 3), ("right", "left", 2)]
 )
@@ -198,6 +199,7 @@ def test_other_special_tokens(tiny_vocabulary, tiny_merges):
     assert differences(tokenizer, texts, lambda text: called(function, text)) == 0
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported(tiny_vocabulary, tiny_merges, tiny_tokenizer):
     with pytest.raises(ValueError, match=r"Received: max_length=1\. Use at least 2"):
         Utf8Tokenizer(tiny_tokenizer, 1)
@@ -282,6 +284,7 @@ def large(litert):
     return lambda text: litert["large"](**arguments(text, LARGE))
 
 
+@pytest.mark.slow
 def test_all_operations_are_built_in_and_the_file_is_small(litert_file):
     from ai_edge_litert import schema_py_generated as schema
 

@@ -138,6 +138,7 @@ def test_each_character_of_a_word_knows_those_it_came_from(splitter, text, words
     assert list(zip(found.first.numpy().tolist(), found.last.numpy().tolist(), strict=True)) == spans
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.lists(st.text(st.sampled_from([*"aE' s\r\n1!<|>é가ΣİÅ", "\u0301", "\u1100", "\u1161"])), min_size=1))
 def test_characters_are_those_of_the_words_and_in_order(splitter, texts):

@@ -165,6 +165,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 def test_a_table_with_broken_rows_trains_and_lists_them_all(tmp_path, tiny_processor, tiny_model):
     write_images(tmp_path, 100)
     (tmp_path / "truncated.jpg").write_bytes(image(0, file_format="JPEG")[:-200])

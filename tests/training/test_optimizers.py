@@ -146,6 +146,7 @@ def test_accumulated_batches_make_one_step(tiny_config, random_pairs):
         np.testing.assert_allclose(one, other, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision_learns(tiny_config, random_pairs, policy):
     model = CLIPModel(tiny_config, dtype=policy)

@@ -138,6 +138,7 @@ def test_bad_images_are_left_out(tiny_model, tiny_processor):
     assert set(mixed.failures) == {1}
 
 
+@pytest.mark.slow
 def test_digits_are_read_from_frozen_features():
     """The shipped model has never been trained on handwriting."""
     model, processor = CLIPModel.from_pretrained("pictogram-clip"), CLIPProcessor.from_pretrained("pictogram-clip")

@@ -105,6 +105,7 @@ class Interrupt(keras.callbacks.Callback):
             os.kill(os.getpid(), self.number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 1), (signal.SIGTERM, 6), (signal.SIGINT, 9)])
 def test_signals_save_and_end_the_run(make_model, whole_history, batches, tmp_path, number, step):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
