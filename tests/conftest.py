@@ -43,46 +43,45 @@ def pytest_configure():
 # What a process of tests may take. The aim is 2048; what was seen is 5024, mostly of graphs that nothing lets go of.
 MOST_MIB = 6144
 PEAKS = pytest.StashKey[list[int]]()
+AFTER_LAST_COLLECTION = pytest.StashKey[int]()
 
 
-# What memory may grow by between two collections, in MiB.
-GROWTH_MIB = 200
+# What memory may grow by in a file before it is given back.
+GROWTH_MIB = 400
 
 
-class Memory:
-    """What this process of tests takes, and what it took after the last collection."""
+def _memory_in_use() -> int:
+    """Returns MiB, or 0 where the system does not say."""
+    path = Path("/proc/self/statm")
+    return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20 if path.exists() else 0
 
-    after_collection = 0
 
-    @staticmethod
-    def in_use() -> int:
-        """Returns MiB, or 0 where the system does not say."""
-        path = Path("/proc/self/statm")
-        return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20 if path.exists() else 0
-
-    @classmethod
-    def collect(cls) -> None:
-        gc.collect()
-        if "jax" in sys.modules:  # it keeps every program that it compiled
-            sys.modules["jax"].clear_caches()
-        if "tensorflow" in sys.modules:  # and this what it prepared of functions that are gone; so it forgets
-            sys.modules["tensorflow"].random.set_seed(0)
-        return_freed_memory()
-        cls.after_collection = cls.in_use()
+def _give_memory_back() -> None:
+    """Collects what models and graphs leave, which refer to themselves; and what backends keep of programs run."""
+    gc.collect()
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].random.set_seed(0)  # forgets all that it has prepared to run
+    return_freed_memory()
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_finish():
+def pytest_collection_finish(session):
     """Leaves what is imported by now out of every later collection, which would look at it again each time."""
-    Memory.collect()
+    gc.collect()
     gc.freeze()
+    session.config.stash[AFTER_LAST_COLLECTION] = _memory_in_use()
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(nextitem):
-    """Gives back what models and graphs took: they refer to themselves, and wait for the collector."""
-    if nextitem is not None and Memory.in_use() > Memory.after_collection + GROWTH_MIB:
-        Memory.collect()
+def pytest_runtest_teardown(item, nextitem):
+    """Gives memory back after each file, and where one takes much."""
+    stash = item.config.stash
+    is_last = nextitem is None or nextitem.path != item.path
+    if is_last or _memory_in_use() > stash[AFTER_LAST_COLLECTION] + GROWTH_MIB:
+        _give_memory_back()
+        stash[AFTER_LAST_COLLECTION] = _memory_in_use()
 
 
 def pytest_sessionfinish(session):

@@ -9,11 +9,6 @@ from helpers.served_models import LABELS, TEMPLATES, signatures_of
 from tf_clip import CLIPModel, CLIPProcessor
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    """Leaves TensorFlow's seed alone: setting it makes each traced function start anew."""
-
-
 @pytest.fixture(scope="session")
 def pictogram():
     """The shipped model and its processor."""

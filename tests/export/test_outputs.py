@@ -24,6 +24,8 @@ from tf_clip.export.savedmodel.images import read_images
 from tf_clip.export.weights import StoredWeights
 from tf_clip.preprocessing.images.decode import MAX_PIXELS
 
+pytestmark = pytest.mark.slow
+
 IMAGES = [path.read_bytes() for path in sorted((ROOT / "examples" / "images").glob("*.png"))[:3]] + [
     encoded("JPEG", (90, 60, 3)),
     encoded("GIF", (57, 80, 3)),
@@ -201,7 +203,6 @@ def test_the_file_beside_it_says_what_it_is(pictogram_folder):
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "precision"), [("float16", 1e-3), ("bfloat16", 8e-3)])
 def test_half_precision_is_stored_and_float32_computed(small, dtype, precision):
     model, processor = small
@@ -251,7 +252,6 @@ def test_a_model_of_mixed_precision_is_computed_in_float32(small, tmp_path):
     assert mixed.dtype_policy.name == "mixed_bfloat16"
 
 
-@pytest.mark.slow
 def test_a_resnet_with_a_bias(small):
     model, processor = small
     vision = CLIPResNetConfig(depths=(1, 1, 1, 1), embedding_size=8, num_attention_heads=4, image_size=32)

@@ -30,6 +30,8 @@ from tf_clip.export.kit.latency import Timed, batch_sizes_up_to, measure
 from tf_clip.export.kit.write import serving_kit
 from tf_clip.export.savedmodel.exported_model import ExportedModel
 
+pytestmark = pytest.mark.slow
+
 LABELS = ["owl", "bus", 'ünï <"quoted"> €']
 
 
@@ -128,7 +130,6 @@ class TestMeasure:
         assert batch_sizes_up_to(12) == [1, 2, 4, 8, 12]
 
 
-@pytest.mark.slow
 def test_progress_is_told(exported):
     told = exported[2]
     assert told[0] == "loading the model"
@@ -170,7 +171,6 @@ def test_models_config_as_it_is_and_with_its_comments_taken_in(exported):
     assert dict(config.version_labels) == {"stable": 3, "canary": 4}
 
 
-@pytest.mark.slow
 def test_warm_up_requests_are_read_back_and_run(exported, loaded):
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2

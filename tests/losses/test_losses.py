@@ -135,8 +135,7 @@ def pairs():
 def test_fit_reads_pair_ids(tiny_model, pairs, chunk_size):
     ids = np.repeat(np.arange(6, dtype="int32"), 2)
     logits = array(tiny_model(pairs)["logits_per_text"]).astype("float64")
-    in_a_graph = {} if chunk_size else EAGER
-    tiny_model.compile(keras.optimizers.SGD(0.1), loss=ContrastiveLoss(chunk_size=chunk_size), **in_a_graph)
+    tiny_model.compile(keras.optimizers.SGD(0.1), loss=ContrastiveLoss(chunk_size=chunk_size), **EAGER)
     with_ids = tiny_model.evaluate({**pairs, "pair_ids": ids}, batch_size=12, verbose=0, return_dict=True)
     without = tiny_model.evaluate(pairs, batch_size=12, verbose=0, return_dict=True)
     assert with_ids["loss"] == pytest.approx(softmax_formula(logits, ids, 0.0), rel=1e-5)

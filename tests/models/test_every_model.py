@@ -111,6 +111,7 @@ def test_keras_files_hold_everything(case, tmp_path):
     equal_outputs(case, again, model)
 
 
+@pytest.mark.slow
 def test_it_is_a_layer_of_functional_models(case, tmp_path):
     model = case.model()
     inputs = {
