@@ -98,6 +98,7 @@ def test_it_works_when_active_and_only_then(adapted):
     it_works_when_active_and_only_then(adapted)
 
 
+@pytest.mark.slow
 @table(IN_OTHERS, KINDS[1:])
 def test_it_works_in_every_kind_of_model(adapted):
     it_works_when_active_and_only_then(adapted)
@@ -202,6 +203,7 @@ def test_a_seed_makes_the_same_weights(adapted):
         np.testing.assert_array_equal(array(one.value), array(other.value))
 
 
+@pytest.mark.slow
 @table([*FAMILIES, "noreft", "dvora"])
 def test_training_changes_it_and_nothing_else(adapted):
     model = adapted.case.model

@@ -109,6 +109,7 @@ def test_graphs_are_traced_once(small_model, tiny_processor, captions, images):
     assert fast.traces == 6
 
 
+@pytest.mark.slow
 def test_batch_sizes_make_all_ready(small_model, captions):
     fast = compile_for_inference(small_model, engine="xla", batch_sizes=[2])
     ready = fast.traces
@@ -117,6 +118,7 @@ def test_batch_sizes_make_all_ready(small_model, captions):
     assert fast.traces == ready
 
 
+@pytest.mark.slow
 def test_auto_takes_none_but_its_candidates(small_model, captions):
     fast = compile_for_inference(small_model, engine="auto", candidates=("xla",), cache_dir=None)
     many = np.tile(captions, (6, 1))
@@ -179,6 +181,7 @@ def test_a_model_that_is_not_kept_gives_its_blocks_away(make_model, tiny_process
         model(captions, np.zeros((1, 20, 20, 3), np.float32))
 
 
+@pytest.mark.slow
 def test_the_choice_is_measured_once_and_remembered(small_model, tmp_path, monkeypatch, captions):
     measured = []
 

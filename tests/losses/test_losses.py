@@ -151,6 +151,7 @@ def test_the_models_own_loss_reads_pair_ids(tiny_model, pairs):
     assert_close(output.loss, contrastive_loss(output.logits_per_text, pair_ids=ids), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_sigmoid_loss_trains_a_model_that_has_a_bias(tiny_config, pairs):
     model = CLIPModel(CLIPConfig.from_dict({**tiny_config.to_dict(), "logit_bias_init_value": -10.0}))
     logits = array(model(pairs)["logits_per_text"]).astype("float64")

@@ -92,6 +92,7 @@ def test_hugging_face_files_hold_everything(case, tmp_path):
     equal_outputs(case, again, model)
 
 
+@pytest.mark.slow
 def test_so_do_several_small_files(case, tmp_path):
     model = case.model()
     model.save_pretrained(tmp_path, max_shard_size="20KB")
@@ -101,6 +102,7 @@ def test_so_do_several_small_files(case, tmp_path):
     equal_outputs(case, case.cls.from_pretrained(tmp_path), model)
 
 
+@pytest.mark.slow
 def test_keras_files_hold_everything(case, tmp_path):
     model = case.model()
     model.save(tmp_path / "model.keras")

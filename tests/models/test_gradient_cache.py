@@ -88,6 +88,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_what_optimizers_do_goes_on_working(tiny_config, weights, options):
     results = []

@@ -303,6 +303,7 @@ def test_a_very_long_image_takes_little_memory(shape):
     np.testing.assert_array_equal(pixels, pixels_of(extractor, image[middle])[0])
 
 
+@pytest.mark.slow
 def test_bytes_through_a_dataset_give_what_eager_code_gives(small):
     files = [written(noise((30, 20 + index, 3), index), name) for index, name in enumerate(["PNG", "JPEG", "GIF"])]
     dataset = tf.data.Dataset.from_tensor_slices(files).map(lambda data: small(data)["pixel_values"][0]).batch(3)
@@ -347,6 +348,7 @@ def test_the_index_and_length_of_a_bad_file_are_named(small, wrap, bad):
     assert "Graph execution" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_bad_file_inside_a_dataset_stops_it(small):
     dataset = tf.data.Dataset.from_tensor_slices([b"no image"]).map(lambda data: small(data)["pixel_values"])
     with pytest.raises(tf.errors.InvalidArgumentError, match="not a JPEG, PNG, WebP or GIF image"):

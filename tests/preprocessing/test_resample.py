@@ -29,6 +29,7 @@ def resize_by_pillow(image, shape, resample):
     return np.asarray(Image.fromarray(image).resize(shape[::-1], resample))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resample", sorted(FILTERS))
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(source=st.tuples(SIZES, SIZES), target=st.tuples(SIZES, SIZES), seed=st.integers(0, 99))

@@ -261,6 +261,7 @@ def test_special_tokens_in_mixed_case_are_what_the_reference_makes_of_them(norma
     assert tokenizer.tokenize_with_offsets(text)[0].numpy().tolist() == ids_of(tokenizer, text)[0][1:-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bos", "eos", "pieces"),
     [

@@ -303,6 +303,7 @@ def test_all_operations_are_built_in_and_the_file_is_small(litert_file):
 SAMPLE_OR_ALL = pytest.mark.parametrize("all_texts", [False, pytest.param(True, marks=pytest.mark.real_size)])
 
 
+@pytest.mark.slow
 @SAMPLE_OR_ALL
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_text(kind, real_tokenizer, large, all_texts):

@@ -86,6 +86,7 @@ def test_texts_are_those_of_embed_texts_in_their_order(loaded, texts, tmp_path, 
     assert len({length for _, length in lengths}) > 1, "short texts are not padded to the longest of all"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_what_was_interrupted_goes_on(loaded, images, texts, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(embedding_files, "TEXT_CHUNK", 10)

@@ -90,6 +90,7 @@ def test_without_augmentation_images_are_the_processors(tmp_path, tiny_processor
         assert batch[name].dtype == values.dtype
 
 
+@pytest.mark.slow
 def test_each_epoch_has_every_row_once_in_another_order(table, tiny_processor):
     data = training_data(table, tiny_processor, drop_remainder=False, batch_size=10)
     epochs = [batches(data.dataset(epoch)) for epoch in (0, 1)]

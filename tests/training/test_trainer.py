@@ -179,6 +179,7 @@ def test_early_stopping_works(make_model, batches, tmp_path):
     assert len(run.history) < 10
 
 
+@pytest.mark.slow
 def test_another_run_is_neither_overwritten_nor_gone_on_with(make_model, batches, random_pairs, tmp_path):
     train(make_model(), batches, epochs=EPOCHS, folder=tmp_path, callbacks=[Interrupt(signal.SIGINT, 3)])
     with pytest.raises(ValueError, match="`folder` must not have a run in it"):
