@@ -40,7 +40,7 @@ def pytest_configure():
     )
 
 
-# What a process of tests may take; imports alone take 750, and graphs that TensorFlow never lets go of most of the rest.
+# What a process of tests may take. Imports take 750, and graphs that TensorFlow never lets go of most of the rest.
 MOST_MIB = 4096
 PEAKS = pytest.StashKey[list[int]]()
 AFTER_LAST_COLLECTION = pytest.StashKey[int]()

@@ -15,6 +15,7 @@ from helpers.seeds import seed
 from helpers.toy_family import ToyModel, ToyProcessor, toy_processor
 from tf_clip import class_embeddings, compile_for_inference, embed_images, zero_shot_classifier
 from tf_clip.export import LiteRTModel
+from tf_clip.export.tflite.runtime import LiteRTFile
 from tf_clip.families.family import family_of
 from tf_clip.models.load import load
 
@@ -48,6 +49,10 @@ def folder(toy, tmp_path_factory):
 def logits(toy, pixels):
     model, processor = toy
     return np.asarray(model(**processor(text=TEXTS, images=list(pixels))).logits_per_image)
+
+
+def inputs_of_texts(inputs):
+    return {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
 
 def unit(rows):
@@ -98,10 +103,17 @@ np.savez({str(tmp_path / "found.npz")!r}, *(model(**inputs).logits_per_image for
             np.testing.assert_allclose(found[name], logits, atol=1e-6)
 
 
-def test_compiled_it_computes_the_same(toy, pixels, logits):
+@pytest.mark.parametrize("engine", ["tensorflow", pytest.param("xla", marks=pytest.mark.slow)])
+def test_compiled_it_computes_the_same(toy, pixels, logits, engine):
     model, processor = toy
-    fast = compile_for_inference(model, processor, engine="tensorflow", cache_dir=None)
-    np.testing.assert_allclose(fast(**processor(text=TEXTS, images=list(pixels))).logits_per_image, logits, atol=1e-5)
+    fast = compile_for_inference(model, processor, engine=engine, batch_sizes=[3], cache_dir=None)
+    traces = fast.traces
+    inputs = processor(text=TEXTS, images=list(pixels))
+    np.testing.assert_allclose(fast(**inputs).logits_per_image, logits, atol=1e-5)
+    assert fast.traces == traces
+    ids = inputs["input_ids"]
+    np.testing.assert_allclose(fast.get_text_features(ids), model.get_text_features(ids), atol=1e-5)
+    assert np.abs(fast.get_text_features(ids) - fast.get_text_features(**inputs_of_texts(inputs))).max() > 1e-3
     np.testing.assert_allclose(fast.get_image_features(pixels)[:1], fast.get_image_features(pixels[:1]), atol=1e-5)
 
 
@@ -109,9 +121,7 @@ def test_its_probabilities_are_of_each_pair_alone(toy, pixels):
     model, processor = toy
     classifier = zero_shot_classifier(model, processor, LABELS)
     images = embed_images(model, processor, list(pixels)).embeds
-    classes = class_embeddings(model, processor, LABELS)
-    wanted = 1 / (1 + np.exp(10.0 - np.exp(1.0) * images @ classes.T))
-    np.testing.assert_allclose(classifier.probabilities(images), wanted, atol=1e-6)
+    np.testing.assert_allclose(classifier.probabilities(images), probabilities_of_labels(toy, list(pixels)), atol=1e-6)
 
 
 def test_a_saved_model_of_it(toy, pixels, logits, tmp_path):
@@ -119,20 +129,42 @@ def test_a_saved_model_of_it(toy, pixels, logits, tmp_path):
 
     model, processor = toy
     served = signatures_of(tf_clip.export.saved_model(model, processor, tmp_path, labels=LABELS))
-    wanted = unit(model.get_text_features(**processor(text=TEXTS)))
+    tokens = processor(text=TEXTS)
+    wanted = unit(model.get_text_features(**tokens))
     np.testing.assert_allclose(served["encode_text"](text=TEXTS)["text_embeds"], wanted, atol=1e-5)
+    # A short text alone is as long as any.
+    np.testing.assert_allclose(served["encode_text"](text=TEXTS[:1])["text_embeds"], wanted[:1], atol=1e-5)
+    np.testing.assert_allclose(served["encode_tokens"](**tokens)["text_embeds"], wanted, atol=1e-5)
     files = [encoded(shape=(16, 16, 3), seed=seed) for seed in range(2)]
     found = served["similarity"](image_bytes=files, text=TEXTS)
     expected = model(**processor(text=TEXTS, images=files)).logits_per_image
     np.testing.assert_allclose(found["logits_per_image"], expected, atol=1e-5)
     np.testing.assert_allclose(found["probabilities"], 1 / (1 + np.exp(-np.asarray(expected))), atol=1e-5)
+    probabilities = served["classify"](image_bytes=files)["probabilities"]
+    np.testing.assert_allclose(probabilities, probabilities_of_labels(toy, files), atol=1e-5)
 
 
-def test_litert_files_of_it(toy, pixels, tmp_path):
+def probabilities_of_labels(toy, images):
+    images = embed_images(*toy, images).embeds
+    return 1 / (1 + np.exp(10.0 - np.exp(1.0) * images @ class_embeddings(*toy, LABELS).T))
+
+
+@pytest.mark.parametrize("quantization", ["float32", pytest.param("dynamic_int8", marks=pytest.mark.slow)])
+def test_litert_files_of_it(toy, pixels, tmp_path, quantization):
     model, processor = toy
-    tf_clip.export.litert(model, processor, tmp_path, parts=["image", "text_from_utf8"])
+    files = tf_clip.export.litert(model, processor, tmp_path, labels=LABELS, quantization=quantization)
+    atol = 1e-5 if quantization == "float32" else 0.1
     runtime = LiteRTModel(tmp_path)
     texts = unit(model.get_text_features(**processor(text=TEXTS)))
     images = unit(model.get_image_features(**processor(images=list(pixels))))
-    np.testing.assert_allclose(runtime.encode_texts(TEXTS), texts, atol=1e-5)
-    np.testing.assert_allclose(runtime.encode_images(list(pixels)), images, atol=1e-5)
+    np.testing.assert_allclose(runtime.encode_texts(TEXTS), texts, atol=atol)
+    ids = processor.tokenizer(TEXTS, padding=False, return_tensors=None)["input_ids"]
+    np.testing.assert_allclose(runtime.encode_ids(ids), texts, atol=atol)
+    np.testing.assert_allclose(runtime.encode_images(list(pixels)), images, atol=atol)
+    found = LiteRTFile(files["classify"])("classify_pixels", image_pixels=pixels[:1])
+    np.testing.assert_allclose(found["probabilities"], probabilities_of_labels(toy, list(pixels[:1])), atol=atol)
+
+
+def test_a_length_that_it_does_not_read_is_refused(toy, tmp_path):
+    with pytest.raises(ValueError, match="`text_lengths` must be left out for a model that reads every text at 10"):
+        tf_clip.export.litert(*toy, tmp_path / "mobile", parts=["text"], text_lengths=[8])

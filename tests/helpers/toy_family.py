@@ -63,7 +63,7 @@ class _Tower(keras.Model):
 
 @keras.saving.register_keras_serializable(package="toy")
 class ToyTextTower(_Tower):
-    """Mixes all positions, padding and what stands behind an end included, and pools the last."""
+    """Mixes all positions, those behind an end included, and pools the last; padding is zeros there, not left out."""
 
     config_class = ToyTextConfig
 
@@ -81,7 +81,10 @@ class ToyTextTower(_Tower):
         self.head.build((None, self.config.hidden_size))
 
     def call(self, input_ids: Any, attention_mask: Any = None, training: bool | None = None) -> dict[str, Any]:
-        states = ops.tanh(self.mix(ops.transpose(self.tokens(input_ids), (0, 2, 1))))
+        x = self.tokens(input_ids)
+        if attention_mask is not None:
+            x = x * ops.cast(attention_mask, x.dtype)[..., None]
+        states = ops.tanh(self.mix(ops.transpose(x, (0, 2, 1))))
         return {"text_embeds": self.head(states[:, :, -1])}
 
 

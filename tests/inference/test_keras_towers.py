@@ -1,20 +1,13 @@
 """Towers that are not rewritten run as Keras has them, with their own `call`, on inputs as they are given."""
 
-import dataclasses
-from typing import ClassVar
-
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from tf_clip import CLIPImageEncoder, CLIPTextEncoder, compile_for_inference
-from tf_clip.families import family as families
-from tf_clip.families.config import TowerConfig, TwoTowerConfig
 from tf_clip.inference.keras_towers import KerasTextWork
 from tf_clip.layers.transformer import EncoderLayer
-from tf_clip.models.outputs import CLIPOutput
-from tf_clip.models.two_towers import TwoTowerModel
 
 
 def assert_close(ours, theirs):
@@ -93,94 +86,17 @@ def test_adapters_see_the_mask_and_the_length_that_were_given(make_model, captio
         assert_close(fast.get_text_features(captions, mask), model.get_text_features(captions, mask))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ToyTextConfig(TowerConfig):
-    model_type: ClassVar[str] = "toy_text"
-    part: ClassVar[str] = "text_config"
-    vocab_size: int = 20
-    max_position_embeddings: int = 9
+class MeanOfTokens(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.table = keras.layers.Embedding(20, 4)
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ToyImageConfig(TowerConfig):
-    model_type: ClassVar[str] = "toy_image"
-    part: ClassVar[str] = "vision_config"
-    image_size: int = 6
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ToyConfig(TwoTowerConfig):
-    model_type: ClassVar[str] = "toy"
-    text_config_class: ClassVar[type[TowerConfig]] = ToyTextConfig
-    vision_config_class: ClassVar[type[TowerConfig]] = ToyImageConfig
-    projection_dim: int = 4
-    logit_bias_init_value: float | None = -2.0
-
-
-class ToyTextTower(keras.Model):
-    """Keras layers that read a text in any direction: the mean of its embeddings, added to that of the last token."""
-
-    init_options = call_options = ()
-
-    def __init__(self, config, projection_dim=4, **options):
-        super().__init__(**options)
-        self.config, self.table = config, keras.layers.Embedding(config.vocab_size, projection_dim)
-        self(np.zeros((1, 2), "int32"))
-
-    def call(self, input_ids, attention_mask=None, position_ids=None, adapter_ids=None):
-        x = self.table(input_ids)
-        shown = ops.ones_like(x[..., :1]) if attention_mask is None else ops.cast(attention_mask, x.dtype)[..., None]
-        return CLIPOutput(text_embeds=ops.sum(x * shown, axis=1) / input_ids.shape[1] + x[:, -1])
-
-
-class ToyImageTower(keras.Model):
-    init_options = call_options = ()
-
-    def __init__(self, config, projection_dim=4, **options):
-        super().__init__(**options)
-        self.config, self.head = config, keras.layers.Dense(projection_dim)
-        self(np.zeros((1, 6, 6, 3), "float32"))
-
-    def call(self, pixel_values):
-        return CLIPOutput(image_embeds=self.head(ops.reshape(pixel_values, (-1, 108))))
-
-
-TOY = families.Family(
-    name="toy",
-    config=ToyConfig,
-    text_config=ToyTextConfig,
-    image_config=ToyImageConfig,
-    text_tower=f"{__name__}:ToyTextTower",
-    image_tower=f"{__name__}:ToyImageTower",
-    padding="max_length",
-    text_is_causal=False,
-    pooling="last",
-    scores="sigmoid",
-)
-
-
-@pytest.fixture
-def toy(monkeypatch):
-    monkeypatch.setattr(families, "_registered", [TOY])
-    return TwoTowerModel(ToyConfig())
-
-
-@pytest.mark.parametrize("engine", ["tensorflow", "xla"])
-def test_a_family_of_keras_layers(toy, engine):
-    fast = compile_for_inference(toy, engine=engine, batch_sizes=[3])
-    traces = fast.traces
-    generator = np.random.default_rng(0)
-    ids, pixels = generator.integers(0, 20, (3, 9)), generator.normal(size=(3, 6, 6, 3)).astype("float32")
-    mask = generator.integers(0, 2, (3, 9))
-    inputs = {"input_ids": ids, "pixel_values": pixels, "attention_mask": mask}
-    assert_close(fast(**inputs).logits_per_image, toy(**inputs).logits_per_image)
-    assert fast.traces == traces
-    for length in (9, 5):
-        assert_close(fast.get_text_features(ids[:2, :length]), toy.get_text_features(ids[:2, :length]))
+    def call(self, input_ids):
+        return {"text_embeds": ops.mean(self.table(input_ids), axis=1)}
 
 
 def test_texts_of_another_tower_are_neither_cut_nor_made_longer():
-    tower = ToyTextTower(ToyTextConfig())
+    tower = MeanOfTokens()
     work = KerasTextWork(tower, vocab_size=20, longest=9, may_be_longer=False)
     texts = work.rows(np.random.default_rng(0).integers(0, 20, (5, 7)), None)
     assert work.size_of(texts) == (8, 7)
