@@ -153,14 +153,12 @@ class TwoTowerModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
     def _made_tower(self, name: str) -> Any:
         """Makes a tower as the configuration says, of its family's class and with those of the options that it has."""
         config = getattr(self.config, _CONFIG_OF_TOWER[name])
-        family = family_of(config)
-        path = family.text_tower if name == "text_encoder" else family.image_tower
-        if path is None:
+        cls = _tower_class(name, config)
+        if cls is None:
             raise ValueError(
                 f"`{_CONFIG_OF_TOWER[name]}` must be of a family with such a tower. Received: {config!r} of "
-                f"{family.name}. Choose another family's, or pass a ready {name}."
+                f"{family_of(config).name}. Choose another family's, or pass a ready {name}."
             )
-        cls = class_at(path)
         options = {
             "attn_implementation": self.attn_implementation,
             "gradient_checkpointing": self._gradient_checkpointing,
@@ -378,9 +376,8 @@ class TwoTowerModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
         Warns where a tower is of a class of your own: the files hold its weights and not its code.
         """
         for name in sorted(self._ready):
-            tower, family = self._towers[name], family_of(self._towers[name])
-            path = family.text_tower if name == "text_encoder" else family.image_tower
-            if path is None or type(tower) is not class_at(path):
+            tower = self._towers[name]
+            if type(tower) is not _tower_class(name, tower):
                 warnings.warn(
                     f"`{name}` is a {type(tower).__name__}, of which the files in {folder} hold the weights alone. "
                     f"Load them with from_pretrained(folder, {name}={type(tower).__name__}(...)).",
@@ -399,6 +396,13 @@ class TwoTowerModel(PairTraining, AdaptableModel, PretrainedModel, keras.Model):
             "image_encoder": tensor_names_of(self.image_encoder),
         }
         return {path: names.get(path.partition("/")[0], tensor_names_of(self))(path) for path in variables}
+
+
+def _tower_class(name: str, config: Any) -> Any:
+    """Returns the class of a family's own tower, or None where it has none on that side."""
+    family = family_of(config)
+    path = family.text_tower if name == "text_encoder" else family.image_tower
+    return None if path is None else class_at(path)
 
 
 def _require_tower(name: str, tower: Any, projection_dim: int | None) -> None:
