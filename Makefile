@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 # Tests in two processes. OpenMP's threads, of which PyTorch starts two in each, would wait for one another on two cores:
 # with one in each, PyTorch's tests take a quarter of the time. Each thread's own arena of malloc keeps what is freed.
-TEST := OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+TEST := OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 15
 # The tiers are markers, described in setup.cfg: `make test` runs what has none of these, `make test-more` these.
 MORE := command or process or docs or slow
 # Quiet: TensorFlow's start-up messages say nothing about this project.
