@@ -385,5 +385,5 @@ def test_normalized_special_tokens(
 
 
 def test_the_tables_are_what_the_reference_says_now() -> None:
-    path = ROOT / "tf_clip" / "preprocessing" / "unicode.json"
+    path = ROOT / "tf_clip" / "preprocessing" / "text" / "unicode.json"
     assert make_unicode_tables.tables() == json.loads(path.read_text("utf-8"))
