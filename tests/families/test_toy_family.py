@@ -124,6 +124,7 @@ def test_its_probabilities_are_of_each_pair_alone(toy, pixels):
     np.testing.assert_allclose(classifier.probabilities(images), probabilities_of_labels(toy, list(pixels)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_saved_model_of_it(toy, pixels, logits, tmp_path):
     from helpers.served_models import encoded, signatures_of
 
@@ -149,7 +150,8 @@ def probabilities_of_labels(toy, images):
     return 1 / (1 + np.exp(10.0 - np.exp(1.0) * images @ class_embeddings(*toy, LABELS).T))
 
 
-@pytest.mark.parametrize("quantization", ["float32", pytest.param("dynamic_int8", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["float32", "dynamic_int8"])
 def test_litert_files_of_it(toy, pixels, tmp_path, quantization):
     model, processor = toy
     files = tf_clip.export.litert(model, processor, tmp_path, labels=LABELS, quantization=quantization)

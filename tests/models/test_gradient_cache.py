@@ -170,6 +170,7 @@ def test_a_large_batch_takes_the_memory_of_a_small_one():
     assert found["in chunks"] < found["at once"] / 4
 
 
+@pytest.mark.slow
 def test_a_ragged_last_batch_and_evaluation(tiny_model):
     pairs = make_pairs(17)
     tiny_model.compile(keras.optimizers.SGD(0.1), encode_chunk_size=4, **EAGER)

@@ -355,6 +355,7 @@ def test_a_bad_file_inside_a_dataset_stops_it(small):
         next(iter(dataset))
 
 
+@pytest.mark.slow
 def test_the_index_of_a_bad_file_inside_a_graph_is_named(small):
     traced = tf.function(lambda files: small(files)["pixel_values"])
     for bad, reason in (

@@ -300,6 +300,7 @@ def processor(request, tiny_tokenizer):
     return CLIPProcessor(CLIPFeatureExtractorTF(size=10, crop_size=10, apply_exif=request.param), tiny_tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_path_its_bytes_and_a_string_tensor_give_the_same_values(processor, tmp_path, file_format):
     exif = Image.Exif()

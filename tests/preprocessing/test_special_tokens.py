@@ -26,6 +26,7 @@ def marked(tokens, text):
     return "".join(map(chr, codes)), list(zip(first, last, strict=True))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(tokens=TOKENS, text=st.text("aabbc", max_size=60))
 def test_tokens_are_found_as_a_regular_expression_finds_them(tokens, text):

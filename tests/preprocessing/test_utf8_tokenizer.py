@@ -312,6 +312,7 @@ def test_every_kind_of_text(kind, real_tokenizer, large, all_texts):
     assert differences(real_tokenizer, texts, large, LONG) == 0
 
 
+@pytest.mark.slow
 @SAMPLE_OR_ALL
 def test_every_character(real_tokenizer, large, all_texts):
     generator = random.Random(2)

@@ -64,6 +64,7 @@ def assert_equal(found, expected):
             np.testing.assert_array_equal(one[name], other[name])
 
 
+@pytest.mark.slow
 def test_without_augmentation_images_are_the_processors(tmp_path, tiny_processor):
     """Orientation tags are honored, as the processor does for paths."""
     exif = Image.Exif()
@@ -103,6 +104,7 @@ def test_each_epoch_has_every_row_once_in_another_order(table, tiny_processor):
     assert rows_of(batches(training_data(table, tiny_processor, seed=6).dataset())[0], tiny_processor) != orders[0][:8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drop_remainder", [True, False])
 def test_a_run_goes_on_with_the_very_batches_it_would_have_got(table, tiny_processor, drop_remainder):
     """Shuffled, augmented, with two captions an image, unreadable examples among them: bit for bit, in a new object."""

@@ -131,6 +131,7 @@ def test_a_second_ctrl_c_ends_at_once(make_model, batches, tmp_path):
         train(make_model(), batches, epochs=1, folder=tmp_path, callbacks=[Twice(signal.SIGINT, 1)])
 
 
+@pytest.mark.slow
 def test_callbacks_see_one_fit(make_model, batches, tmp_path):
     class Notes(keras.callbacks.Callback):
         def __init__(self):
