@@ -62,8 +62,8 @@ def assert_same_training(first, second, before, rtol=1e-5, rounding=2e-7):
 
 @pytest.mark.parametrize("chunk_size", [3, 5, 20], ids="chunks of {}".format)
 def test_the_gradients_are_those_of_the_whole_batch(tiny_config, weights, plain, chunk_size):
-    in_a_graph = {} if chunk_size == 5 else EAGER
-    model, history = trained(tiny_config, weights, make_pairs(12), chunk_size, steps=in_a_graph)
+    steps = {} if chunk_size == 5 else EAGER
+    model, history = trained(tiny_config, weights, make_pairs(12), chunk_size, steps=steps)
     assert_same_training(model.get_weights(), plain[0].get_weights(), weights)
     assert history["loss"] == pytest.approx(plain[1]["loss"], rel=1e-5)
     assert history["accuracy"] == pytest.approx(plain[1]["accuracy"])
@@ -96,7 +96,7 @@ def test_what_optimizers_do_goes_on_working(tiny_config, weights, options):
         optimizer = keras.optimizers.SGD(1.0, **options)
         # On TensorFlow, Keras clips a token table's gradient by a norm in which a token's rows are not added up, in a
         # plain step; here they are. Without the text tower both are the same.
-        frozen = {"frozen": "text_encoder", "optimizer": optimizer}
+        frozen = {"frozen": "text_encoder", "optimizer": optimizer, "steps": {}}
         model, _ = trained(tiny_config, weights, make_pairs(24), chunk_size, **frozen)
         results.append(model.get_weights())
     assert_same_training(*results, weights, rtol=1e-4)
@@ -138,7 +138,7 @@ def test_adapters_in_chunks(tiny_config, weights, family):
             pairs["text_adapter_ids"] = pairs["image_adapter_ids"] = np.arange(12, dtype="int32") % 3 - 1
         else:
             model.train_adapter("a")
-        model.compile(keras.optimizers.SGD(1.0), encode_chunk_size=chunk_size, **EAGER)
+        model.compile(keras.optimizers.SGD(1.0), encode_chunk_size=chunk_size)
         model.fit(pairs, batch_size=12, shuffle=False, verbose=0)
         results.append(model.get_weights())
     moved = [np.abs(after - start).max() > 1e-4 for after, start in zip(results[0], before, strict=True)]

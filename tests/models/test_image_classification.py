@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from helpers.arrays import array, assert_close, assert_same
-from helpers.eager import EAGER
 from tf_clip import CheckpointError, CLIPConfig, CLIPForImageClassification, CLIPModel
 from tf_clip.losses import classification_loss
 
@@ -61,10 +60,9 @@ def test_fit_learns(tiny_config, problem_type, num_labels, labels):
     config = CLIPConfig.from_dict({**tiny_config.to_dict(), "problem_type": problem_type})
     model = CLIPForImageClassification(config, num_labels=num_labels)
     metrics = [] if num_labels == 1 else [keras.metrics.MeanSquaredError(name="of_logits")]
-    in_a_graph = EAGER if problem_type else {}
-    model.compile(keras.optimizers.Adam(1e-2), metrics=metrics if problem_type else None, **in_a_graph)
-    history = model.fit(images, labels, batch_size=20, epochs=8, verbose=0).history
-    assert history["loss"][-1] < 0.8 * history["loss"][0]
+    model.compile(keras.optimizers.Adam(1e-2), metrics=metrics if problem_type else None)
+    history = model.fit(images, labels, batch_size=20, epochs=16, verbose=0).history
+    assert history["loss"][-1] < 0.6 * history["loss"][0]
     assert model.predict(images, batch_size=20, verbose=0)["logits"].shape == (60, num_labels)
     loss = model.evaluate(images, labels, batch_size=60, verbose=0, return_dict=True)["loss"]
     assert float(array(model(images, labels=labels).loss)) == pytest.approx(loss, rel=1e-4)

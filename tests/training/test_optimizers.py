@@ -191,6 +191,6 @@ def test_bad_averages_and_long_warm_ups_are_refused(tiny_model):
     with pytest.raises(ValueError, match="`use_ema` must not be given"):
         AdamW(1e-3, use_ema=True)
     with pytest.raises(ValueError, match="`warmup_steps` must be below the number of batches"):
-        full(warmup_steps=10).compile(tiny_model, steps=10, **EAGER)
+        full(warmup_steps=10).compile(tiny_model, steps=10)
     with pytest.raises(ValueError, match="`decay` must be above 0"):
         layerwise_rates(tiny_model, 0.0)
